@@ -1,0 +1,165 @@
+/* Id: making, writing and reading UUIDs of versions 7 and 8 (RFC 9562).
+ *
+ *   byte 0..5   v7: milliseconds since 1970, big-endian         v8: hash
+ *   byte 6      version in the high half, 4 random or hash bits in the low
+ *   byte 7      random or hash
+ *   byte 8      binary 10 in the high bits, 6 random or hash bits below
+ *   byte 9..15  random or hash
+ *
+ * Random bits come from a pool of the thread, so that most ids cost no system call: one seed makes
+ * the whole pool (ChaCha20), its first 32 bytes are the next pool's seed and are never given out.
+ */
+#include "base/id.h"
+
+#include "base/hash.h"
+
+#include <assert.h>
+#include <sodium.h>
+
+#define ID_WALL_MS_MAX  ((int64_t)0xffffffffffff) /* 48 bits */
+#define ID_RANDOM_BYTES 10u
+#define ID_SEED_BYTES   randombytes_SEEDBYTES
+#define ID_POOL_BYTES   (ID_SEED_BYTES + 100u * ID_RANDOM_BYTES)
+
+struct id_pool {
+    uint8_t bytes[ID_POOL_BYTES];
+    size_t used;
+    bool is_seeded;
+};
+
+static _Thread_local struct id_pool id_pool;
+
+static_assert(sizeof(struct id) == 16, "ids are stored as they are");
+
+static const uint8_t *id_take_random(void)
+{
+    struct id_pool *pool = &id_pool;
+    if (!pool->is_seeded || pool->used == ID_POOL_BYTES) {
+        uint8_t seed[ID_SEED_BYTES];
+        if (pool->is_seeded) {
+            memcpy(seed, pool->bytes, sizeof(seed));
+        } else {
+            hash_random(seed, sizeof(seed));
+        }
+        randombytes_buf_deterministic(pool->bytes, sizeof(pool->bytes), seed);
+        pool->is_seeded = true;
+        pool->used = ID_SEED_BYTES;
+    }
+    const uint8_t *bytes = pool->bytes + pool->used;
+    pool->used += ID_RANDOM_BYTES;
+    return bytes;
+}
+
+static void id_stamp(struct id *id, uint8_t version)
+{
+    id->bytes[6] = (uint8_t)((id->bytes[6] & 0x0f) | version << 4);
+    id->bytes[8] = (uint8_t)((id->bytes[8] & 0x3f) | 0x80);
+}
+
+struct id id_make_v7(int64_t wall_ms)
+{
+    struct id id;
+    wall_ms = wall_ms < 0 ? 0 : wall_ms;
+    wall_ms = wall_ms > ID_WALL_MS_MAX ? ID_WALL_MS_MAX : wall_ms;
+    uint64_t time = __builtin_bswap64((uint64_t)wall_ms << 16);
+    memcpy(id.bytes, &time, 6);
+    memcpy(id.bytes + 6, id_take_random(), ID_RANDOM_BYTES);
+    id_stamp(&id, 7);
+    return id;
+}
+
+struct id id_make_element(struct id base, uint64_t index)
+{
+    const uint64_t mask = UINT64_MAX >> 2;
+    uint64_t low;
+    memcpy(&low, base.bytes + 8, sizeof(low));
+    low = __builtin_bswap64(low);
+    low = (low & ~mask) | ((low + index + 1) & mask);
+    low = __builtin_bswap64(low);
+    memcpy(base.bytes + 8, &low, sizeof(low));
+    return base;
+}
+
+/* The length in front keeps ("ab", "c") and ("a", "bc") apart. */
+static void id_hash_part(crypto_generichash_state *state, struct slice part)
+{
+    assert(part.size <= UINT32_MAX);
+    uint32_t size = (uint32_t)part.size;
+    (void)crypto_generichash_update(state, (const uint8_t *)&size, sizeof(size)); /* always 0 */
+    (void)crypto_generichash_update(state, part.data, part.size);
+}
+
+struct id id_make_dedup(const uint8_t key[32], struct slice kind, struct slice source,
+                        struct slice dedup_id)
+{
+    struct id id;
+    crypto_generichash_state state;
+    int result = crypto_generichash_init(&state, key, 32, sizeof(id.bytes));
+    assert(result == 0);
+    id_hash_part(&state, kind);
+    id_hash_part(&state, source);
+    id_hash_part(&state, dedup_id);
+    result = crypto_generichash_final(&state, id.bytes, sizeof(id.bytes));
+    assert(result == 0);
+    id_stamp(&id, 8);
+    return id;
+}
+
+static bool id_hyphen_follows(size_t byte_index)
+{
+    return byte_index == 3 || byte_index == 5 || byte_index == 7 || byte_index == 9;
+}
+
+void id_format(struct id id, char to[ID_TEXT_BYTES])
+{
+    static const char hex[] = "0123456789abcdef";
+    size_t at = 0;
+    for (size_t i = 0; i < sizeof(id.bytes); i++) {
+        to[at++] = hex[id.bytes[i] >> 4];
+        to[at++] = hex[id.bytes[i] & 15];
+        if (id_hyphen_follows(i)) {
+            to[at++] = '-';
+        }
+    }
+    assert(at == ID_TEXT_BYTES);
+}
+
+static bool id_hex_value(uint8_t digit, uint8_t *ret_value)
+{
+    uint8_t lower = digit | 0x20;
+    if (digit >= '0' && digit <= '9') {
+        *ret_value = (uint8_t)(digit - '0');
+        return true;
+    }
+    if (lower >= 'a' && lower <= 'f') {
+        *ret_value = (uint8_t)(lower - 'a' + 10);
+        return true;
+    }
+    return false;
+}
+
+bool id_parse(struct slice text, struct id *ret_id)
+{
+    struct id id;
+    if (text.size != ID_TEXT_BYTES) {
+        return false;
+    }
+    size_t at = 0;
+    for (size_t i = 0; i < sizeof(id.bytes); i++) {
+        uint8_t high;
+        uint8_t low;
+        if (!id_hex_value(text.data[at], &high) || !id_hex_value(text.data[at + 1], &low)) {
+            return false;
+        }
+        id.bytes[i] = (uint8_t)(high << 4 | low);
+        at += 2;
+        if (id_hyphen_follows(i)) {
+            if (text.data[at] != '-') {
+                return false;
+            }
+            at++;
+        }
+    }
+    *ret_id = id;
+    return true;
+}

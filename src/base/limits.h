@@ -1,0 +1,46 @@
+/* Limits: every bound of the program that is not a setting. Reaching one is an enum err.
+ *
+ * Thread, memory, errors: constants. */
+#pragma once
+
+/* What one frame may hold, head and body (DESIGN: JetStream's message size too). */
+#define LIMIT_FRAME_BYTES (512u * 1024u)
+/* Decoded bodies up to this are one frame; larger ones are uploads. */
+#define LIMIT_SMALL_BODY_BYTES (256u * 1024u)
+/* One event, as it came. */
+#define LIMIT_EVENT_BYTES    (256u * 1024u)
+#define LIMIT_JSON_DEPTH     64u
+#define LIMIT_TYPE_BYTES     255u
+#define LIMIT_DEDUP_ID_BYTES 255u
+#define LIMIT_SUBJECT_BYTES  1024u
+#define LIMIT_SOURCE_BYTES   2048u
+#define LIMIT_APP_BYTES      255u
+/* Batches: items answered one by one; becoming queryable is atomic up to the second. */
+#define LIMIT_BATCH_ITEMS_ANSWERED  1000u
+#define LIMIT_BATCH_ATOMIC_ELEMENTS 1000u
+#define LIMIT_PROBLEM_ERRORS        100u
+
+/* HTTP */
+#define LIMIT_HEAD_BYTES       (32u * 1024u)
+#define LIMIT_HEADER_COUNT     100u
+#define LIMIT_TARGET_BYTES     (8u * 1024u)
+#define LIMIT_CHUNK_LINE_BYTES 256u
+#define LIMIT_PIPELINE_DEPTH   64u
+#define LIMIT_RATIO_FREE_BYTES (1024u * 1024u) /* decoded bytes before the ratio cap counts */
+#define LIMIT_RATIO            200u
+#define LIMIT_LOOP_ROUND_BYTES (256u * 1024u) /* read per connection and round */
+
+/* Uploads */
+#define LIMIT_UPLOAD_BLOCK_BYTES (256u * 1024u) /* decoded bytes per zstd block */
+#define LIMIT_UPLOAD_SYNC_BYTES  (2u * 1024u * 1024u)
+
+/* Journal */
+#define LIMIT_COMMIT_BYTES (4u * 1024u * 1024u)
+#define LIMIT_LANES        64u
+
+/* Lists and pages */
+#define LIMIT_LIST_DEFAULT        100u
+#define LIMIT_LIST_MAX            1000u
+#define LIMIT_PAGE_BYTES          (256u * 1024u)
+#define LIMIT_STREAM_BUFFER_BYTES (256u * 1024u)
+#define LIMIT_WAIT_FOR_MS         10000u

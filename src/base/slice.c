@@ -1,0 +1,106 @@
+/* Slice: comparing, cutting and reading numbers. No function here looks past s.size or does
+ * arithmetic on a NULL pointer, so an empty slice with NULL data is welcome everywhere. */
+#include "base/slice.h"
+
+static uint8_t slice_lower(uint8_t byte)
+{
+    return byte >= 'A' && byte <= 'Z' ? (uint8_t)(byte | 0x20) : byte;
+}
+
+bool slice_equal_nocase(struct slice a, struct slice b)
+{
+    if (a.size != b.size) {
+        return false;
+    }
+    for (size_t i = 0; i < a.size; i++) {
+        if (slice_lower(a.data[i]) != slice_lower(b.data[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool slice_starts_with(struct slice s, struct slice prefix)
+{
+    return s.size >= prefix.size && slice_equal(slice_part(s, 0, prefix.size), prefix);
+}
+
+int slice_compare(struct slice a, struct slice b)
+{
+    size_t common = a.size < b.size ? a.size : b.size;
+    int order = common == 0 ? 0 : memcmp(a.data, b.data, common);
+    if (order != 0) {
+        return order;
+    }
+    return (a.size > b.size) - (a.size < b.size);
+}
+
+struct slice slice_part(struct slice s, size_t from, size_t to)
+{
+    to = to < s.size ? to : s.size;
+    from = from < to ? from : to;
+    return slice_make(from == 0 ? s.data : s.data + from, to - from);
+}
+
+static bool slice_is_blank(uint8_t byte)
+{
+    return byte == ' ' || byte == '\t';
+}
+
+struct slice slice_trim(struct slice s)
+{
+    size_t from = 0;
+    size_t to = s.size;
+    while (from < to && slice_is_blank(s.data[from])) {
+        from++;
+    }
+    while (to > from && slice_is_blank(s.data[to - 1])) {
+        to--;
+    }
+    return slice_part(s, from, to);
+}
+
+size_t slice_find(struct slice s, uint8_t byte)
+{
+    const uint8_t *found = s.size == 0 ? NULL : memchr(s.data, byte, s.size);
+    return found == NULL ? s.size : (size_t)(found - s.data);
+}
+
+struct slice slice_cut(struct slice s, uint8_t byte, struct slice *rest)
+{
+    size_t at = slice_find(s, byte);
+    *rest = at == s.size ? (struct slice){NULL, 0} : slice_part(s, at + 1, s.size);
+    return slice_part(s, 0, at);
+}
+
+bool slice_to_u64(struct slice s, uint64_t *ret_value)
+{
+    uint64_t value = 0;
+    for (size_t i = 0; i < s.size; i++) {
+        uint64_t digit = (uint64_t)s.data[i] - '0'; /* wraps to a large number below '0' */
+        if (digit > 9 || __builtin_mul_overflow(value, (uint64_t)10, &value) ||
+            __builtin_add_overflow(value, digit, &value)) {
+            return false;
+        }
+    }
+    if (s.size == 0) {
+        return false;
+    }
+    *ret_value = value;
+    return true;
+}
+
+bool slice_to_i64(struct slice s, int64_t *ret_value)
+{
+    bool is_negative = s.size > 0 && s.data[0] == '-';
+    uint64_t magnitude = 0;
+    if (!slice_to_u64(slice_part(s, is_negative ? 1 : 0, s.size), &magnitude)) {
+        return false;
+    }
+    if (magnitude > (uint64_t)INT64_MAX + (is_negative ? 1 : 0)) {
+        return false;
+    }
+    /* Negated as unsigned, because -INT64_MIN does not exist. */
+    *ret_value = (int64_t)(is_negative ? 0 - magnitude : magnitude);
+    return true;
+}
