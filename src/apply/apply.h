@@ -1,0 +1,47 @@
+/* Apply: journal -> store. Takes durable frames in order, reads what they mean, writes rows and the
+ * cursor in one transaction, so a crash at any instant applies each record exactly once.
+ *
+ * Thread: open, close: main. apply_run: the applier's thread. position: any.
+ * Memory: bounded by the batch.
+ * Errors: a record that the store refuses, or that cannot be read, becomes a dead letter in the same
+ *         transaction; a store that is away never makes one: the batch is tried again with backoff. */
+#pragma once
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "record/record.h"
+
+struct apply;
+struct journal;
+struct store;
+
+struct apply_options {
+    struct journal *journal;
+    struct store *store;
+    uint32_t batch_size;       /* records in a filling batch under light load; grows with the backlog */
+    uint32_t batch_timeout_ms; /* a batch that is filling waits at most this long */
+    bool paused;               /* APPLY_PAUSED: reads nothing */
+    uint64_t run;              /* waiters of another run are void */
+    uint32_t raw_retention_days;
+    void *owner;
+    /* On the applier's thread, after the commit. `waiter` as in the frame. */
+    void (*on_result)(void *owner, uint64_t waiter, const struct record_result *result);
+    /* On the applier's thread, after each commit: everything up to `position` is queryable; the orgs
+     * whose data changed. */
+    void (*on_applied)(void *owner, uint64_t position, const uint64_t *orgs, uint32_t org_count);
+};
+
+MUST_CHECK enum err apply_open(struct apply **ret, const struct apply_options *options,
+                               struct err_detail *detail);
+void apply_run(void *apply);
+/* Any thread: the batch in hand is committed, then apply_run returns. */
+void apply_stop(struct apply *apply);
+void apply_close(struct apply *apply);
+/* Highest position that is queryable. Any thread. */
+uint64_t apply_position(const struct apply *apply);
+
+/* Before the journal opens: the cursor of a store, and the base for a journal it may not have met
+ * (recorded in the store). Run as store jobs on the caller's behalf, synchronously. */
+MUST_CHECK enum err apply_cursor(struct store *store, uint64_t *ret_position);
+MUST_CHECK enum err apply_base(struct store *store, struct id journal, bool is_new,
+                               uint64_t *ret_base);

@@ -1,0 +1,13 @@
+/* Schema: the SQL files of schema/, compiled in, in name order. A file's first four digits are the
+ * version that it makes.
+ *
+ * Thread, memory, errors: constants. */
+#pragma once
+
+struct store_schema_file {
+    const char *name; /* "0002_events.sql" */
+    const char *sql;
+};
+
+/* Ends with a row of NULLs. */
+extern const struct store_schema_file store_schema_files[];

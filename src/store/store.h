@@ -1,0 +1,134 @@
+/* Store: the database, behind one interface: SQLite now, PostgreSQL by the same calls.
+ *
+ * All writes are jobs for the writer; reads are jobs for the readers, who make one page each. SQL
+ * stands in the stage that needs it, in the subset that both engines take ($1, ON CONFLICT,
+ * RETURNING); bulk writes and the few differences are pairs in here.
+ *
+ * Thread: open and close: the owner (main). post_*: any. A connection and its statements: the
+ *         thread that runs the job, inside the job.
+ * Memory: a job is the poster's; it comes back by its reply. Column slices live until the next step
+ *         or reset of the statement. Bound bytes must live until the step.
+ * Errors: ERR_REFUSED the engine refused this row (constraint, type, size); ERR_AWAY, ERR_BUSY,
+ *         ERR_NO_SPACE passing faults; ERR_TIMEOUT a read above its time; ERR_CORRUPT, ERR_IO stop.
+ *         Mapped at the edge, in the backend. */
+#pragma once
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "base/mailbox.h"
+#include "base/slice.h"
+
+struct store;
+struct store_connection;
+struct store_statement;
+
+struct store_options {
+    const char *url;            /* "sqlite:/path/weir.db" */
+    uint32_t cache_mb;          /* of the writer */
+    uint32_t reader_count;
+    uint32_t query_timeout_ms;
+    uint32_t slow_query_ms;     /* logged with its plan */
+    uint32_t write_queue_max;   /* jobs per priority */
+    uint32_t read_queue_max;
+};
+
+/* Opens, or creates, and migrates. ERR_VERSION: newer schema, or another program's database;
+ * ERR_PERMISSION, ERR_LOCKED (another process), ERR_CORRUPT: the detail says what to do. */
+MUST_CHECK enum err store_open(struct store **ret, const struct store_options *options,
+                               struct err_detail *detail);
+void store_writer_run(void *store);
+/* Argument: store_reader(store, i). */
+void store_reader_run(void *reader);
+void *store_reader(struct store *store, uint32_t index);
+/* Any thread: jobs posted so far are done, then the threads return. */
+void store_stop(struct store *store);
+/* After the threads were joined: checkpoints, closes. NULL is fine. */
+void store_close(struct store *store);
+/* Bytes of the database on disk. */
+uint64_t store_bytes(struct store *store);
+/* Whether the store takes writes now, and if not why (for /health/ready). */
+enum err store_health(const struct store *store);
+
+enum store_priority { STORE_CONTROL, STORE_RESULTS, STORE_APPLY, STORE_PRIORITIES };
+
+/* A write: `run` is called in a transaction on the writer's thread, once; its error rolls its own
+ * changes back and nothing else. After the commit, or the failure, `on_done` runs on the thread that
+ * owns reply_to (on the writer's own when reply_to is NULL). */
+struct store_job {
+    struct mail mail; /* the store's while posted */
+    enum store_priority priority;
+    bool durable; /* committed with FULL: true for everything that is not in the journal */
+    enum err (*run)(struct store_job *job, struct store_connection *connection);
+    void (*on_done)(struct store_job *job);
+    struct mailbox *reply_to;
+    enum err err; /* the result, for on_done */
+};
+/* ERR_FULL: the queue of this priority is full. */
+MUST_CHECK enum err store_post_write(struct store *store, struct store_job *job);
+/* Inside run of a long job: true when something of higher priority waits or the transaction is 50 ms
+ * old: the job then stops at a place from which it can go on, and is posted again. */
+bool store_should_yield(struct store_connection *connection);
+/* As a write, on a reader's thread, in a read transaction of its own (one snapshot). The priority
+ * and durable fields are not looked at. Interrupted with ERR_TIMEOUT above query_timeout_ms. */
+MUST_CHECK enum err store_post_read(struct store *store, struct store_job *job);
+/* For commands that own the process (no writer runs): runs the job here and now. */
+MUST_CHECK enum err store_run_here(struct store *store, struct store_job *job);
+
+/* --- statements, inside run ------------------------------------------------------------------ */
+/* `sql` must be constant text: the prepared statement is cached by its address. */
+MUST_CHECK enum err store_prepare(struct store_connection *connection, const char *sql,
+                                  struct store_statement **ret);
+/* Text made at run time (lists with filters): cached by content, bounded. */
+MUST_CHECK enum err store_prepare_text(struct store_connection *connection, struct slice sql,
+                                       struct store_statement **ret);
+/* Parameters count from 1. */
+void store_bind_i64(struct store_statement *statement, int parameter, int64_t value);
+void store_bind_double(struct store_statement *statement, int parameter, double value);
+/* data NULL binds NULL. */
+void store_bind_text(struct store_statement *statement, int parameter, struct slice text);
+void store_bind_blob(struct store_statement *statement, int parameter, struct slice bytes);
+void store_bind_null(struct store_statement *statement, int parameter);
+/* *ret_row false: done. The statement resets itself at the end and at an error. */
+MUST_CHECK enum err store_step(struct store_statement *statement, bool *ret_row);
+/* Stops before the end. Bindings are cleared. */
+void store_reset(struct store_statement *statement);
+/* For statements that give no row: step to the end. */
+MUST_CHECK enum err store_execute(struct store_statement *statement);
+/* Columns count from 0. */
+int64_t store_column_i64(struct store_statement *statement, int column);
+double store_column_double(struct store_statement *statement, int column);
+/* data NULL for NULL. */
+struct slice store_column_bytes(struct store_statement *statement, int column);
+bool store_column_is_null(struct store_statement *statement, int column);
+/* Rows changed by the last statement. */
+uint64_t store_changes(struct store_connection *connection);
+/* What the engine said last, for operators (never for clients). */
+const char *store_error_text(struct store_connection *connection);
+
+/* --- bulk ------------------------------------------------------------------------------------ */
+/* Sequence numbers of the rows of an org: org in the high bits, so that an org's rows lie together
+ * and in its own commit order. */
+#define STORE_ORG_SHIFT 40u
+#define STORE_ORG_MAX ((1u << 22u) - 1u)
+static inline uint64_t store_sequence_first(uint64_t org)
+{
+    return org << STORE_ORG_SHIFT;
+}
+static inline uint64_t store_sequence_last(uint64_t org)
+{
+    return (org << STORE_ORG_SHIFT) | ((1ull << STORE_ORG_SHIFT) - 1u);
+}
+
+struct record_event;
+struct store_event {
+    const struct record_event *event;
+    uint64_t org;
+    uint64_t position; /* of its frame */
+    uint8_t state;     /* out: enum record_item_state */
+};
+/* Inserts events of any orgs, in order; equal ids: the first stays. Gives each its sequence number
+ * (orgs.last_sequence rises), keeps the hours index and raises the orgs' data version. A row that
+ * the engine refuses gets RECORD_ITEM_REFUSED and does not stop the rest (the caller makes the dead
+ * letter). ERR other than REFUSED: nothing of the batch is kept. */
+MUST_CHECK enum err store_insert_events(struct store_connection *connection,
+                                        struct store_event *events, size_t count);
