@@ -4,11 +4,11 @@
 #pragma once
 
 /* What one frame may hold, head and body (DESIGN: JetStream's message size too). */
-#define LIMIT_FRAME_BYTES (512u * 1024u)
+#define LIMIT_FRAME_BYTES 524288u /* 512 * 1024 */
 /* Decoded bodies up to this are one frame; larger ones are uploads. */
-#define LIMIT_SMALL_BODY_BYTES (256u * 1024u)
+#define LIMIT_SMALL_BODY_BYTES 262144u /* 256 * 1024 */
 /* One event, as it came. */
-#define LIMIT_EVENT_BYTES    (256u * 1024u)
+#define LIMIT_EVENT_BYTES    262144u /* 256 * 1024 */
 #define LIMIT_JSON_DEPTH     64u
 #define LIMIT_TYPE_BYTES     255u
 #define LIMIT_DEDUP_ID_BYTES 255u
@@ -21,26 +21,27 @@
 #define LIMIT_PROBLEM_ERRORS        100u
 
 /* HTTP */
-#define LIMIT_HEAD_BYTES       (32u * 1024u)
+#define LIMIT_HEAD_BYTES       32768u /* 32 * 1024 */
 #define LIMIT_HEADER_COUNT     100u
-#define LIMIT_TARGET_BYTES     (8u * 1024u)
+#define LIMIT_TARGET_BYTES     8192u /* 8 * 1024 */
 #define LIMIT_CHUNK_LINE_BYTES 256u
 #define LIMIT_PIPELINE_DEPTH   64u
-#define LIMIT_RATIO_FREE_BYTES (1024u * 1024u) /* decoded bytes before the ratio cap counts */
+#define LIMIT_RATIO_FREE_BYTES                                                                     \
+    1048576u /* 1024 * 1024 ; decoded bytes before the ratio cap counts */
 #define LIMIT_RATIO            200u
-#define LIMIT_LOOP_ROUND_BYTES (256u * 1024u) /* read per connection and round */
+#define LIMIT_LOOP_ROUND_BYTES 262144u /* 256 * 1024 ; read per connection and round */
 
 /* Uploads */
-#define LIMIT_UPLOAD_BLOCK_BYTES (256u * 1024u) /* decoded bytes per zstd block */
-#define LIMIT_UPLOAD_SYNC_BYTES  (2u * 1024u * 1024u)
+#define LIMIT_UPLOAD_BLOCK_BYTES 262144u  /* 256 * 1024 ; decoded bytes per zstd block */
+#define LIMIT_UPLOAD_SYNC_BYTES  2097152u /* 2 * 1024 * 1024 */
 
 /* Journal */
-#define LIMIT_COMMIT_BYTES (4u * 1024u * 1024u)
+#define LIMIT_COMMIT_BYTES 4194304u /* 4 * 1024 * 1024 */
 #define LIMIT_LANES        64u
 
 /* Lists and pages */
 #define LIMIT_LIST_DEFAULT        100u
 #define LIMIT_LIST_MAX            1000u
-#define LIMIT_PAGE_BYTES          (256u * 1024u)
-#define LIMIT_STREAM_BUFFER_BYTES (256u * 1024u)
+#define LIMIT_PAGE_BYTES          262144u /* 256 * 1024 */
+#define LIMIT_STREAM_BUFFER_BYTES 262144u /* 256 * 1024 */
 #define LIMIT_WAIT_FOR_MS         10000u

@@ -1,0 +1,405 @@
+/* Opening, starting, stopping and closing the stages.
+ *
+ * Order of start: lock, store (writer, readers), gate (verifiers), journal (committer, preparer),
+ * api, http, apply, loops. The journal is opened with the cursor that the store has, and numbered
+ * from the base that the store gives it.
+ *
+ * Order of stop follows the data: http stops accepting and answers what is open (so committer,
+ * applier and store still run), the journal commits and closes, the applier commits its batch, the
+ * store checkpoints. A kill -9 at any point of this only means that the next start reads more of
+ * the journal. */
+#include "house.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "api/api.h"
+#include "apply/apply.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/mailbox.h"
+#include "base/mem.h"
+#include "base/sys.h"
+#include "base/thread.h"
+#include "gate/gate.h"
+#include "http/http.h"
+#include "journal/journal.h"
+#include "store/store.h"
+
+#define MEBIBYTE          (1024ull * 1024ull)
+#define HOUSE_THREADS_MAX 64u
+#define HOUSE_PATH_BYTES  4096u
+
+/* Threads are joined by group, because the groups stop one after the other. */
+enum house_group { HOUSE_LOOPS, HOUSE_JOURNAL, HOUSE_APPLY, HOUSE_GATE, HOUSE_STORE, HOUSE_GROUPS };
+
+struct house {
+    const struct settings *settings;
+    int lock_fd;
+    uint64_t run; /* random number of this process */
+    uint32_t loops;
+    uint32_t readers;
+    struct mailbox *mailbox; /* main's own, for jobs it waits for */
+    struct store *store;
+    struct gate *gate;
+    struct journal *journal;
+    struct api *api;
+    struct http_server *server;
+    struct apply *apply;
+    struct thread *threads[HOUSE_GROUPS][HOUSE_THREADS_MAX];
+    uint32_t thread_counts[HOUSE_GROUPS];
+};
+
+static enum err make_directory(const char *path, struct err_detail *detail)
+{
+    if (sys_mkdir(path, 0700) == 0 || errno == EEXIST) {
+        return ERR_OK;
+    }
+    enum err err = err_from_errno(errno);
+    err_detail_set(detail, "%s: %s", path, err_text(err));
+    return err;
+}
+
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+enum err house_open(struct house **ret, const struct settings *settings, struct err_detail *detail)
+{
+    char path[HOUSE_PATH_BYTES];
+    struct house *house = mem_alloc(sizeof(*house));
+    house->lock_fd = -1;
+    house->settings = settings;
+    house->loops = settings->loops != 0 ? (uint32_t)settings->loops : thread_cpu_count();
+    house->readers =
+        settings->store_readers != 0 ? (uint32_t)settings->store_readers : thread_cpu_count();
+    house->loops = house->loops > HOUSE_THREADS_MAX ? HOUSE_THREADS_MAX : house->loops;
+    house->readers = house->readers >= HOUSE_THREADS_MAX ? HOUSE_THREADS_MAX - 1 : house->readers;
+    enum err err = hash_start();
+    if (err == ERR_OK) {
+        hash_random(&house->run, sizeof(house->run));
+        err = make_directory(settings->data_dir, detail);
+    }
+    if (err != ERR_OK) {
+        goto out;
+    }
+    (void)snprintf(path, sizeof(path), "%s/weir.lock", settings->data_dir);
+    house->lock_fd = sys_open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (house->lock_fd < 0) {
+        err = err_from_errno(errno);
+        err_detail_set(detail, "%s: %s; give this user the directory, or set DATA_DIR", path,
+                       err_text(err));
+        goto out;
+    }
+    if (sys_lock(house->lock_fd) != 0) {
+        err = ERR_LOCKED;
+        err_detail_set(detail,
+                       "%s is in use by another weir process; stop it, or set another DATA_DIR",
+                       settings->data_dir);
+        goto out;
+    }
+    *ret = house;
+    house = NULL;
+out:
+    house_close(house);
+    return err;
+}
+
+static enum err open_store(struct house *house, struct err_detail *detail)
+{
+    const struct settings *settings = house->settings;
+    char url[HOUSE_PATH_BYTES];
+    if (settings->database_url[0] != '\0') {
+        (void)snprintf(url, sizeof(url), "%s", settings->database_url);
+    } else {
+        (void)snprintf(url, sizeof(url), "sqlite:%s/weir.db", settings->data_dir);
+    }
+    struct store_options options = {
+        .url = url,
+        .cache_mb = (uint32_t)settings->store_cache_mb,
+        .reader_count = house->readers,
+        .query_timeout_ms = (uint32_t)settings->query_timeout_ms,
+        .slow_query_ms = (uint32_t)settings->slow_query_ms,
+        .write_queue_max = 4096,
+        .read_queue_max = 4096,
+    };
+    enum err err = store_open(&house->store, &options, detail);
+    err_detail_prefix(err != ERR_OK ? detail : NULL, "open store");
+    return err;
+}
+
+static enum err open_gate(struct house *house, struct err_detail *detail)
+{
+    const struct settings *settings = house->settings;
+    struct gate_options options = {
+        .store = house->store,
+        .argon2_memory_kib = (uint32_t)settings->argon2_memory_kib,
+        .argon2_passes = (uint32_t)settings->argon2_passes,
+        .cache_ttl_s = (uint32_t)settings->auth_cache_ttl_s,
+        .cache_entries = 100000,
+        .verifier_count = (uint32_t)settings->verifiers,
+        .verify_queue_max = 256,
+        .mb_per_hour = (uint32_t)settings->mb_per_hour,
+    };
+    enum err err = gate_open(&house->gate, &options, detail);
+    err_detail_prefix(err != ERR_OK ? detail : NULL, "open gate");
+    return err;
+}
+
+enum err house_open_store(struct house *house, struct err_detail *detail)
+{
+    enum err err = open_store(house, detail);
+    return err != ERR_OK ? err : open_gate(house, detail);
+}
+
+static enum err thread_add(struct house *house, enum house_group group, const char *name,
+                           void (*run)(void *argument), void *argument)
+{
+    uint32_t *count = &house->thread_counts[group];
+    assert(*count < HOUSE_THREADS_MAX);
+    enum err err = thread_start(&house->threads[group][*count], name, run, argument);
+    if (err == ERR_OK) {
+        (*count)++;
+    }
+    return err;
+}
+
+static void threads_join(struct house *house, enum house_group group)
+{
+    for (uint32_t i = 0; i < house->thread_counts[group]; i++) {
+        thread_join(house->threads[group][i]);
+    }
+    house->thread_counts[group] = 0;
+}
+
+static enum err start_store(struct house *house)
+{
+    enum err err = mailbox_create(&house->mailbox, 64);
+    if (err == ERR_OK) {
+        err = thread_add(house, HOUSE_STORE, "store-write", store_writer_run, house->store);
+    }
+    for (uint32_t i = 0; i < house->readers && err == ERR_OK; i++) {
+        err = thread_add(house, HOUSE_STORE, "store-read", store_reader_run,
+                         store_reader(house->store, i));
+    }
+    for (uint32_t i = 0; i < house->settings->verifiers && err == ERR_OK; i++) {
+        err = thread_add(house, HOUSE_GATE, "verify", gate_verifier_run,
+                         gate_verifier(house->gate, i));
+    }
+    return err;
+}
+
+static void log_recovery(const struct journal_state *state)
+{
+    if (state->is_new) {
+        return;
+    }
+    log_write(state->damaged_bytes != 0 ? LOG_WARN : LOG_INFO, "journal",
+              "recovered to position %llu: %s stop, %llu bytes torn, %llu bytes damaged",
+              (unsigned long long)state->last_position, state->clean ? "clean" : "unclean",
+              (unsigned long long)state->torn_bytes, (unsigned long long)state->damaged_bytes);
+}
+
+static enum err start_journal(struct house *house, struct err_detail *detail)
+{
+    const struct settings *settings = house->settings;
+    char directory[HOUSE_PATH_BYTES];
+    char uploads[HOUSE_PATH_BYTES];
+    uint64_t cursor = 0;
+    uint64_t base = 0;
+    struct journal_state state;
+    (void)snprintf(directory, sizeof(directory), "%s/journal", settings->data_dir);
+    (void)snprintf(uploads, sizeof(uploads), "%s/uploads", settings->data_dir);
+    struct journal_options options = {
+        .directory = directory,
+        .uploads_directory = uploads,
+        .segment_bytes = settings->journal_segment_mb * MEBIBYTE,
+        .backlog_bytes_max = settings->journal_max_mb * MEBIBYTE,
+        .disk_reserve_bytes = settings->disk_reserve_mb * MEBIBYTE,
+        .replay_window_s = settings->journal_replay_s,
+        .producer_count = house->loops,
+    };
+    enum err err = apply_cursor(house->store, &cursor);
+    if (err == ERR_OK) {
+        err = journal_open(&house->journal, &options, cursor, detail);
+    }
+    if (err == ERR_OK) {
+        journal_state(house->journal, &state);
+        log_recovery(&state);
+        err = apply_base(house->store, state.id, state.is_new, &base);
+    }
+    if (err == ERR_OK) {
+        err = journal_start(house->journal, base, detail);
+    }
+    err_detail_prefix(err != ERR_OK ? detail : NULL, "open journal");
+    if (err == ERR_OK) {
+        err = thread_add(house, HOUSE_JOURNAL, "commit", journal_committer_run, house->journal);
+    }
+    if (err == ERR_OK) {
+        err = thread_add(house, HOUSE_JOURNAL, "prepare", journal_preparer_run, house->journal);
+    }
+    return err;
+}
+
+static enum err open_api(struct house *house, struct err_detail *detail)
+{
+    const struct settings *settings = house->settings;
+    struct api_options options = {
+        .store = house->store,
+        .gate = house->gate,
+        .journal = house->journal,
+        .loops = house->loops,
+        .run = house->run,
+        .payload_bytes_max = settings->max_payload_mb * MEBIBYTE,
+        .payload_warning_bytes = settings->payload_warning_mb * MEBIBYTE,
+        .processing_timeout_ms = (uint32_t)settings->processing_timeout_ms,
+        .intake_pool_bytes = settings->intake_pool_mb * MEBIBYTE,
+        .open_signup = settings->open_signup != 0,
+        .journal_bytes_max = settings->journal_max_mb * MEBIBYTE,
+    };
+    return api_open(&house->api, &options, detail);
+}
+
+static const char *text_or_null(const char *text)
+{
+    return text[0] != '\0' ? text : NULL;
+}
+
+static enum err open_server(struct house *house, struct err_detail *detail)
+{
+    const struct settings *settings = house->settings;
+    uint32_t route_count = 0;
+    const struct http_route *routes = api_routes(&route_count);
+    struct http_options options = {
+        .host = settings->host,
+        .port = (uint16_t)settings->port,
+        .loops = house->loops,
+        .routes = routes,
+        .route_count = route_count,
+        .handler = api_handler(),
+        .owner = house->api,
+        .tls_cert_file = text_or_null(settings->tls_cert_file),
+        .tls_key_file = text_or_null(settings->tls_key_file),
+        .cors_allowed_origins = text_or_null(settings->cors_allowed_origins),
+        .connections_max = (uint32_t)settings->connections_max,
+        .connections_per_address_max = (uint32_t)settings->connections_per_address,
+        .head_timeout_ms = (uint32_t)settings->head_timeout_ms,
+        .idle_timeout_ms = (uint32_t)settings->idle_timeout_ms,
+        .body_grace_ms = (uint32_t)settings->body_grace_ms,
+        .rate_min_bytes_per_s = (uint32_t)settings->rate_min_bytes,
+    };
+    return http_server_open(&house->server, &options, detail);
+}
+
+static enum err open_apply(struct house *house, struct err_detail *detail)
+{
+    const struct settings *settings = house->settings;
+    struct apply_options options = {
+        .journal = house->journal,
+        .store = house->store,
+        .batch_size = (uint32_t)settings->worker_batch_size,
+        .batch_timeout_ms = (uint32_t)settings->worker_batch_timeout_ms,
+        .paused = settings->apply_paused != 0,
+        .run = house->run,
+        .raw_retention_days = (uint32_t)settings->retention_raw_days,
+        .owner = house->api,
+        .on_result = api_on_result,
+        .on_applied = api_on_applied,
+    };
+    enum err err = apply_open(&house->apply, &options, detail);
+    err_detail_prefix(err != ERR_OK ? detail : NULL, "open apply");
+    return err;
+}
+
+enum err house_start(struct house *house, struct err_detail *detail)
+{
+    raise_descriptor_limit();
+    enum err err = house_open_store(house, detail);
+    if (err == ERR_OK) {
+        err = start_store(house);
+    }
+    if (err == ERR_OK) {
+        err = start_journal(house, detail);
+    }
+    if (err == ERR_OK) {
+        err = open_api(house, detail);
+    }
+    if (err == ERR_OK) {
+        err = open_server(house, detail);
+    }
+    if (err == ERR_OK) {
+        err = open_apply(house, detail);
+    }
+    if (err == ERR_OK) {
+        api_start(house->api, house->server, house->apply);
+        err = thread_add(house, HOUSE_APPLY, "apply", apply_run, house->apply);
+    }
+    for (uint32_t i = 0; i < house->loops && err == ERR_OK; i++) {
+        err = thread_add(house, HOUSE_LOOPS, "loop", http_loop_run,
+                         http_server_loop(house->server, i));
+    }
+    return err;
+}
+
+void house_stop(struct house *house)
+{
+    if (house->server != NULL) {
+        http_server_drain(house->server, (uint32_t)house->settings->drain_ms);
+        threads_join(house, HOUSE_LOOPS);
+    }
+    if (house->journal != NULL) {
+        journal_stop(house->journal);
+        threads_join(house, HOUSE_JOURNAL);
+    }
+    if (house->apply != NULL) {
+        apply_stop(house->apply);
+        threads_join(house, HOUSE_APPLY);
+    }
+    if (house->gate != NULL) {
+        gate_stop(house->gate);
+        threads_join(house, HOUSE_GATE);
+    }
+    if (house->store != NULL && house->thread_counts[HOUSE_STORE] > 0) {
+        store_stop(house->store);
+        threads_join(house, HOUSE_STORE);
+    }
+}
+
+void house_close(struct house *house)
+{
+    if (house == NULL) {
+        return;
+    }
+    house_stop(house);
+    http_server_close(house->server);
+    api_close(house->api);
+    apply_close(house->apply);
+    journal_close(house->journal);
+    gate_close(house->gate);
+    store_close(house->store);
+    mailbox_destroy(house->mailbox);
+    if (house->lock_fd >= 0) {
+        (void)sys_close(house->lock_fd);
+    }
+    mem_free(house);
+}
+
+uint16_t house_port(const struct house *house)
+{
+    return http_server_port(house->server);
+}
+
+void house_admin(struct house *house, struct admin *ret, struct buffer *reply)
+{
+    *ret = (struct admin){
+        .store = house->store, .gate = house->gate, .mailbox = house->mailbox, .reply = reply};
+}
