@@ -1,0 +1,206 @@
+"""Starts real servers for the black-box tests.
+
+`weir` is a factory: weir(PORT=…, SETTING=…) starts a server of its own in a temporary directory on a
+free port and stops it by its process id. `server` is one that is shared by a module. The binary is
+build/release/weir, or the one that WEIR_BINARY names.
+"""
+import base64
+import http.client
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARY = pathlib.Path(os.environ.get("WEIR_BINARY", ROOT / "build/release/weir"))
+START_SECONDS = 30
+
+
+class Answer:
+    """Status, headers (lower case) and body of one answer."""
+
+    def __init__(self, status, headers, body):
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    def __repr__(self):
+        return f"Answer({self.status}, {self.body[:200]!r})"
+
+
+class Weir:
+    """One running server."""
+
+    def __init__(self, data_dir, settings, start=True):
+        self.data_dir = pathlib.Path(data_dir)
+        self.settings = {"PORT": "0", "DATA_DIR": str(self.data_dir), "DISK_RESERVE_MB": "16"}
+        self.settings.update({name: str(value) for name, value in settings.items()})
+        self.process = None
+        self.port = None
+        self.key = None
+        self.log = []
+        self.output = []
+        if start:
+            self.start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def environment(self):
+        clean = {n: v for n, v in os.environ.items() if n in ("PATH", "HOME", "LANG", "TMPDIR") or n.startswith(("ASAN_", "TSAN_", "UBSAN_", "LD_PRELOAD", "FAKETIME"))}
+        clean.update(self.settings)
+        return clean
+
+    def start(self, wait=True):
+        """Starts the process; with `wait` returns when it says on which port it listens."""
+        listening = threading.Event()
+        self.log, self.output = [], []
+        self.process = subprocess.Popen(
+            [str(BINARY), "serve"], cwd=self.data_dir.parent, env=self.environment(),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+        def read_log(pipe):
+            for line in pipe:
+                self.log.append(line)
+                found = re.search(r"listens on .* port (\d+)", line)
+                if found:
+                    self.port = int(found.group(1))
+                    listening.set()
+            listening.set()
+
+        def read_output(pipe):
+            for line in pipe:
+                self.output.append(line)
+
+        self.readers = [threading.Thread(target=read_log, args=(self.process.stderr,), daemon=True),
+                        threading.Thread(target=read_output, args=(self.process.stdout,), daemon=True)]
+        for reader in self.readers:
+            reader.start()
+        if wait:
+            assert listening.wait(START_SECONDS), "the server did not start: " + "".join(self.log)
+            assert self.process.poll() is None, "the server ended: " + "".join(self.log)
+            self.find_key()
+        return self
+
+    def find_key(self):
+        """The key that the first start prints (or the one known from before)."""
+        if self.key:
+            return
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            for line in list(self.output):
+                if re.fullmatch(r"\s*weir_\S+\s*", line):
+                    self.key = line.strip()
+                    return
+            self.readers[1].join(0.01)
+        raise AssertionError("no key was printed")
+
+    def stop(self, with_signal=signal.SIGTERM, timeout=60):
+        """Ends it and gives its exit status."""
+        if self.process is None:
+            return None
+        if self.process.poll() is None:
+            self.process.send_signal(with_signal)
+        try:
+            status = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        for reader in self.readers:
+            reader.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        self.process = None
+        return status
+
+    def kill(self):
+        return self.stop(signal.SIGKILL)
+
+    def command(self, *words, check=True):
+        """Runs `weir WORDS…` on the same data directory."""
+        done = subprocess.run([str(BINARY), *words], cwd=self.data_dir.parent, env=self.environment(),
+                              capture_output=True, text=True, timeout=120)
+        if check:
+            assert done.returncode == 0, done.stderr
+        return done
+
+    def connect(self):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+    def request(self, method, path, body=None, headers=None, key=True):
+        """One request on a connection of its own. `body` may be bytes, text, or a value for JSON;
+        `key` True: this server's, None: none, or a key's text."""
+        sent = dict(headers or {})
+        if isinstance(body, (dict, list)):
+            body = json.dumps(body).encode()
+            sent.setdefault("Content-Type", "application/json")
+        elif isinstance(body, str):
+            body = body.encode()
+        if key is True:
+            sent.setdefault("X-API-Key", self.key)
+        elif key:
+            sent.setdefault("X-API-Key", key)
+        connection = self.connect()
+        try:
+            connection.request(method, path, body=body, headers=sent)
+            got = connection.getresponse()
+            return Answer(got.status, {n.lower(): v for n, v in got.getheaders()}, got.read())
+        finally:
+            connection.close()
+
+    def get(self, path, **options):
+        return self.request("GET", path, **options)
+
+    def post(self, path, body=None, **options):
+        return self.request("POST", path, body, **options)
+
+    def new_org(self, name, tier="unlimited"):
+        """A further org; gives its key."""
+        return self.command("org", "create", name, "--tier", tier).stdout.strip().split("\n")[-1]
+
+    def wait_applied(self, position):
+        """Until everything up to `position` is queryable."""
+        answer = self.get(f"/api/v1/events?limit=1&wait_for={position}")
+        assert answer.status == 200, answer
+
+
+@pytest.fixture
+def weir():
+    """Factory of servers; all are stopped at the end of the test."""
+    running = []
+    with tempfile.TemporaryDirectory(prefix="weir-test-") as folder:
+
+        def make(start=True, data_dir=None, **settings):
+            one = Weir(data_dir or os.path.join(folder, f"data{len(running)}"), settings, start)
+            running.append(one)
+            return one
+
+        yield make
+        for one in running:
+            one.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def server():
+    """One server for the tests of a module."""
+    with tempfile.TemporaryDirectory(prefix="weir-test-") as folder:
+        one = Weir(os.path.join(folder, "data"), {})
+        yield one
+        one.stop(signal.SIGKILL)
+
+
+def basic(user, password=""):
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
