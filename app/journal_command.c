@@ -71,6 +71,12 @@ static bool after_read(int argc, char **argv, uint64_t *ret_after)
            slice_to_u64(slice_from_text(argv[3]), ret_after);
 }
 
+static bool is_help(int argc, char **argv)
+{
+    const char *last = argc > 1 ? argv[argc - 1] : "--help";
+    return strcmp(last, "--help") == 0 || strcmp(last, "-h") == 0;
+}
+
 int command_journal(const struct settings *settings, int argc, char **argv)
 {
     struct journal_walk walk = {0};
@@ -79,8 +85,7 @@ int command_journal(const struct settings *settings, int argc, char **argv)
     char directory[4096];
     const char *verb = argc > 1 ? argv[1] : "--help";
     walk.dump = strcmp(verb, "dump") == 0;
-    if (strcmp(verb, "--help") == 0 || strcmp(verb, "-h") == 0 ||
-        (argc > 2 && strcmp(argv[2], "--help") == 0)) {
+    if (is_help(argc, argv)) {
         (void)fputs(usage, stdout);
         return 0;
     }
