@@ -76,7 +76,6 @@ void clock_format_rfc3339(int64_t wall_ms, char *to)
     int64_t month;
     int64_t day;
     clock_date((wall_ms - ms) / CLOCK_DAY_MS, &year, &month, &day);
-    memcpy(to, "0000-00-00T00:00:00.000Z", CLOCK_TEXT_BYTES);
     clock_put_digits(to, year, 4);
     clock_put_digits(to + 5, month, 2);
     clock_put_digits(to + 8, day, 2);
@@ -84,6 +83,13 @@ void clock_format_rfc3339(int64_t wall_ms, char *to)
     clock_put_digits(to + 14, ms / 60000 % 60, 2);
     clock_put_digits(to + 17, ms / 1000 % 60, 2);
     clock_put_digits(to + 20, ms % 1000, 3);
+    to[4] = '-';
+    to[7] = '-';
+    to[10] = 'T';
+    to[13] = ':';
+    to[16] = ':';
+    to[19] = '.';
+    to[23] = 'Z';
 }
 
 /* Takes `count` digits off the front. */

@@ -270,32 +270,38 @@ void table_upsert(struct table *table, struct slice key, table_visit visit, void
     assert(is_there);
 }
 
-struct table_copying {
-    void *to;         /* set when the value is read */
-    const void *from; /* set when it is written */
+struct table_reading {
+    void *to;
     size_t size;
 };
 
-static void table_visit_copy(void *value, void *context)
+static void table_visit_read(void *value, void *context)
 {
-    const struct table_copying *copying = context;
-    if (copying->to != NULL) {
-        memcpy(copying->to, value, copying->size);
-    } else {
-        memcpy(value, copying->from, copying->size);
-    }
+    const struct table_reading *reading = context;
+    memcpy(reading->to, value, reading->size);
 }
 
 bool table_copy(struct table *table, struct slice key, void *ret_value)
 {
-    struct table_copying copying = {.to = ret_value, .size = table->value_bytes};
-    return table_find(table, key, table_visit_copy, &copying);
+    struct table_reading reading = {ret_value, table->value_bytes};
+    return table_find(table, key, table_visit_read, &reading);
+}
+
+struct table_writing {
+    const void *from;
+    size_t size;
+};
+
+static void table_visit_write(void *value, void *context)
+{
+    const struct table_writing *writing = context;
+    memcpy(value, writing->from, writing->size);
 }
 
 void table_put(struct table *table, struct slice key, const void *value)
 {
-    struct table_copying copying = {.from = value, .size = table->value_bytes};
-    table_upsert(table, key, table_visit_copy, &copying);
+    struct table_writing writing = {value, table->value_bytes};
+    table_upsert(table, key, table_visit_write, &writing);
 }
 
 bool table_erase(struct table *table, struct slice key)

@@ -21,15 +21,21 @@ static int replay_fail(const char *path)
  * past the end. */
 static int replay_file(const char *path, size_t size)
 {
+    int count = -1;
     uint8_t *data = malloc(size == 0 ? 1 : size);
     FILE *file = fopen(path, "rb");
     if (data == NULL || file == NULL || fread(data, 1, size, file) != size) {
-        return replay_fail(path);
+        (void)replay_fail(path);
+        goto out;
     }
-    (void)fclose(file);
     (void)LLVMFuzzerTestOneInput(data, size);
+    count = 1;
+out:
+    if (file != NULL) {
+        (void)fclose(file);
+    }
     free(data);
-    return 1;
+    return count;
 }
 
 static int replay_path(const char *path);

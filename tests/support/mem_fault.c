@@ -46,4 +46,4 @@ int64_t mem_fault_live_count(void)
 #define malloc  mem_fault_malloc
 #define realloc mem_fault_realloc
 #define free    mem_fault_free
-#include "../src/base/mem.c"
+#include "../src/base/mem.c" /* NOLINT(bugprone-suspicious-include) */

@@ -37,7 +37,7 @@
 #define sys_lock           fault_real_lock
 #define sys_free_bytes     fault_real_free_bytes
 #define sys_write_back     fault_real_write_back
-#include "../src/base/sys.c"
+#include "../src/base/sys.c" /* NOLINT(bugprone-suspicious-include) */
 #undef sys_open
 #undef sys_close
 #undef sys_pread

@@ -60,6 +60,9 @@ static void test_limit(void **state)
     assert_int_equal(buffer_append_byte(&buffer, 'x'), ERR_TOO_LARGE);
     assert_int_equal(buffer_append(&buffer, "", 0), ERR_OK);
     buffer_finish(&buffer);
+    buffer_init(&buffer, 4);
+    assert_int_equal(buffer_append_text(&buffer, "abcd"), ERR_OK);
+    buffer_finish(&buffer);
     buffer_init(&buffer, 0);
     assert_int_equal(buffer_append_byte(&buffer, 'x'), ERR_TOO_LARGE);
     buffer_finish(&buffer);

@@ -180,8 +180,7 @@ static void test_text_that_is_no_id(void **state)
         "017f22e27-9b0-7cc3-98c4-dc0c0c07398f",
         "017f22e2-79b0-7cc3-98c4-dc0c0c0739@f",
         "{17f22e2-79b0-7cc3-98c4-dc0c0c07398}",
-        "017f22e2-79b0-7cc3-98c4-dc0c0c07\x10\x11"
-        "9f",
+        "017f22e2-79b0-7cc3-98c4-dc0c0c07\020\0219f",
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct id id = {{42}};

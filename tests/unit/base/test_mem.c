@@ -146,6 +146,13 @@ static void test_arena_stops_at_its_bound(void **state)
     assert_ptr_equal(mem_arena_try_alloc(arena, 100), first);
     assert_non_null(mem_arena_try_alloc(arena, 900));
     mem_arena_destroy(arena);
+    /* A block is doubled only as far as the bound permits: 100, then 150, not 200. */
+    arena = mem_arena_create(100, 250);
+    assert_non_null(mem_arena_try_alloc(arena, 100));
+    assert_non_null(mem_arena_try_alloc(arena, 16));
+    assert_non_null(mem_arena_try_alloc(arena, 134));
+    assert_null(mem_arena_try_alloc(arena, 1));
+    mem_arena_destroy(arena);
 }
 
 static void test_map_gives_zeros(void **state)
