@@ -88,7 +88,8 @@ MUST_CHECK enum err record_upload_end_decode(struct slice bytes, struct record_u
 
 /* One row of an upload's table of contents: elements from `offset` on begin with number `index`. A
  * slice ends where the next begins. The table of an events upload is these rows, one after the
- * other, then `rejected_count` rows of struct record_reject (those answered: at most 1,000). */
+ * other, then rows of struct record_reject (`rejected_count` of them, at most
+ * LIMIT_BATCH_ITEMS_ANSWERED). */
 struct record_slice {
     uint64_t offset; /* in the decoded bytes */
     uint64_t index;  /* of its first element */
@@ -97,6 +98,19 @@ struct record_slice {
 #define RECORD_SLICE_BYTES 24u
 void record_slice_encode(const struct record_slice *slice, uint8_t to[RECORD_SLICE_BYTES]);
 void record_slice_decode(const uint8_t from[RECORD_SLICE_BYTES], struct record_slice *ret);
+
+/* An element that was refused. Texts are cut at their room. */
+struct record_reject {
+    uint64_t index;
+    uint64_t offset; /* of the element in the decoded bytes */
+    struct slice code;
+    struct slice pointer; /* JSON Pointer within the element */
+    struct slice message;
+};
+#define RECORD_REJECT_BYTES 192u
+void record_reject_encode(const struct record_reject *reject, uint8_t to[RECORD_REJECT_BYTES]);
+/* The slices point into `from`. */
+void record_reject_decode(const uint8_t from[RECORD_REJECT_BYTES], struct record_reject *ret);
 
 /* An event as it is meant. Slices point into the body, or into the arena of who read it. */
 struct record_event {
