@@ -1,0 +1,56 @@
+/* The plain transport: a non-blocking socket.
+ *
+ * Happy path: a read or write moves bytes; a short read has emptied the socket.
+ * Failure modes: the peer is gone: HTTP_TRANSPORT_GONE. */
+#include <errno.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "http/connection.h"
+
+static ssize_t plain_read(struct http_connection *connection, void *to, size_t size)
+{
+    ssize_t got;
+    do {
+        got = recv(connection->fd, to, size, 0);
+    } while (got < 0 && errno == EINTR);
+    if (got >= 0) {
+        /* After a short read the end of the peer would be told by a further event, unless that
+         * event came already. */
+        connection->readable = (size_t)got == size || (got > 0 && connection->peer_ended);
+        return got;
+    }
+    connection->readable = false;
+    return errno == EAGAIN ? HTTP_TRANSPORT_LATER : HTTP_TRANSPORT_GONE;
+}
+
+static ssize_t plain_write(struct http_connection *connection, const void *from, size_t size)
+{
+    ssize_t sent;
+    do {
+        sent = send(connection->fd, from, size, MSG_NOSIGNAL);
+    } while (sent < 0 && errno == EINTR);
+    connection->writable = sent == (ssize_t)size;
+    if (sent < 0) {
+        return errno == EAGAIN ? HTTP_TRANSPORT_LATER : HTTP_TRANSPORT_GONE;
+    }
+    return sent;
+}
+
+static void plain_shutdown(struct http_connection *connection)
+{
+    (void)shutdown(connection->fd, SHUT_WR); /* fails only when the peer is gone */
+}
+
+static void plain_close(struct http_connection *connection)
+{
+    (void)close(connection->fd); /* nothing of ours is unsent, or it is given up */
+    connection->fd = -1;
+}
+
+const struct http_transport http_transport_plain = {
+    .read = plain_read,
+    .write = plain_write,
+    .shutdown = plain_shutdown,
+    .close = plain_close,
+};
