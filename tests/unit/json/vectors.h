@@ -186,7 +186,7 @@ static const struct vector_reject vectors_reject[] = {
     {VECTOR("[\"a\tb\"]"), 3},
     {VECTOR("[\"\x1f\"]"), 2},
     {VECTOR("[\"\0\"]"), 2},
-    {VECTOR("[\"a string of more than thirty-two plain characters\n\"]"), 50},
+    {VECTOR("[\"a string of more than thirty-two plain characters\n\"]"), 51},
     {VECTOR("{\"a\rb\":1}"), 3},
     /* strings: escapes */
     {VECTOR("[\"\\x41\"]"), 2},
