@@ -104,3 +104,41 @@ bool slice_to_i64(struct slice s, int64_t *ret_value)
     *ret_value = (int64_t)(is_negative ? 0 - magnitude : magnitude);
     return true;
 }
+
+/* Bytes of the character at the start of `s`, which is not empty; 0 when it is not UTF-8. */
+static size_t slice_utf8_size(struct slice s, uint32_t *ret_character)
+{
+    static const uint32_t smallest[] = {0, 0, 0x80, 0x800,
+                                        0x10000}; /* by size: shortest form only */
+    uint8_t first = s.data[0];
+    size_t size = first < 0x80 ? 1 : first < 0xC0 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
+    uint32_t character = size == 1 ? first : first & (0x7Fu >> size);
+    if (size == 0 || first > 0xF4 || size > s.size) {
+        return 0;
+    }
+    for (size_t i = 1; i < size; i++) {
+        if ((s.data[i] & 0xC0u) != 0x80u) {
+            return 0;
+        }
+        character = character << 6u | (s.data[i] & 0x3Fu);
+    }
+    bool is_surrogate = character >= 0xD800 && character <= 0xDFFF;
+    if (character < smallest[size] || character > 0x10FFFF || is_surrogate) {
+        return 0;
+    }
+    *ret_character = character;
+    return size;
+}
+
+bool slice_is_printable(struct slice s)
+{
+    while (s.size > 0) {
+        uint32_t character = 0;
+        size_t size = slice_utf8_size(s, &character);
+        if (size == 0 || character < 0x20 || (character >= 0x7F && character < 0xA0)) {
+            return false;
+        }
+        s = slice_part(s, size, s.size);
+    }
+    return true;
+}

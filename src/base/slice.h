@@ -51,3 +51,6 @@ struct slice slice_cut(struct slice s, uint8_t byte, struct slice *rest);
 bool slice_to_u64(struct slice s, uint64_t *ret_value);
 /* As slice_to_u64 with an optional leading '-'. */
 bool slice_to_i64(struct slice s, int64_t *ret_value);
+/* Whether it is UTF-8 (RFC 3629) without control characters (C0, DEL, C1): a name for people. Empty
+ * is. */
+bool slice_is_printable(struct slice s);

@@ -135,12 +135,48 @@ static void test_what_is_no_number(void **state)
     assert_int_equal(i, 42);
 }
 
+/* Sequences from RFC 3629 section 3 (the table of byte ranges) and section 10 (overlong forms). */
+static void test_printable(void **state)
+{
+    (void)state;
+    assert_true(slice_is_printable(S("")));
+    assert_true(slice_is_printable(S("Werk 7, \xC3\xA9t\xC3\xA9 ~")));
+    assert_true(slice_is_printable(S("\xC2\xA0\xE0\xA0\x80\xED\x9F\xBF\xEE\x80\x80")));
+    assert_true(slice_is_printable(S("\xF0\x90\x80\x80\xF4\x8F\xBF\xBF")));
+}
+
+static void test_what_is_not_printable(void **state)
+{
+    (void)state;
+    static const struct slice bad[] = {
+        {(const uint8_t *)"a\0b", 3},
+        {(const uint8_t *)"\n", 1},
+        {(const uint8_t *)"\x7F", 1},
+        {(const uint8_t *)"\xC2\x9F", 2},
+        {(const uint8_t *)"\x80", 1},
+        {(const uint8_t *)"\xC0\x80", 2},
+        {(const uint8_t *)"\xC1\xBF", 2},
+        {(const uint8_t *)"\xE0\x9F\xBF", 3},
+        {(const uint8_t *)"\xED\xA0\x80", 3},
+        {(const uint8_t *)"\xF0\x8F\xBF\xBF", 4},
+        {(const uint8_t *)"\xF4\x90\x80\x80", 4},
+        {(const uint8_t *)"\xF5\x80\x80\x80", 4},
+        {(const uint8_t *)"\xE2\x82", 2},
+        {(const uint8_t *)"\xC3(", 2},
+        {(const uint8_t *)"\xFF", 1},
+    };
+    for (size_t n = 0; n < sizeof(bad) / sizeof(bad[0]); n++) {
+        assert_false(slice_is_printable(bad[n]));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_comparing), cmocka_unit_test(test_comparing_what_differs),
         cmocka_unit_test(test_cutting),   cmocka_unit_test(test_cutting_outside),
         cmocka_unit_test(test_numbers),   cmocka_unit_test(test_what_is_no_number),
+        cmocka_unit_test(test_printable), cmocka_unit_test(test_what_is_not_printable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
