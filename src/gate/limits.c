@@ -1,0 +1,201 @@
+/* Limits: windows of orgs and keys in one table, and the tiers.
+ *
+ * A request counts in two windows: its key's, then its org's. If the org's is full, the key's count
+ * is taken back, so a refused request counts nowhere. No two locks are held.
+ *
+ * Happy path: one or two upserts, a few dozen instructions under each lock.
+ * Failure modes: more orgs and keys than WINDOWS_MAX within an hour: the least recently used window
+ * is forgotten and starts anew. */
+#include <assert.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "base/table.h"
+#include "gate/gate_private.h"
+#include "gate/limits.h"
+#include "gate/window.h"
+
+#define MINUTE_S 60u
+#define HOUR_S   3600u
+#define MS       1000u
+
+struct tier_row {
+    const char *text;
+    uint32_t requests_per_minute;
+};
+static const struct tier_row tier_rows[GATE_TIER_COUNT] = {
+#define X(name, text, requests) {text, requests},
+    GATE_TIERS(X)
+#undef X
+};
+
+const char *gate_tier_text(enum gate_tier tier)
+{
+    assert((uint32_t)tier < GATE_TIER_COUNT);
+    return tier_rows[tier].text;
+}
+
+bool gate_tier_from_text(struct slice text, enum gate_tier *ret)
+{
+    for (uint32_t i = 0; i < GATE_TIER_COUNT; i++) {
+        if (slice_equal(text, slice_from_text(tier_rows[i].text))) {
+            *ret = (enum gate_tier)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+uint32_t gate_limits_of_tier(enum gate_tier tier)
+{
+    assert((uint32_t)tier < GATE_TIER_COUNT);
+    return tier_rows[tier].requests_per_minute;
+}
+
+struct table *gate_limits_create(void)
+{
+    return table_create(GATE_WINDOWS_MAX, sizeof(struct gate_window_state));
+}
+
+/* One limit and what it limits. */
+struct limit {
+    const char *name;
+    uint64_t quota; /* 0: no limit */
+    uint64_t owner; /* number of the org or key */
+    uint32_t window_s;
+    uint8_t kind; /* of window, part of its name in the table */
+};
+
+enum limit_kind { KIND_ORG, KIND_KEY, KIND_ORG_BYTES, KIND_KEY_BYTES };
+
+struct limit_step {
+    struct gate_window_rule rule;
+    uint64_t amount;
+    uint64_t now_ms;
+    struct gate_window_verdict verdict;
+};
+
+static void limit_visit_step(void *value, void *context)
+{
+    struct limit_step *step = context;
+    gate_window_step(value, &step->rule, step->amount, step->now_ms, &step->verdict);
+}
+
+static void limit_visit_refund(void *value, void *context)
+{
+    const uint64_t *amount = context;
+    gate_window_refund(value, *amount);
+}
+
+#define WINDOW_NAME_BYTES (sizeof(uint8_t) + sizeof(uint64_t))
+
+static struct slice limit_table_name(const struct limit *limit, uint8_t to[WINDOW_NAME_BYTES])
+{
+    to[0] = limit->kind;
+    memcpy(to + 1, &limit->owner, sizeof(limit->owner));
+    return slice_make(to, WINDOW_NAME_BYTES);
+}
+
+/* Whether the amount was counted; *ret becomes this limit's state if it is tighter than what is
+ * there, or refuses. */
+static bool limit_take(struct table *windows, const struct limit *limit, uint64_t amount,
+                       uint64_t now_ms, struct gate_window *ret)
+{
+    uint8_t name[WINDOW_NAME_BYTES];
+    if (limit->quota == 0) {
+        return true;
+    }
+    struct limit_step step = {
+        .rule = {.quota = limit->quota, .length_ms = (uint64_t)limit->window_s * MS},
+        .amount = amount,
+        .now_ms = now_ms};
+    table_upsert(windows, limit_table_name(limit, name), limit_visit_step, &step);
+    const struct gate_window_verdict *verdict = &step.verdict;
+    if (ret->quota == 0 || !verdict->is_admitted || verdict->remaining < ret->remaining) {
+        *ret = (struct gate_window){.name = limit->name,
+                                    .quota = limit->quota,
+                                    .remaining = verdict->remaining,
+                                    .window_s = limit->window_s,
+                                    .reset_s = (uint32_t)((verdict->wait_ms + MS - 1) / MS)};
+        if (ret->reset_s == 0 && (ret->remaining == 0 || !verdict->is_admitted)) {
+            ret->reset_s = 1;
+        }
+    }
+    return verdict->is_admitted;
+}
+
+static void limit_give_back(struct table *windows, const struct limit *limit, uint64_t amount)
+{
+    uint8_t name[WINDOW_NAME_BYTES];
+    if (limit->quota != 0) {
+        (void)table_find(windows, limit_table_name(limit, name), limit_visit_refund, &amount);
+    }
+}
+
+enum err gate_limits_take(struct table *windows, const struct gate_limits_request *request,
+                          struct gate_window *ret)
+{
+    const struct gate_identity *identity = request->identity;
+    struct limit key = {.name = "key",
+                        .quota = identity->key_requests_per_minute,
+                        .owner = identity->key,
+                        .window_s = MINUTE_S,
+                        .kind = KIND_KEY};
+    struct limit org = {.name = "org",
+                        .quota = identity->requests_per_minute,
+                        .owner = identity->org,
+                        .window_s = MINUTE_S,
+                        .kind = KIND_ORG};
+    if (request->is_bytes) {
+        key = (struct limit){.name = "key-bytes",
+                             .quota = (uint64_t)identity->key_mb_per_hour << 20u,
+                             .owner = identity->key,
+                             .window_s = HOUR_S,
+                             .kind = KIND_KEY_BYTES};
+        org = (struct limit){.name = "org-bytes",
+                             .quota = (uint64_t)identity->mb_per_hour << 20u,
+                             .owner = identity->org,
+                             .window_s = HOUR_S,
+                             .kind = KIND_ORG_BYTES};
+    }
+    struct gate_window tightest = {.name = org.name, .window_s = org.window_s};
+    bool is_admitted = limit_take(windows, &key, request->amount, request->now_ms, &tightest);
+    if (is_admitted) {
+        is_admitted = limit_take(windows, &org, request->amount, request->now_ms, &tightest);
+        if (!is_admitted) {
+            limit_give_back(windows, &key, request->amount);
+        }
+    }
+    *ret = tightest;
+    return is_admitted ? ERR_OK : ERR_FULL;
+}
+
+static enum err limit_count(struct gate *gate, const struct gate_limits_request *request,
+                            struct gate_window *ret)
+{
+    enum err err = gate_limits_take(gate->windows, request, ret);
+    if (err != ERR_OK) {
+        metrics_add(request->is_bytes ? METRIC_LIMITED_BYTES : METRIC_LIMITED_REQUESTS, 1);
+    }
+    return err;
+}
+
+enum err gate_limit_request(struct gate *gate, const struct gate_identity *identity,
+                            struct gate_window *ret)
+{
+    uint64_t started_ns = clock_mono_ns();
+    struct gate_limits_request request = {
+        .identity = identity, .amount = 1, .now_ms = started_ns / 1000000u};
+    enum err err = limit_count(gate, &request, ret);
+    metrics_observe(METRIC_RATE_LIMIT_LATENCY, clock_mono_ns() - started_ns);
+    return err;
+}
+
+enum err gate_limit_bytes(struct gate *gate, const struct gate_identity *identity, uint64_t bytes,
+                          struct gate_window *ret)
+{
+    struct gate_limits_request request = {
+        .identity = identity, .amount = bytes, .now_ms = clock_mono_ms(), .is_bytes = true};
+    return limit_count(gate, &request, ret);
+}
