@@ -7,7 +7,7 @@
  * Thread: open and close: the owner (main). post_*: any. A connection and its statements: the
  *         thread that runs the job, inside the job.
  * Memory: a job is the poster's; it comes back by its reply. Column slices live until the next step
- *         or reset of the statement. Bound bytes must live until the step.
+ *         or reset of the statement. Bound bytes must live until the statement is done or reset.
  * Errors: ERR_REFUSED the engine refused this row (constraint, type, size); ERR_AWAY, ERR_BUSY,
  *         ERR_NO_SPACE passing faults; ERR_TIMEOUT a read above its time; ERR_CORRUPT, ERR_IO stop.
  *         Mapped at the edge, in the backend. */
@@ -21,14 +21,16 @@
 struct store;
 struct store_connection;
 struct store_statement;
+struct store_writer;
+struct store_reader;
 
 struct store_options {
-    const char *url;            /* "sqlite:/path/weir.db" */
-    uint32_t cache_mb;          /* of the writer */
+    const char *url;   /* "sqlite:/path/weir.db" */
+    uint32_t cache_mb; /* of the writer */
     uint32_t reader_count;
     uint32_t query_timeout_ms;
-    uint32_t slow_query_ms;     /* logged with its plan */
-    uint32_t write_queue_max;   /* jobs per priority */
+    uint32_t slow_query_ms;   /* logged with its plan */
+    uint32_t write_queue_max; /* jobs per priority */
     uint32_t read_queue_max;
 };
 
@@ -52,8 +54,8 @@ enum err store_health(const struct store *store);
 enum store_priority { STORE_CONTROL, STORE_RESULTS, STORE_APPLY, STORE_PRIORITIES };
 
 /* A write: `run` is called in a transaction on the writer's thread, once; its error rolls its own
- * changes back and nothing else. After the commit, or the failure, `on_done` runs on the thread that
- * owns reply_to (on the writer's own when reply_to is NULL). */
+ * changes back and nothing else. After the commit, or the failure, `on_done` runs on the thread
+ * that owns reply_to (on the writer's own when reply_to is NULL). */
 struct store_job {
     struct mail mail; /* the store's while posted */
     enum store_priority priority;
@@ -61,17 +63,23 @@ struct store_job {
     enum err (*run)(struct store_job *job, struct store_connection *connection);
     void (*on_done)(struct store_job *job);
     struct mailbox *reply_to;
-    enum err err; /* the result, for on_done */
+    enum err err;                /* the result, for on_done */
+    uint64_t commit;             /* number of the commit that holds it, for store_durable_commit */
+    struct store_writer *writer; /* the store's while posted */
+    struct store_reader *reader; /* the store's while posted */
 };
+/* Highest commit that a power cut cannot take back any more. Any thread. */
+uint64_t store_durable_commit(const struct store *store);
 /* ERR_FULL: the queue of this priority is full. */
 MUST_CHECK enum err store_post_write(struct store *store, struct store_job *job);
-/* Inside run of a long job: true when something of higher priority waits or the transaction is 50 ms
- * old: the job then stops at a place from which it can go on, and is posted again. */
+/* Inside run of a long job: true when something of higher priority waits or the transaction is 50
+ * ms old: the job then stops at a place from which it can go on, and is posted again. */
 bool store_should_yield(struct store_connection *connection);
 /* As a write, on a reader's thread, in a read transaction of its own (one snapshot). The priority
  * and durable fields are not looked at. Interrupted with ERR_TIMEOUT above query_timeout_ms. */
 MUST_CHECK enum err store_post_read(struct store *store, struct store_job *job);
-/* For commands that own the process (no writer runs): runs the job here and now. */
+/* Runs a write and waits for it: here and now when no writer's thread runs (commands, start), else
+ * by posting it. Not for loops. */
 MUST_CHECK enum err store_run_here(struct store *store, struct store_job *job);
 
 /* --- statements, inside run ------------------------------------------------------------------ */
@@ -81,7 +89,7 @@ MUST_CHECK enum err store_prepare(struct store_connection *connection, const cha
 /* Text made at run time (lists with filters): cached by content, bounded. */
 MUST_CHECK enum err store_prepare_text(struct store_connection *connection, struct slice sql,
                                        struct store_statement **ret);
-/* Parameters count from 1. */
+/* Parameters count from 1: $1, $2 … */
 void store_bind_i64(struct store_statement *statement, int parameter, int64_t value);
 void store_bind_double(struct store_statement *statement, int parameter, double value);
 /* data NULL binds NULL. */
@@ -109,7 +117,7 @@ const char *store_error_text(struct store_connection *connection);
 /* Sequence numbers of the rows of an org: org in the high bits, so that an org's rows lie together
  * and in its own commit order. */
 #define STORE_ORG_SHIFT 40u
-#define STORE_ORG_MAX ((1u << 22u) - 1u)
+#define STORE_ORG_MAX   ((1u << 22u) - 1u)
 static inline uint64_t store_sequence_first(uint64_t org)
 {
     return org << STORE_ORG_SHIFT;
@@ -119,16 +127,52 @@ static inline uint64_t store_sequence_last(uint64_t org)
     return (org << STORE_ORG_SHIFT) | ((1ull << STORE_ORG_SHIFT) - 1u);
 }
 
-struct record_event;
+enum store_event_state {
+    STORE_EVENT_INSERTED,
+    STORE_EVENT_DUPLICATE, /* the id was there */
+    STORE_EVENT_CONFLICT,  /* a duplicate with another payload */
+    STORE_EVENT_REFUSED,
+};
+
+/* Key of an event's subject in event_subjects. Two subjects may share one: compare the text too. */
+int64_t store_subject_key(uint64_t org, struct slice subject);
+
 struct store_event {
-    const struct record_event *event;
+    struct slice type;
+    struct slice payload;
+    struct slice dedup_id; /* size 0: none */
+    struct slice subject;  /* data NULL: none; the same for the next three */
+    struct slice source;
+    struct slice app;
+    struct slice attributes;
+    const uint8_t *id; /* 16 bytes */
+    int64_t occurred_ms;
+    int64_t created_ms;
     uint64_t org;
-    uint64_t position; /* of its frame */
-    uint8_t state;     /* out: enum record_item_state */
+    uint64_t position;            /* of its frame */
+    uint64_t sequence;            /* out: its own, or that of the row that was there before */
+    enum store_event_state state; /* out */
 };
 /* Inserts events of any orgs, in order; equal ids: the first stays. Gives each its sequence number
- * (orgs.last_sequence rises), keeps the hours index and raises the orgs' data version. A row that
- * the engine refuses gets RECORD_ITEM_REFUSED and does not stop the rest (the caller makes the dead
- * letter). ERR other than REFUSED: nothing of the batch is kept. */
+ * (orgs.last_sequence rises), keeps the hours and subjects and raises the orgs' data version.
+ *
+ * careful false: one bad row gives ERR_REFUSED for all, and the caller's job must fail; it is then
+ * tried again with careful true, in smaller parts: each row that the engine refuses (or whose org
+ * does not exist) gets STORE_EVENT_REFUSED and does not stop the rest. ERR_BUSY: something of
+ * higher priority waits and the transaction has lasted 50 ms: the job fails, to be tried with
+ * fewer. After any error nothing may be kept. */
 MUST_CHECK enum err store_insert_events(struct store_connection *connection,
-                                        struct store_event *events, size_t count);
+                                        struct store_event *events, size_t count, bool careful);
+
+/* --- acknowledged events: ranges of sequences (event_acks) -------------------------------------
+ */
+struct store_range {
+    uint64_t first;
+    uint64_t last;
+};
+/* *ret_was: it was acknowledged before. */
+MUST_CHECK enum err store_event_acknowledge(struct store_connection *connection, uint64_t sequence,
+                                            bool *ret_was);
+/* The acknowledged range around `sequence`; *ret_is false: it is not acknowledged. */
+MUST_CHECK enum err store_event_ack_range(struct store_connection *connection, uint64_t sequence,
+                                          bool *ret_is, struct store_range *ret);

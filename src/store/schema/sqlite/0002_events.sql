@@ -18,11 +18,10 @@ CREATE TABLE events (
     attributes TEXT,               -- JSON object of what else came
     occurred_ms INTEGER NOT NULL,
     created_ms INTEGER NOT NULL    -- when it was accepted
-);
+) STRICT;
 -- The sequence is the last column of each index, so "type = $1 AND sequence BETWEEN $2 AND $3" is one
 -- range, newest first or oldest first.
 CREATE INDEX events_type ON events (type);
-CREATE INDEX events_subject ON events (subject) WHERE subject IS NOT NULL;
 CREATE INDEX events_app ON events (app) WHERE app IS NOT NULL;
 
 -- The place of an id, and what makes a second one with the same id a duplicate. A table of its own, so
@@ -30,7 +29,15 @@ CREATE INDEX events_app ON events (app) WHERE app IS NOT NULL;
 CREATE TABLE event_ids (
     id BLOB PRIMARY KEY,
     sequence INTEGER NOT NULL
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
+
+-- The events of a subject: key is a hash of org and subject, so the subject itself is compared too. A
+-- table of its own for the same reason: subjects are many.
+CREATE TABLE event_subjects (
+    key INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    PRIMARY KEY (key, sequence)
+) STRICT, WITHOUT ROWID;
 
 -- Which sequences were accepted (events.created_ms) in an hour: turns start and end into a range of
 -- sequences, also when the clock was stepped and ranges overlap.
@@ -40,20 +47,20 @@ CREATE TABLE event_hours (
     first_sequence INTEGER NOT NULL,
     last_sequence INTEGER NOT NULL,
     PRIMARY KEY (org, hour)
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
 
 -- Acknowledged events as ranges of sequences that neither touch nor overlap. An event costs nothing
 -- here until it is acknowledged, and a reader of the inbox skips a range in one step.
 CREATE TABLE event_acks (
     first_sequence INTEGER PRIMARY KEY,
     last_sequence INTEGER NOT NULL
-);
+) STRICT;
 
 -- Journals that this store has met. position = base + number within the journal.
 CREATE TABLE journals (
     id BLOB PRIMARY KEY,
     base INTEGER NOT NULL
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
 
 -- Everything up to position is applied. lane 64: all lanes together.
 CREATE TABLE cursors (
@@ -61,7 +68,7 @@ CREATE TABLE cursors (
     lane INTEGER NOT NULL,
     position INTEGER NOT NULL,
     PRIMARY KEY (journal, lane)
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE uploads (
     id BLOB PRIMARY KEY,
@@ -87,7 +94,7 @@ CREATE TABLE uploads (
     received_ms INTEGER NOT NULL,
     finished_ms INTEGER,
     raw_deleted INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
 CREATE INDEX uploads_list ON uploads (org, position);
 CREATE INDEX uploads_open ON uploads (position) WHERE state = 1;
 CREATE INDEX uploads_kept ON uploads (finished_ms) WHERE state <> 1 AND raw_deleted = 0;
@@ -104,7 +111,7 @@ CREATE TABLE upload_slices (
     holder INTEGER,
     lease_until_ms INTEGER,
     PRIMARY KEY (upload, number)
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
 
 -- Records given up, with their reason.
 CREATE TABLE dead_letters (
@@ -119,5 +126,5 @@ CREATE TABLE dead_letters (
     form INTEGER NOT NULL,         -- how `record` is to be read
     record BLOB NOT NULL,
     received_ms INTEGER NOT NULL
-);
+) STRICT;
 CREATE INDEX dead_letters_list ON dead_letters (org, number);

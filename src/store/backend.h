@@ -1,0 +1,91 @@
+/* Backend: what a database engine does for the store. One struct of functions per engine; its
+ * connection and statement embed the structs below as first member.
+ *
+ * Thread: a connection belongs to the thread that runs jobs on it.
+ * Memory: open and prepare allocate; a statement lives as long as its connection.
+ * Errors: as in store.h; the engine's codes are mapped here and nowhere else. */
+#pragma once
+#include "store/store.h"
+
+#include <stdatomic.h>
+
+/* How long a transaction may be while something of higher priority waits. */
+#define STORE_TRANSACTION_MS 50u
+
+enum store_role { STORE_ROLE_WRITER, STORE_ROLE_READER };
+
+/* Jobs that were posted and have not begun, by priority. The poster adds (relaxed: only a hint for
+ * the running job, the mailbox orders the job itself), the writer subtracts. */
+struct store_waiting {
+    atomic_uint_least32_t jobs[STORE_PRIORITIES];
+};
+
+struct store_backend;
+
+struct store_connection {
+    const struct store_backend *backend;
+    struct store_waiting *waiting; /* NULL: nobody waits (readers, commands) */
+    enum store_priority priority;  /* of the job that runs */
+    uint64_t began_ns;             /* of the transaction */
+};
+
+struct store_statement {
+    const struct store_backend *backend;
+};
+
+struct store_backend {
+    /* ERR_VERSION: another program's database. */
+    enum err (*open)(struct store_connection **ret, const struct store_options *options,
+                     enum store_role role, struct err_detail *detail);
+    void (*close)(struct store_connection *connection);
+
+    /* 0: empty. */
+    enum err (*schema_version)(struct store_connection *connection, uint32_t *ret);
+    /* Inside a transaction: runs the statements of `sql` and records the version. */
+    enum err (*schema_apply)(struct store_connection *connection, const char *sql,
+                             uint32_t version);
+
+    enum err (*begin_read)(struct store_connection *connection);
+    enum err (*begin_write)(struct store_connection *connection, bool durable);
+    enum err (*commit)(struct store_connection *connection);
+    /* Also after a failed commit; nothing open: nothing happens. */
+    void (*rollback)(struct store_connection *connection);
+    /* One at a time, per name: whoever nests uses another. */
+    enum err (*savepoint)(struct store_connection *connection, const char *name);
+    enum err (*savepoint_release)(struct store_connection *connection, const char *name);
+    enum err (*savepoint_rollback)(struct store_connection *connection, const char *name);
+    /* Everything committed so far becomes durable and moves to its final place. *ret_complete
+     * false: a reader or another process was in the way. */
+    enum err (*checkpoint)(struct store_connection *connection, bool *ret_complete);
+    /* Bytes that a checkpoint would move. */
+    uint64_t (*checkpoint_bytes)(const struct store_connection *connection);
+    uint64_t (*bytes)(const struct store_connection *connection);
+    /* Before a job, and with 0 after it: statements are cut off at this time of the monotonic clock
+     * (0: never). After the job every statement is reset. */
+    void (*job_begin)(struct store_connection *connection, uint64_t deadline_ns);
+    void (*job_end)(struct store_connection *connection);
+
+    /* `is_constant`: sql.data stays where it is and never changes. */
+    enum err (*prepare)(struct store_connection *connection, struct slice sql, bool is_constant,
+                        struct store_statement **ret);
+    void (*bind_i64)(struct store_statement *statement, int parameter, int64_t value);
+    void (*bind_double)(struct store_statement *statement, int parameter, double value);
+    void (*bind_text)(struct store_statement *statement, int parameter, struct slice text);
+    void (*bind_blob)(struct store_statement *statement, int parameter, struct slice bytes);
+    enum err (*step)(struct store_statement *statement, bool *ret_row);
+    void (*reset)(struct store_statement *statement);
+    int64_t (*column_i64)(struct store_statement *statement, int column);
+    double (*column_double)(struct store_statement *statement, int column);
+    struct slice (*column_bytes)(struct store_statement *statement, int column);
+    bool (*column_is_null)(struct store_statement *statement, int column);
+    uint64_t (*changes)(struct store_connection *connection);
+    const char *(*error_text)(struct store_connection *connection);
+
+    enum err (*insert_events)(struct store_connection *connection, struct store_event *events,
+                              size_t count, bool careful);
+};
+
+extern const struct store_backend store_sqlite;
+
+/* True when the job that runs should give way in the middle of a statement. */
+bool store_must_yield(const struct store_connection *connection);

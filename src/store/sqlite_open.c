@@ -1,0 +1,436 @@
+/* The SQLite backend: opening, transactions, durability.
+ *
+ * Settings, and why:
+ *   page_size 4096      a small commit writes few bytes; bigger pages gain 15 % on big batches only
+ *   journal_mode WAL    readers never wait for the writer
+ *   synchronous         NORMAL for what the journal holds, FULL for everything else: per
+ * transaction wal_autocheckpoint  off: a checkpoint in a commit would surprise who waits; the
+ * writer decides mmap                off: an I/O error would be a signal, and mapped pages count as
+ * our memory temp_store memory   no temporary files beside the database
+ *
+ * When a commit is durable. A FULL commit syncs the WAL, and with it every commit before it. A
+ * complete checkpoint syncs the WAL and then the database. A failed sync proves nothing about pages
+ * that the kernel has dropped, and a second sync that succeeds proves nothing either; so after a
+ * failed commit the connection is suspect: before the next transaction a checkpoint must copy every
+ * page of the WAL (from memory, where they still are) to the database, which begins the WAL anew.
+ *
+ * Which database is ours: PRAGMA application_id is "Weir" and user_version the schema's version. An
+ * empty file becomes ours; anything else is refused.
+ *
+ * Failure modes: another process holds the database: ERR_BUSY after a second, ERR_LOCKED at open.
+ * Disk full: ERR_NO_SPACE. In each case the transaction is rolled back, and the next one tries
+ * again. */
+#include "store/sqlite.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/sys.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+
+static_assert((SQLITE_PAGE_BYTES & (SQLITE_PAGE_BYTES - 1)) == 0, "a power of two");
+static_assert((SQLITE_CONSTANTS_MAX & (SQLITE_CONSTANTS_MAX - 1)) == 0, "a power of two");
+
+static enum err run_text(struct sqlite_connection *c, const char *sql)
+{
+    int code = sqlite3_exec(c->db, sql, NULL, NULL, NULL);
+    return store_sqlite_err(c, code == SQLITE_OK ? SQLITE_OK : sqlite3_extended_errcode(c->db));
+}
+
+/* One number of a PRAGMA or SELECT. */
+static enum err read_number(struct sqlite_connection *c, const char *sql, int64_t *ret)
+{
+    sqlite3_stmt *statement = NULL;
+    int code = sqlite3_prepare_v2(c->db, sql, -1, &statement, NULL);
+    if (code == SQLITE_OK) {
+        code = sqlite3_step(statement);
+    }
+    if (code == SQLITE_ROW) {
+        *ret = sqlite3_column_int64(statement, 0);
+    } else {
+        code = sqlite3_extended_errcode(c->db);
+    }
+    (void)sqlite3_finalize(statement); /* the code was taken */
+    return store_sqlite_err(c, code);
+}
+
+static int on_commit(void *context, sqlite3 *db, const char *name, int pages)
+{
+    (void)db;
+    (void)name;
+    struct sqlite_connection *c = context;
+    if ((uint32_t)pages < c->moved_pages) {
+        c->moved_pages = 0; /* the WAL began anew */
+    }
+    c->wal_pages = (uint32_t)pages;
+    return SQLITE_OK;
+}
+
+static int on_progress(void *context)
+{
+    const struct sqlite_connection *c = context;
+    return c->deadline_ns != 0 && clock_mono_ns() > c->deadline_ns;
+}
+
+static void sqlite_close(struct store_connection *connection)
+{
+    if (connection == NULL) {
+        return;
+    }
+    struct sqlite_connection *c = sqlite_from(connection);
+    store_sqlite_finalize_all(c);
+    /* Closes the WAL too when this is the last connection; what fails is tried at the next open. */
+    (void)sqlite3_close(c->db);
+    mem_free(c->slow_sql);
+    mem_free(c->path);
+    mem_free(c);
+}
+
+/* The file is made here, so that nobody else may read it. */
+static enum err make_file(const char *path)
+{
+    int fd = sys_open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        return err_from_errno(errno);
+    }
+    (void)sys_close(fd); /* nothing was written */
+    return ERR_OK;
+}
+
+static enum err configure(struct sqlite_connection *c, const struct store_options *options)
+{
+    char sql[512];
+    bool is_writer = c->role == STORE_ROLE_WRITER;
+    (void)snprintf(sql, sizeof(sql),
+                   "PRAGMA page_size=%u; PRAGMA journal_mode=WAL; PRAGMA synchronous=%s;"
+                   "PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=%u;"
+                   "PRAGMA cache_size=-%u; PRAGMA temp_store=MEMORY; PRAGMA mmap_size=0;"
+                   "PRAGMA trusted_schema=OFF; PRAGMA query_only=%d;",
+                   SQLITE_PAGE_BYTES, is_writer ? "FULL" : "NORMAL", SQLITE_JOURNAL_SIZE_MAX,
+                   is_writer ? options->cache_mb * 1024u : SQLITE_READER_CACHE_KIB,
+                   is_writer ? 0 : 1);
+    enum err err = run_text(c, sql);
+    c->is_full = is_writer;
+    return err;
+}
+
+static const char *open_advice(const struct sqlite_connection *c, enum err err)
+{
+    if (err == ERR_BUSY) {
+        return "in use by another process: stop it";
+    }
+    if (err == ERR_PERMISSION) {
+        return "permission denied: give this user the right to write it";
+    }
+    if (err == ERR_CORRUPT) {
+        return "the database is damaged: restore a backup";
+    }
+    if (err == ERR_VERSION) {
+        return sqlite3_errcode(c->db) == SQLITE_NOTADB
+                   ? "not an SQLite database: choose another DATA_DIR or DATABASE_URL"
+                   : "belongs to another program: choose another DATA_DIR or DATABASE_URL";
+    }
+    return err_text(err);
+}
+
+static enum err open_engine(struct sqlite_connection *c)
+{
+    /* NOMUTEX: a connection has one thread. */
+    int code = sqlite3_open_v2(c->path, &c->db,
+                               SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE |
+                                   SQLITE_OPEN_PRIVATECACHE,
+                               NULL);
+    if (c->db == NULL) {
+        return ERR_NO_MEMORY;
+    }
+    if (code != SQLITE_OK) {
+        return store_sqlite_err(c, code);
+    }
+    if (sqlite3_db_readonly(c->db, "main") == 1) {
+        return ERR_PERMISSION;
+    }
+    return store_sqlite_err(c, sqlite3_busy_timeout(c->db, SQLITE_BUSY_TIMEOUT_MS));
+}
+
+static enum err prepare_role(struct sqlite_connection *c, const struct store_options *options)
+{
+    enum err err = configure(c, options);
+    if (err == ERR_OK && c->role == STORE_ROLE_WRITER) {
+        (void)sqlite3_wal_hook(c->db, on_commit, c);
+        err = store_sqlite_rows_register(c);
+    }
+    if (err == ERR_OK && c->role == STORE_ROLE_READER) {
+        sqlite3_progress_handler(c->db, SQLITE_PROGRESS_STEPS, on_progress, c);
+        c->slow_ns = options->slow_query_ms * 1000000ull;
+        store_sqlite_slow_watch(c);
+    }
+    return err;
+}
+
+static enum err schema_version(struct sqlite_connection *c, uint32_t *ret)
+{
+    int64_t application = 0;
+    int64_t version = 0;
+    int64_t tables = 0;
+    enum err err = read_number(c, "PRAGMA application_id", &application);
+    if (err == ERR_OK) {
+        err = read_number(c, "PRAGMA user_version", &version);
+    }
+    if (err == ERR_OK) {
+        err = read_number(c, "SELECT count(*) FROM sqlite_schema", &tables);
+    }
+    if (err != ERR_OK) {
+        return err;
+    }
+    bool is_empty = application == 0 && version == 0 && tables == 0;
+    if (!is_empty && application != SQLITE_APPLICATION_ID) {
+        return ERR_VERSION;
+    }
+    *ret = (uint32_t)version;
+    return ERR_OK;
+}
+
+static enum err sqlite_open(struct store_connection **ret, const struct store_options *options,
+                            enum store_role role, struct err_detail *detail)
+{
+    static const char prefix[] = "sqlite:";
+    uint32_t version = 0;
+    if (!slice_starts_with(slice_from_text(options->url), SLICE_LITERAL(prefix))) {
+        err_detail_set(detail, "%s: not of the form sqlite:/path", options->url);
+        return ERR_CONFIG;
+    }
+    /* Counting every allocation would make all threads meet at one lock. Refused after the first
+     * open, which is fine. */
+    (void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+    struct sqlite_connection *c = mem_alloc(sizeof(*c));
+    c->base.backend = &store_sqlite;
+    c->role = role;
+    c->path = mem_copy_text(options->url + sizeof(prefix) - 1);
+    enum err err = make_file(c->path);
+    if (err == ERR_OK) {
+        err = open_engine(c);
+    }
+    if (err == ERR_OK) {
+        /* Before anything is changed in a file that may be somebody else's. */
+        err = schema_version(c, &version);
+    }
+    if (err == ERR_OK) {
+        err = prepare_role(c, options);
+    }
+    if (err != ERR_OK) {
+        err_detail_set(detail, "%s: %s", c->path, open_advice(c, err));
+        err = err == ERR_BUSY ? ERR_LOCKED : err;
+        goto out;
+    }
+    *ret = &c->base;
+    c = NULL;
+out:
+    sqlite_close(c == NULL ? NULL : &c->base);
+    return err;
+}
+
+static enum err sqlite_schema_version(struct store_connection *connection, uint32_t *ret)
+{
+    return schema_version(sqlite_from(connection), ret);
+}
+
+static enum err sqlite_schema_apply(struct store_connection *connection, const char *sql,
+                                    uint32_t version)
+{
+    char pragma[128];
+    struct sqlite_connection *c = sqlite_from(connection);
+    enum err err = run_text(c, sql);
+    if (err == ERR_OK) {
+        (void)snprintf(pragma, sizeof(pragma), "PRAGMA application_id=%d; PRAGMA user_version=%u",
+                       SQLITE_APPLICATION_ID, version);
+        err = run_text(c, pragma);
+    }
+    return err;
+}
+
+static enum err checkpoint_as(struct sqlite_connection *c, int mode, bool *ret_complete)
+{
+    int pages = 0;
+    int moved = 0;
+    int code = sqlite3_wal_checkpoint_v2(c->db, NULL, mode, &pages, &moved);
+    if (code == SQLITE_OK && moved >= 0) {
+        c->moved_pages = (uint32_t)moved;
+    }
+    *ret_complete = code == SQLITE_OK && pages == moved;
+    return store_sqlite_err(c, code);
+}
+
+static enum err sqlite_checkpoint(struct store_connection *connection, bool *ret_complete)
+{
+    return checkpoint_as(sqlite_from(connection), SQLITE_CHECKPOINT_PASSIVE, ret_complete);
+}
+
+static uint64_t sqlite_checkpoint_bytes(const struct store_connection *connection)
+{
+    const struct sqlite_connection *c = (const struct sqlite_connection *)connection;
+    return (uint64_t)(c->wal_pages - c->moved_pages) * SQLITE_PAGE_BYTES;
+}
+
+/* Every page of the WAL goes to the database, and the WAL begins anew. */
+static enum err clear_suspicion(struct sqlite_connection *c)
+{
+    bool is_complete = false;
+    enum err err = checkpoint_as(c, SQLITE_CHECKPOINT_RESTART, &is_complete);
+    if (err == ERR_OK && !is_complete) {
+        err = ERR_BUSY;
+    }
+    if (err == ERR_OK) {
+        c->is_suspect = false;
+    }
+    return err;
+}
+
+static enum err sqlite_begin_read(struct store_connection *connection)
+{
+    return run_text(sqlite_from(connection), "BEGIN");
+}
+
+static enum err sqlite_begin_write(struct store_connection *connection, bool durable)
+{
+    struct sqlite_connection *c = sqlite_from(connection);
+    if (c->is_suspect) {
+        enum err err = clear_suspicion(c);
+        if (err != ERR_OK) {
+            return err;
+        }
+    }
+    if (durable != c->is_full) {
+        enum err err =
+            run_text(c, durable ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL");
+        if (err != ERR_OK) {
+            return err;
+        }
+        c->is_full = durable;
+    }
+    connection->began_ns = clock_mono_ns();
+    return run_text(c, "BEGIN IMMEDIATE");
+}
+
+static void sqlite_rollback(struct store_connection *connection)
+{
+    struct sqlite_connection *c = sqlite_from(connection);
+    store_sqlite_reset_all(c);
+    if (sqlite3_get_autocommit(c->db) == 0) {
+        /* Cannot fail but for a transaction that the engine has already rolled back. */
+        (void)run_text(c, "ROLLBACK");
+    }
+    assert(sqlite3_get_autocommit(c->db) != 0);
+}
+
+static enum err sqlite_commit(struct store_connection *connection)
+{
+    struct sqlite_connection *c = sqlite_from(connection);
+    if (sqlite3_get_autocommit(c->db) != 0) {
+        return ERR_AWAY; /* the engine rolled back on its own: nothing of it is there */
+    }
+    enum err err = run_text(c, "COMMIT");
+    if (err != ERR_OK && err != ERR_BUSY) {
+        c->is_suspect = true;
+    }
+    return err;
+}
+
+static enum err run_named(struct store_connection *connection, const char *what, const char *name)
+{
+    char sql[64];
+    (void)snprintf(sql, sizeof(sql), "%s %s", what, name);
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    enum err err = store_sqlite_prepare(connection, slice_from_text(sql), false, &statement);
+    return err != ERR_OK ? err : store_sqlite_step(statement, &has_row);
+}
+
+static enum err sqlite_savepoint(struct store_connection *connection, const char *name)
+{
+    return run_named(connection, "SAVEPOINT", name);
+}
+
+static enum err sqlite_savepoint_release(struct store_connection *connection, const char *name)
+{
+    return run_named(connection, "RELEASE", name);
+}
+
+static enum err sqlite_savepoint_rollback(struct store_connection *connection, const char *name)
+{
+    store_sqlite_reset_all(sqlite_from(connection));
+    enum err err = run_named(connection, "ROLLBACK TO", name);
+    return err != ERR_OK ? err : run_named(connection, "RELEASE", name);
+}
+
+static uint64_t file_bytes(const char *path)
+{
+    struct stat state;
+    return sys_stat(path, &state) == 0 ? (uint64_t)state.st_size : 0;
+}
+
+static uint64_t sqlite_bytes(const struct store_connection *connection)
+{
+    char wal[4096];
+    const struct sqlite_connection *c = (const struct sqlite_connection *)connection;
+    (void)snprintf(wal, sizeof(wal), "%s-wal", c->path);
+    return file_bytes(c->path) + file_bytes(wal);
+}
+
+static void sqlite_job_begin(struct store_connection *connection, uint64_t deadline_ns)
+{
+    sqlite_from(connection)->deadline_ns = deadline_ns;
+}
+
+static void sqlite_job_end(struct store_connection *connection)
+{
+    struct sqlite_connection *c = sqlite_from(connection);
+    c->deadline_ns = 0;
+    store_sqlite_reset_all(c);
+    store_sqlite_slow_log(c);
+}
+
+static uint64_t sqlite_changes(struct store_connection *connection)
+{
+    return (uint64_t)sqlite3_changes64(sqlite_from(connection)->db);
+}
+
+static const char *sqlite_error_text(struct store_connection *connection)
+{
+    return sqlite3_errmsg(sqlite_from(connection)->db);
+}
+
+const struct store_backend store_sqlite = {
+    .open = sqlite_open,
+    .close = sqlite_close,
+    .schema_version = sqlite_schema_version,
+    .schema_apply = sqlite_schema_apply,
+    .begin_read = sqlite_begin_read,
+    .begin_write = sqlite_begin_write,
+    .commit = sqlite_commit,
+    .rollback = sqlite_rollback,
+    .savepoint = sqlite_savepoint,
+    .savepoint_release = sqlite_savepoint_release,
+    .savepoint_rollback = sqlite_savepoint_rollback,
+    .checkpoint = sqlite_checkpoint,
+    .checkpoint_bytes = sqlite_checkpoint_bytes,
+    .bytes = sqlite_bytes,
+    .job_begin = sqlite_job_begin,
+    .job_end = sqlite_job_end,
+    .prepare = store_sqlite_prepare,
+    .bind_i64 = store_sqlite_bind_i64,
+    .bind_double = store_sqlite_bind_double,
+    .bind_text = store_sqlite_bind_text,
+    .bind_blob = store_sqlite_bind_blob,
+    .step = store_sqlite_step,
+    .reset = store_sqlite_reset,
+    .column_i64 = store_sqlite_column_i64,
+    .column_double = store_sqlite_column_double,
+    .column_bytes = store_sqlite_column_bytes,
+    .column_is_null = store_sqlite_column_is_null,
+    .changes = sqlite_changes,
+    .error_text = sqlite_error_text,
+    .insert_events = store_sqlite_insert_events,
+};

@@ -1,0 +1,220 @@
+/* The batch in hand as a table: the virtual table weir_rows shows an array of struct store_event in
+ * a chosen order, so that one INSERT … SELECT writes a whole batch.
+ *
+ * Why: a statement per row pays for binding, for the start of the virtual machine and for a descent
+ * from the root in every index. One statement per table keeps its cursors: measured twice as fast.
+ *
+ * weir_known(new, old) is called in the place where an id is found that is there already: it notes
+ * the duplicate in the array, and gives 0, so that nothing is changed.
+ *
+ * Happy path: the caller fills struct sqlite_rows and steps the statement once.
+ * Failure modes: when something of higher priority waits and the transaction has lasted its time,
+ * the next row is an interrupt: the statement fails and the transaction is rolled back. */
+#include "store/sqlite.h"
+
+#include <assert.h>
+
+#define ROWS_PER_LOOK 256u /* rows between looks at who waits */
+
+struct rows_table {
+    sqlite3_vtab base;
+    struct sqlite_rows *rows;
+};
+
+struct rows_cursor {
+    sqlite3_vtab_cursor base;
+    uint32_t next;
+};
+
+enum rows_column {
+    ROWS_SEQUENCE,
+    ROWS_ID,
+    ROWS_POSITION,
+    ROWS_TYPE,
+    ROWS_SUBJECT,
+    ROWS_SOURCE,
+    ROWS_APP,
+    ROWS_DEDUP_ID,
+    ROWS_PAYLOAD,
+    ROWS_ATTRIBUTES,
+    ROWS_OCCURRED_MS,
+    ROWS_CREATED_MS,
+    ROWS_SUBJECT_KEY,
+};
+static const char rows_declaration[] =
+    "CREATE TABLE weir_rows(sequence, id, position, type, subject, source, app, dedup_id, payload,"
+    " attributes, occurred_ms, created_ms, subject_key)";
+
+static int rows_connect(sqlite3 *db, void *context, int argument_count,
+                        const char *const *arguments, sqlite3_vtab **ret, char **ret_error)
+{
+    (void)argument_count;
+    (void)arguments;
+    (void)ret_error;
+    struct rows_table *table = sqlite3_malloc(sizeof(*table));
+    if (table == NULL) {
+        return SQLITE_NOMEM;
+    }
+    *table = (struct rows_table){.rows = context};
+    *ret = &table->base;
+    return sqlite3_declare_vtab(db, rows_declaration);
+}
+
+static int rows_disconnect(sqlite3_vtab *table)
+{
+    sqlite3_free(table);
+    return SQLITE_OK;
+}
+
+static int rows_best_index(sqlite3_vtab *table, sqlite3_index_info *info)
+{
+    (void)table;
+    info->estimatedCost = 1000;
+    info->estimatedRows = 1000;
+    return SQLITE_OK;
+}
+
+static int rows_open(sqlite3_vtab *table, sqlite3_vtab_cursor **ret)
+{
+    (void)table;
+    struct rows_cursor *cursor = sqlite3_malloc(sizeof(*cursor));
+    if (cursor == NULL) {
+        return SQLITE_NOMEM;
+    }
+    *cursor = (struct rows_cursor){.next = 0};
+    *ret = &cursor->base;
+    return SQLITE_OK;
+}
+
+static int rows_close(sqlite3_vtab_cursor *cursor)
+{
+    sqlite3_free(cursor);
+    return SQLITE_OK;
+}
+
+static int rows_filter(sqlite3_vtab_cursor *cursor, int number, const char *text, int count,
+                       sqlite3_value **values)
+{
+    (void)number;
+    (void)text;
+    (void)count;
+    (void)values;
+    ((struct rows_cursor *)cursor)->next = 0;
+    return SQLITE_OK;
+}
+
+static struct sqlite_rows *rows_of(sqlite3_vtab_cursor *cursor)
+{
+    return ((struct rows_table *)cursor->pVtab)->rows;
+}
+
+static int rows_next(sqlite3_vtab_cursor *cursor)
+{
+    struct rows_cursor *c = (struct rows_cursor *)cursor;
+    c->next++;
+    if (c->next % ROWS_PER_LOOK == 0 && store_must_yield(rows_of(cursor)->connection)) {
+        return SQLITE_INTERRUPT;
+    }
+    return SQLITE_OK;
+}
+
+static int rows_eof(sqlite3_vtab_cursor *cursor)
+{
+    return ((struct rows_cursor *)cursor)->next >= rows_of(cursor)->count;
+}
+
+static void give_text(sqlite3_context *context, struct slice text)
+{
+    if (text.data != NULL) {
+        sqlite3_result_text64(context, (const char *)text.data, text.size, SQLITE_STATIC,
+                              SQLITE_UTF8);
+    }
+}
+
+static int rows_column(sqlite3_vtab_cursor *cursor, sqlite3_context *context, int column)
+{
+    const struct sqlite_rows *rows = rows_of(cursor);
+    uint32_t index = rows->order[((struct rows_cursor *)cursor)->next].index;
+    const struct store_event *event = &rows->events[index];
+    switch ((enum rows_column)column) {
+    case ROWS_SEQUENCE:
+        sqlite3_result_int64(context, (sqlite3_int64)event->sequence);
+        break;
+    case ROWS_ID:
+        sqlite3_result_blob(context, event->id, 16, SQLITE_STATIC);
+        break;
+    case ROWS_POSITION:
+        sqlite3_result_int64(context, (sqlite3_int64)event->position);
+        break;
+    case ROWS_TYPE:
+        give_text(context, event->type);
+        break;
+    case ROWS_SUBJECT:
+        give_text(context, event->subject);
+        break;
+    case ROWS_SOURCE:
+        give_text(context, event->source);
+        break;
+    case ROWS_APP:
+        give_text(context, event->app);
+        break;
+    case ROWS_DEDUP_ID:
+        give_text(context, event->dedup_id.size == 0 ? slice_make(NULL, 0) : event->dedup_id);
+        break;
+    case ROWS_PAYLOAD:
+        give_text(context, event->payload);
+        break;
+    case ROWS_ATTRIBUTES:
+        give_text(context, event->attributes);
+        break;
+    case ROWS_OCCURRED_MS:
+        sqlite3_result_int64(context, event->occurred_ms);
+        break;
+    case ROWS_CREATED_MS:
+        sqlite3_result_int64(context, event->created_ms);
+        break;
+    case ROWS_SUBJECT_KEY:
+        sqlite3_result_int64(context, store_subject_key(event->org, event->subject));
+        break;
+    }
+    return SQLITE_OK;
+}
+
+static int rows_rowid(sqlite3_vtab_cursor *cursor, sqlite3_int64 *ret)
+{
+    *ret = ((struct rows_cursor *)cursor)->next;
+    return SQLITE_OK;
+}
+
+/* Without xCreate the table is there in every database and cannot be made by CREATE. */
+static const sqlite3_module rows_module = {
+    .xConnect = rows_connect,
+    .xBestIndex = rows_best_index,
+    .xDisconnect = rows_disconnect,
+    .xOpen = rows_open,
+    .xClose = rows_close,
+    .xFilter = rows_filter,
+    .xNext = rows_next,
+    .xEof = rows_eof,
+    .xColumn = rows_column,
+    .xRowid = rows_rowid,
+};
+
+static void known(sqlite3_context *context, int count, sqlite3_value **values)
+{
+    assert(count == 2);
+    struct sqlite_rows *rows = sqlite3_user_data(context);
+    store_sqlite_rows_note_known(rows, (uint64_t)sqlite3_value_int64(values[0]),
+                                 (uint64_t)sqlite3_value_int64(values[1]));
+    sqlite3_result_int(context, 0);
+}
+
+enum err store_sqlite_rows_register(struct sqlite_connection *c)
+{
+    int code = sqlite3_create_module_v2(c->db, "weir_rows", &rows_module, &c->rows, NULL);
+    if (code == SQLITE_OK) {
+        code = sqlite3_create_function_v2(c->db, "weir_known", 2, SQLITE_UTF8 | SQLITE_DIRECTONLY,
+                                          &c->rows, known, NULL, NULL, NULL);
+    }
+    return store_sqlite_err(c, code);
+}

@@ -1,0 +1,247 @@
+/* The store's outside: opens the engine that the URL names, hands jobs to the writer and the
+ * readers, and passes statement calls on to the engine.
+ *
+ * Happy path: open -> migrate -> readers opened -> jobs.
+ * Failure modes: open fails whole, with a sentence for the operator; afterwards see the writer. */
+#include "store/store.h"
+
+#include "store/backend.h"
+#include "store/migrate.h"
+#include "store/reader.h"
+#include "store/writer.h"
+
+#include "base/mem.h"
+
+#include <assert.h>
+
+struct store {
+    struct store_writer *writer;
+    struct store_reader **readers;
+    uint32_t reader_count;
+};
+
+static enum err open_writer(struct store *store, const struct store_options *options,
+                            struct err_detail *detail)
+{
+    struct store_connection *connection = NULL;
+    enum err err = store_sqlite.open(&connection, options, STORE_ROLE_WRITER, detail);
+    if (err == ERR_OK) {
+        err = store_migrate(connection, store_schema_files, detail);
+    }
+    if (err == ERR_OK) {
+        err = store_writer_create(&store->writer, connection, options->write_queue_max);
+    }
+    if (err != ERR_OK) {
+        store_sqlite.close(connection);
+    }
+    return err;
+}
+
+static enum err open_reader(struct store *store, const struct store_options *options,
+                            struct err_detail *detail)
+{
+    struct store_connection *connection = NULL;
+    enum err err = store_sqlite.open(&connection, options, STORE_ROLE_READER, detail);
+    if (err == ERR_OK) {
+        err = store_reader_create(&store->readers[store->reader_count], connection,
+                                  options->read_queue_max, options->query_timeout_ms);
+    }
+    if (err != ERR_OK) {
+        store_sqlite.close(connection);
+        return err;
+    }
+    store->reader_count++;
+    return ERR_OK;
+}
+
+enum err store_open(struct store **ret, const struct store_options *options,
+                    struct err_detail *detail)
+{
+    struct store *store = mem_alloc(sizeof(*store));
+    store->readers = mem_alloc_array(options->reader_count, sizeof(struct store_reader *));
+    enum err err = open_writer(store, options, detail);
+    for (uint32_t i = 0; i < options->reader_count && err == ERR_OK; i++) {
+        err = open_reader(store, options, detail);
+    }
+    if (err != ERR_OK) {
+        err_detail_prefix(detail, "open store");
+        goto out;
+    }
+    *ret = store;
+    store = NULL;
+out:
+    store_close(store);
+    return err;
+}
+
+void store_writer_run(void *store)
+{
+    store_writer_work(((struct store *)store)->writer);
+}
+
+void store_reader_run(void *reader)
+{
+    store_reader_work(reader);
+}
+
+void *store_reader(struct store *store, uint32_t index)
+{
+    assert(index < store->reader_count);
+    return store->readers[index];
+}
+
+void store_stop(struct store *store)
+{
+    for (uint32_t i = 0; i < store->reader_count; i++) {
+        store_reader_stop(store->readers[i]);
+    }
+    store_writer_stop(store->writer);
+}
+
+void store_close(struct store *store)
+{
+    if (store == NULL) {
+        return;
+    }
+    for (uint32_t i = 0; i < store->reader_count; i++) {
+        store_reader_destroy(store->readers[i]);
+    }
+    store_writer_destroy(store->writer);
+    mem_free(store->readers);
+    mem_free(store);
+}
+
+uint64_t store_bytes(struct store *store)
+{
+    return store_writer_bytes(store->writer);
+}
+
+enum err store_health(const struct store *store)
+{
+    return store_writer_health(store->writer);
+}
+
+uint64_t store_durable_commit(const struct store *store)
+{
+    return store_writer_durable_commit(store->writer);
+}
+
+enum err store_post_write(struct store *store, struct store_job *job)
+{
+    return store_writer_post(store->writer, job);
+}
+
+/* To the reader with the fewest jobs, so that nobody waits behind a long one while another is free.
+ */
+enum err store_post_read(struct store *store, struct store_job *job)
+{
+    assert(store->reader_count > 0);
+    struct store_reader *best = store->readers[0];
+    uint32_t load = store_reader_load(best);
+    for (uint32_t i = 1; i < store->reader_count && load > 0; i++) {
+        uint32_t other = store_reader_load(store->readers[i]);
+        if (other < load) {
+            load = other;
+            best = store->readers[i];
+        }
+    }
+    return store_reader_post(best, job);
+}
+
+enum err store_run_here(struct store *store, struct store_job *job)
+{
+    return store_writer_run_here(store->writer, job);
+}
+
+enum err store_prepare(struct store_connection *connection, const char *sql,
+                       struct store_statement **ret)
+{
+    return connection->backend->prepare(connection, slice_from_text(sql), true, ret);
+}
+
+enum err store_prepare_text(struct store_connection *connection, struct slice sql,
+                            struct store_statement **ret)
+{
+    return connection->backend->prepare(connection, sql, false, ret);
+}
+
+void store_bind_i64(struct store_statement *statement, int parameter, int64_t value)
+{
+    statement->backend->bind_i64(statement, parameter, value);
+}
+
+void store_bind_double(struct store_statement *statement, int parameter, double value)
+{
+    statement->backend->bind_double(statement, parameter, value);
+}
+
+void store_bind_text(struct store_statement *statement, int parameter, struct slice text)
+{
+    statement->backend->bind_text(statement, parameter, text);
+}
+
+void store_bind_blob(struct store_statement *statement, int parameter, struct slice bytes)
+{
+    statement->backend->bind_blob(statement, parameter, bytes);
+}
+
+void store_bind_null(struct store_statement *statement, int parameter)
+{
+    statement->backend->bind_blob(statement, parameter, slice_make(NULL, 0));
+}
+
+enum err store_step(struct store_statement *statement, bool *ret_row)
+{
+    return statement->backend->step(statement, ret_row);
+}
+
+void store_reset(struct store_statement *statement)
+{
+    statement->backend->reset(statement);
+}
+
+enum err store_execute(struct store_statement *statement)
+{
+    bool has_row = true;
+    enum err err = ERR_OK;
+    while (err == ERR_OK && has_row) {
+        err = statement->backend->step(statement, &has_row);
+    }
+    return err;
+}
+
+int64_t store_column_i64(struct store_statement *statement, int column)
+{
+    return statement->backend->column_i64(statement, column);
+}
+
+double store_column_double(struct store_statement *statement, int column)
+{
+    return statement->backend->column_double(statement, column);
+}
+
+struct slice store_column_bytes(struct store_statement *statement, int column)
+{
+    return statement->backend->column_bytes(statement, column);
+}
+
+bool store_column_is_null(struct store_statement *statement, int column)
+{
+    return statement->backend->column_is_null(statement, column);
+}
+
+uint64_t store_changes(struct store_connection *connection)
+{
+    return connection->backend->changes(connection);
+}
+
+const char *store_error_text(struct store_connection *connection)
+{
+    return connection->backend->error_text(connection);
+}
+
+enum err store_insert_events(struct store_connection *connection, struct store_event *events,
+                             size_t count, bool careful)
+{
+    return connection->backend->insert_events(connection, events, count, careful);
+}

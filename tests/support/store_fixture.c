@@ -1,0 +1,164 @@
+/* The store fixture: see its header. */
+#include "support/store_fixture.h"
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/thread.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct fixture_job {
+    struct store_job job;
+    enum err (*run)(struct store_connection *connection, void *context);
+    void *context;
+};
+
+struct store_options store_fixture_options(const struct store_fixture *fixture)
+{
+    return (struct store_options){.url = fixture->url,
+                                  .cache_mb = 4,
+                                  .reader_count = 2,
+                                  .query_timeout_ms = 2000,
+                                  .slow_query_ms = 1000,
+                                  .write_queue_max = 1000,
+                                  .read_queue_max = 1000};
+}
+
+void store_fixture_init(struct store_fixture *fixture)
+{
+    *fixture = (struct store_fixture){.directory = "store_test_XXXXXX"};
+    log_set_level(LOG_ERROR);
+    assert_int_equal(hash_start(), ERR_OK);
+    assert_non_null(mkdtemp(fixture->directory));
+    (void)snprintf(fixture->path, sizeof(fixture->path), "%s/weir.db", fixture->directory);
+    (void)snprintf(fixture->url, sizeof(fixture->url), "sqlite:%s", fixture->path);
+}
+
+void store_fixture_open(struct store_fixture *fixture, bool with_threads)
+{
+    struct err_detail detail = {""};
+    struct store_options options = store_fixture_options(fixture);
+    enum err err = store_open(&fixture->store, &options, &detail);
+    if (err != ERR_OK) {
+        fail_msg("store_open: %s", detail.text);
+    }
+    if (with_threads) {
+        assert_int_equal(thread_start(&fixture->writer, "store", store_writer_run, fixture->store),
+                         ERR_OK);
+        for (uint32_t i = 0; i < options.reader_count; i++) {
+            assert_int_equal(thread_start(&fixture->readers[i], "reader", store_reader_run,
+                                          store_reader(fixture->store, i)),
+                             ERR_OK);
+        }
+        fixture->reader_count = options.reader_count;
+    }
+}
+
+void store_fixture_close(struct store_fixture *fixture)
+{
+    if (fixture->store != NULL) {
+        store_stop(fixture->store);
+    }
+    thread_join(fixture->writer);
+    fixture->writer = NULL;
+    for (uint32_t i = 0; i < fixture->reader_count; i++) {
+        thread_join(fixture->readers[i]);
+        fixture->readers[i] = NULL;
+    }
+    fixture->reader_count = 0;
+    store_close(fixture->store);
+    fixture->store = NULL;
+}
+
+void store_fixture_finish(struct store_fixture *fixture)
+{
+    char command[96];
+    store_fixture_close(fixture);
+    (void)snprintf(command, sizeof(command), "rm -rf %s", fixture->directory);
+    assert_int_equal(system(command), 0); /* NOLINT(cert-env33-c): our own name */
+}
+
+static enum err job_run(struct store_job *job, struct store_connection *connection)
+{
+    struct fixture_job *j = (struct fixture_job *)job;
+    return j->run(connection, j->context);
+}
+
+static void job_done(struct store_job *job)
+{
+    (void)job;
+}
+
+enum err store_fixture_run(struct store_fixture *fixture,
+                           enum err (*run)(struct store_connection *connection, void *context),
+                           void *context)
+{
+    struct fixture_job j = {.run = run, .context = context};
+    j.job.priority = STORE_CONTROL;
+    j.job.durable = true;
+    j.job.run = job_run;
+    j.job.on_done = job_done;
+    return store_run_here(fixture->store, &j.job);
+}
+
+static enum err run_sql(struct store_connection *connection, void *context)
+{
+    struct store_statement *statement = NULL;
+    enum err err = store_prepare_text(connection, slice_from_text(context), &statement);
+    return err != ERR_OK ? err : store_execute(statement);
+}
+
+enum err store_fixture_sql(struct store_fixture *fixture, const char *sql)
+{
+    char text[4096];
+    (void)snprintf(text, sizeof(text), "%s", sql);
+    return store_fixture_run(fixture, run_sql, text);
+}
+
+struct number_query {
+    const char *sql;
+    bool has_row;
+    int64_t number;
+};
+
+static enum err run_number(struct store_connection *connection, void *context)
+{
+    struct number_query *query = context;
+    struct store_statement *statement = NULL;
+    enum err err = store_prepare_text(connection, slice_from_text(query->sql), &statement);
+    if (err == ERR_OK) {
+        err = store_step(statement, &query->has_row);
+    }
+    if (err == ERR_OK && query->has_row) {
+        query->number = store_column_i64(statement, 0);
+        store_reset(statement);
+    }
+    return err;
+}
+
+int64_t store_fixture_number(struct store_fixture *fixture, const char *sql)
+{
+    struct number_query query = {.sql = sql};
+    assert_int_equal(store_fixture_run(fixture, run_number, &query), ERR_OK);
+    assert_true(query.has_row);
+    return query.number;
+}
+
+void store_fixture_add_org(struct store_fixture *fixture, uint64_t number)
+{
+    char sql[512];
+    (void)snprintf(sql, sizeof(sql),
+                   "INSERT INTO orgs (number, id, name, tier, id_key, created_ms) VALUES (%llu, "
+                   "randomblob(16), 'org %llu', 'unlimited', "
+                   "CAST(printf('%%032d', %llu) AS BLOB), 1)",
+                   (unsigned long long)number, (unsigned long long)number,
+                   (unsigned long long)number);
+    assert_int_equal(store_fixture_sql(fixture, sql), ERR_OK);
+}

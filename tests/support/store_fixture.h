@@ -1,0 +1,39 @@
+/* Store fixture: a store in a directory of its own, its threads, and jobs run to their end.
+ *
+ * Thread: the test's.
+ * Memory: setup allocates, teardown frees and removes the directory.
+ * Errors: a failing step fails the test. */
+#pragma once
+#include "store/store.h"
+
+#include <stdbool.h>
+
+struct store_fixture {
+    char directory[64];
+    char path[96];
+    char url[112];
+    struct store *store;
+    struct thread *writer;
+    struct thread *readers[4];
+    uint32_t reader_count;
+};
+
+struct store_options store_fixture_options(const struct store_fixture *fixture);
+/* Makes the directory. */
+void store_fixture_init(struct store_fixture *fixture);
+/* Opens the store; the threads only when asked for. */
+void store_fixture_open(struct store_fixture *fixture, bool with_threads);
+void store_fixture_close(struct store_fixture *fixture);
+/* Closes, removes the directory. */
+void store_fixture_finish(struct store_fixture *fixture);
+
+/* Runs SQL as a durable control job and gives its error. */
+enum err store_fixture_sql(struct store_fixture *fixture, const char *sql);
+/* One number of a SELECT, read by the writer. Fails the test when there is no row. */
+int64_t store_fixture_number(struct store_fixture *fixture, const char *sql);
+/* An org with 32 id key bytes of `number`. */
+void store_fixture_add_org(struct store_fixture *fixture, uint64_t number);
+/* Runs `run` with `context` as a write and gives its error. */
+enum err store_fixture_run(struct store_fixture *fixture,
+                           enum err (*run)(struct store_connection *connection, void *context),
+                           void *context);
