@@ -55,6 +55,7 @@ struct gate_ledger {
     uint32_t used_count;
     uint32_t failed_max;
     uint32_t used_max;
+    bool has_more; /* uses that did not fit */
 };
 
 struct gate_ledger *gate_ledger_create(struct store *store, uint32_t keys_max)
@@ -150,6 +151,8 @@ static void ledger_batch_take(struct gate_ledger *ledger)
 {
     ledger->failed_max = table_count(ledger->failures);
     ledger->used_max = table_count(ledger->uses);
+    ledger->has_more = ledger->used_max > GATE_USES_PER_JOB;
+    ledger->used_max = ledger->has_more ? GATE_USES_PER_JOB : ledger->used_max;
     if (ledger->failed_max > 0) {
         ledger->failed = mem_alloc_array(ledger->failed_max, sizeof(*ledger->failed));
         table_erase_if(ledger->failures, ledger_take_failure, ledger);
@@ -291,6 +294,9 @@ static void ledger_on_written(struct store_job *job)
         log_write(LOG_ERROR, "gate", "failed checks and last uses were not written: %s",
                   err_text(job->err));
         ledger_batch_free(ledger);
+    }
+    if (job->err == ERR_OK && ledger->has_more) {
+        gate_ledger_write(ledger, job->reply_to);
     }
 }
 
