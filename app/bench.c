@@ -9,6 +9,10 @@
 #include "base/mem.h"
 #include "command.h"
 
+#define KEY_BYTES_MIN  24u
+#define KEY_BYTES_MAX  256u
+#define PATH_BYTES_MAX 1024u
+
 static const char usage[] =
     "weir bench --key KEY [options]\n"
     "  Posts events over keep-alive connections and prints rates and latencies.\n"
@@ -21,6 +25,7 @@ static const char usage[] =
     "  --batch N          events a request (NDJSON); default 1\n"
     "  --event-bytes N    size of an event, about; default 160\n"
     "  --server-ids       send no dedup_id\n"
+    "  --wrong-keys       a made-up secret in every request, never twice the same\n"
     "  --get PATH         GET this path instead\n"
     "  --path PATH        POST there instead\n"
     "  --users            100 users: 30 s ramp up, 60 s, 30 s down; p95 < 100 ms and < 1 % errors\n"
@@ -127,6 +132,8 @@ static bool switch_option(struct bench_words *words, const char *word)
         words->options.json = true;
     } else if (strcmp(word, "--server-ids") == 0) {
         words->options.server_ids = true;
+    } else if (strcmp(word, "--wrong-keys") == 0) {
+        words->options.wrong_keys = true;
     } else {
         return false;
     }
@@ -259,6 +266,30 @@ static int load(struct bench_words *words)
     return status;
 }
 
+/* What the words must satisfy together. */
+static bool words_check(const struct bench_words *words)
+{
+    if (words->options.key == NULL) {
+        (void)command_fail("bench: --key KEY is missing (weir key create makes one)");
+        return false;
+    }
+    if (words->audit && words->options.ids_file == NULL) {
+        (void)command_fail("bench: --audit needs --ids FILE");
+        return false;
+    }
+    if (words->options.wrong_keys && strlen(words->options.key) < KEY_BYTES_MIN) {
+        (void)command_fail("bench: --wrong-keys needs a --key of the right form to begin with");
+        return false;
+    }
+    if (strlen(words->options.key) > KEY_BYTES_MAX ||
+        (words->options.path != NULL && strlen(words->options.path) > PATH_BYTES_MAX)) {
+        (void)command_fail("bench: --key has at most %u bytes, a path %u", KEY_BYTES_MAX,
+                           PATH_BYTES_MAX);
+        return false;
+    }
+    return true;
+}
+
 int command_bench(int argc, char **argv)
 {
     struct bench_words words = {
@@ -275,16 +306,11 @@ int command_bench(int argc, char **argv)
         (void)command_fail("bench: --url %s: must be http://ADDRESS:PORT", words.url);
         return 2;
     }
-    if (words.options.key == NULL) {
-        (void)command_fail("bench: --key KEY is missing (weir key create makes one)");
+    if (!words_check(&words)) {
         return 2;
     }
     while (words.options.seed == 0) {
         hash_random(&words.options.seed, sizeof(words.options.seed));
-    }
-    if (words.audit && words.options.ids_file == NULL) {
-        (void)command_fail("bench: --audit needs --ids FILE");
-        return 2;
     }
     return words.audit ? bench_audit(&words.options) : load(&words);
 }

@@ -37,6 +37,7 @@ struct bench_options {
     uint32_t batch;       /* events a request; 1: POST /api/events, more: NDJSON */
     uint32_t event_bytes; /* size of one event, about */
     bool server_ids;      /* send no dedup_id */
+    bool wrong_keys;      /* the last 16 characters of the key are a serial number */
     bool get;             /* GET instead of POST */
     const char *ids_file; /* acknowledged ids, one a line */
     bool json;

@@ -55,6 +55,10 @@ struct bench_run {
     uint64_t serial; /* of the next event: makes dedup ids unique */
     uint64_t in_flight;
     size_t request_bytes_max;
+    char head[2048]; /* see head_write */
+    size_t head_size;
+    size_t key_end; /* of the key's text within head */
+    char event_begin[80];
 };
 
 int bench_connect(const struct bench_options *options)
@@ -78,70 +82,105 @@ int bench_connect(const struct bench_options *options)
 
 /* --- requests -------------------------------------------------------------------------------- */
 
-/* One event: the shape that users' own load tests post, padded to event_bytes. */
-static size_t event_write(struct bench_run *run, char *to, size_t size)
+static char *put_text(char *to, struct slice text)
+{
+    memcpy(to, text.data, text.size);
+    return to + text.size;
+}
+
+static char *put_number(char *to, uint64_t number)
+{
+    char digits[20];
+    size_t at = sizeof(digits);
+    do {
+        digits[--at] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0);
+    memcpy(to, digits + at, sizeof(digits) - at);
+    return to + (sizeof(digits) - at);
+}
+
+/* One event: the shape that users' own load tests post, padded to event_bytes. Written without
+ * printf, because the generator must cost less than the server that it measures. */
+static char *event_write(struct bench_run *run, char *to)
 {
     const struct bench_options *options = run->options;
+    const char *begin = to;
     uint64_t serial = run->serial++;
-    int n;
-    if (options->server_ids) {
-        n = snprintf(to, size,
-                     "{\"type\":\"user.login\",\"payload\":{\"user_id\":\"u%" PRIu64
-                     "\",\"timestamp\":%" PRIu64,
-                     serial % 10007, serial);
-    } else {
-        n = snprintf(to, size,
-                     "{\"type\":\"user.login\",\"dedup_id\":\"%016" PRIx64 "-%" PRIu64
-                     "\",\"payload\":{\"user_id\":\"u%" PRIu64 "\",\"timestamp\":%" PRIu64,
-                     options->seed, serial, serial % 10007, serial);
+    to = put_text(to, slice_from_text(run->event_begin));
+    if (!options->server_ids) {
+        to = put_number(to, serial);
+        to = put_text(to, SLICE_LITERAL("\","));
     }
-    size_t used = (size_t)n;
+    to = put_text(to, SLICE_LITERAL("\"payload\":{\"user_id\":\"u"));
+    to = put_number(to, serial % 10007);
+    to = put_text(to, SLICE_LITERAL("\",\"timestamp\":"));
+    to = put_number(to, serial);
+    size_t used = (size_t)(to - begin);
     if (used + 12 < options->event_bytes) {
         size_t pad = options->event_bytes - used - 11;
-        used += (size_t)snprintf(to + used, size - used, ",\"pad\":\"");
-        memset(to + used, 'x', pad);
-        used += pad;
-        to[used++] = '"';
+        to = put_text(to, SLICE_LITERAL(",\"pad\":\""));
+        memset(to, 'x', pad);
+        to += pad;
+        *to++ = '"';
     }
-    to[used++] = '}';
-    to[used++] = '}';
-    return used;
+    return put_text(to, SLICE_LITERAL("}}"));
+}
+
+/* What every request begins with. The length of a body is nine digits, filled in later: leading
+ * zeros are valid. */
+static void head_write(struct bench_run *run)
+{
+    const struct bench_options *options = run->options;
+    const char *path = options->path != NULL ? options->path
+                       : options->batch > 1  ? "/api/v1/events/batch"
+                                             : "/api/events";
+    int used =
+        snprintf(run->head, sizeof(run->head), "%s %s HTTP/1.1\r\nHost: %s:%u\r\nX-API-Key: %s\r\n",
+                 options->get ? "GET" : "POST", path, options->host, options->port, options->key);
+    if (!options->get) {
+        used += snprintf(run->head + used, sizeof(run->head) - (size_t)used,
+                         "Content-Type: application/%s\r\nContent-Length: 000000000\r\n",
+                         options->batch > 1 ? "x-ndjson" : "json");
+    }
+    used += snprintf(run->head + used, sizeof(run->head) - (size_t)used, "\r\n");
+    run->head_size = (size_t)used;
+    (void)snprintf(run->event_begin, sizeof(run->event_begin),
+                   options->server_ids ? "{\"type\":\"user.login\","
+                                       : "{\"type\":\"user.login\",\"dedup_id\":\"%016" PRIx64 "-",
+                   options->seed);
+}
+
+/* Sixteen digits in front of `end`: a key of the right form that nobody was ever given. */
+static void wrong_key_write(char *end, uint64_t serial)
+{
+    for (int i = 0; i < 16; i++) {
+        *--end = (char)('0' + serial % 10);
+        serial /= 10;
+    }
 }
 
 static void request_write(struct bench_run *run, struct bench_connection *connection)
 {
     const struct bench_options *options = run->options;
-    char *to = (char *)connection->request;
-    size_t size = run->request_bytes_max;
-    const char *path = options->path != NULL ? options->path
-                       : options->batch > 1  ? "/api/v1/events/batch"
-                                             : "/api/events";
-    int head =
-        snprintf(to, size, "%s %s HTTP/1.1\r\nHost: %s:%u\r\nX-API-Key: %s\r\n",
-                 options->get ? "GET" : "POST", path, options->host, options->port, options->key);
-    size_t used = (size_t)head;
-    if (options->get) {
-        used += (size_t)snprintf(to + used, size - used, "\r\n");
-        connection->request_size = used;
-        return;
+    char *begin = (char *)connection->request;
+    char *body = put_text(begin, slice_make(run->head, run->head_size));
+    char *to = body;
+    if (options->wrong_keys) {
+        wrong_key_write(begin + run->key_end, run->begun);
     }
-    /* The length stands before the body is known: six digits, with leading zeros, are valid. */
-    used +=
-        (size_t)snprintf(to + used, size - used, "Content-Type: application/%s\r\nContent-Length: ",
-                         options->batch > 1 ? "x-ndjson" : "json");
-    size_t length_at = used;
-    used += (size_t)snprintf(to + used, size - used, "%09u\r\n\r\n", 0u);
-    size_t body_at = used;
-    for (uint32_t i = 0; i < options->batch; i++) {
-        used += event_write(run, to + used, size - used);
+    for (uint32_t i = 0; i < options->batch && !options->get; i++) {
+        to = event_write(run, to);
         if (options->batch > 1) {
-            to[used++] = '\n';
+            *to++ = '\n';
         }
     }
-    char length[16];
-    (void)snprintf(length, sizeof(length), "%09zu", used - body_at);
-    memcpy(to + length_at, length, 9);
-    connection->request_size = used;
+    connection->request_size = (size_t)(to - begin);
+    size_t length = (size_t)(to - body);
+    for (char *digit = body - 5; length > 0; digit--) {
+        *digit = (char)('0' + length % 10);
+        length /= 10;
+    }
 }
 
 /* --- answers --------------------------------------------------------------------------------- */
@@ -194,7 +233,8 @@ static uint64_t ids_write(struct bench_run *run, struct slice body)
         size_t from = (size_t)(at - body.data) + sizeof(mark) - 1;
         struct slice id = slice_part(body, from, from + 36);
         if (id.size == 36) {
-            (void)fprintf(run->ids, "%.36s\n", (const char *)id.data);
+            (void)fwrite(id.data, 1, id.size, run->ids);
+            (void)fputc('\n', run->ids);
             count++;
         }
         body = slice_part(body, from, body.size);
@@ -432,7 +472,8 @@ static enum err run_open(struct bench_run *run, struct err_detail *detail)
         limit.rlim_cur = limit.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &limit);
     }
-    run->request_bytes_max = 2048 + (size_t)options->batch * (options->event_bytes + 256);
+    head_write(run);
+    run->request_bytes_max = run->head_size + (size_t)options->batch * (options->event_bytes + 256);
     run->connections = mem_alloc_array(options->connections, sizeof(*run->connections));
     run->idle = mem_alloc_array(options->connections, sizeof(*run->idle));
     for (uint32_t i = 0; i < options->connections; i++) {
