@@ -1,0 +1,39 @@
+/* Intake single: one event, read once, appended as one frame. */
+#include "base/metrics.h"
+#include "intake/request.h"
+
+static enum err intake_single_read(struct intake_request *request, struct record_frame *frame,
+                                   struct record_event *ret, struct format_fault *ret_fault)
+{
+    struct format_reader *reader = request->intake->reader;
+    struct format_context context = intake_context(request);
+    if (request->form == RECORD_FORM_CLOUDEVENT_BINARY) {
+        return format_cloudevent_binary_read(reader, frame, &context, ret, ret_fault);
+    }
+    return format_event_read(reader, request->form, frame->body, &context, 0, ret, ret_fault);
+}
+
+void intake_single(struct intake_request *request, struct slice body)
+{
+    struct record_event event;
+    struct format_fault fault;
+    struct record_frame *frame = intake_frame(request, request->form);
+    frame->body = body;
+    enum err err = intake_single_read(request, frame, &event, &fault);
+    if (err != ERR_OK) {
+        request->tally.rejected = err == ERR_INVALID ? 1 : 0;
+        intake_refuse(request, err, &fault);
+        return;
+    }
+    struct slice order = event.subject.data != NULL
+                             ? event.subject
+                             : slice_make(event.id.bytes, sizeof(event.id.bytes));
+    frame->lane = record_lane(request->org, order);
+    request->event_id = event.id;
+    if (intake_is_known(request, event.id)) {
+        request->tally.duplicates = 1;
+    } else {
+        request->tally.accepted = 1;
+    }
+    intake_append(request, frame);
+}

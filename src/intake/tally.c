@@ -1,0 +1,120 @@
+/* Intake tally: what the elements of a batch come to: counts, the answered items, the lane.
+ *
+ * Of the first LIMIT_BATCH_ITEMS_ANSWERED elements the id is kept for the answer; of later ones
+ * only a mark, for the duplicate hint, and of an upload no more marks than INTAKE_MARKS_MAX: what
+ * is kept does not grow with a body. */
+#include <assert.h>
+
+#include "base/metrics.h"
+#include "intake/request.h"
+
+bool intake_is_known(struct intake_request *request, struct id id)
+{
+    struct intake_recent *recent = request->intake->options.recent;
+    if (!intake_id_can_repeat(id)) {
+        return false;
+    }
+    bool is_known = intake_recent_has(recent, intake_recent_mark(id));
+    metrics_add(is_known ? METRIC_CACHE_DEDUP_HIT : METRIC_CACHE_DEDUP_MISS, 1);
+    return is_known;
+}
+
+static enum err intake_tally_note(struct intake_request *request, struct id id,
+                                  enum intake_status status)
+{
+    struct intake_tally *tally = &request->tally;
+    struct intake_pool *pool = &request->intake->pool;
+    if (tally->notes.count < LIMIT_BATCH_ITEMS_ANSWERED) {
+        struct intake_note *note = intake_chain_add(pool, &tally->notes, sizeof(*note));
+        if (note == NULL) {
+            return ERR_FULL;
+        }
+        note->id = id;
+        note->status = status;
+        return ERR_OK;
+    }
+    if (status == INTAKE_ACCEPTED && intake_id_can_repeat(id) &&
+        tally->marks.count < INTAKE_MARKS_MAX) {
+        uint64_t *mark = intake_chain_add(pool, &tally->marks, sizeof(*mark));
+        if (mark != NULL) {
+            *mark = intake_recent_mark(id);
+        }
+    }
+    return ERR_OK;
+}
+
+static enum err intake_tally_reject(struct intake_request *request, const struct format_item *item)
+{
+    struct intake_tally *tally = &request->tally;
+    tally->rejected++;
+    metrics_add(
+        item->err == ERR_TOO_LARGE ? METRIC_VALIDATION_TOO_LARGE : METRIC_VALIDATION_INVALID, 1);
+    if (tally->rejects.count < LIMIT_BATCH_ITEMS_ANSWERED) {
+        struct intake_reject *reject =
+            intake_chain_add(&request->intake->pool, &tally->rejects, sizeof(*reject));
+        if (reject == NULL) {
+            return ERR_FULL;
+        }
+        reject->index = item->index;
+        reject->offset = item->offset;
+        reject->code = item->fault.code;
+        reject->message = item->fault.message;
+        static_assert(sizeof(reject->pointer) == sizeof(item->fault.pointer), "copied whole");
+        memcpy(reject->pointer, item->fault.pointer, sizeof(reject->pointer));
+    }
+    struct id none = {{0}};
+    return intake_tally_note(request, none, INTAKE_REJECTED);
+}
+
+static void intake_tally_lane(struct intake_request *request, const struct record_event *event)
+{
+    struct intake_tally *tally = &request->tally;
+    if (tally->lane == RECORD_LANE_MIXED) {
+        return;
+    }
+    struct slice order = event->subject.data != NULL
+                             ? event->subject
+                             : slice_make(event->id.bytes, sizeof(event->id.bytes));
+    uint8_t lane = record_lane(request->org, order);
+    bool is_same = tally->lane == INTAKE_LANE_NONE || tally->lane == lane;
+    tally->lane = is_same ? lane : RECORD_LANE_MIXED;
+}
+
+enum err intake_tally_add(struct intake_request *request, const struct format_item *item)
+{
+    if (item->err != ERR_OK) {
+        return intake_tally_reject(request, item);
+    }
+    intake_tally_lane(request, &item->event);
+    bool is_known = intake_is_known(request, item->event.id);
+    if (is_known) {
+        request->tally.duplicates++;
+    } else {
+        request->tally.accepted++;
+    }
+    return intake_tally_note(request, item->event.id,
+                             is_known ? INTAKE_DUPLICATE : INTAKE_ACCEPTED);
+}
+
+void intake_remember(struct intake_request *request)
+{
+    struct intake_recent *recent = request->intake->options.recent;
+    if (request->is_single) {
+        if (intake_id_can_repeat(request->event_id)) {
+            intake_recent_add(recent, intake_recent_mark(request->event_id));
+        }
+        return;
+    }
+    struct intake_chain_walk walk = intake_chain_begin(&request->tally.notes);
+    const struct intake_note *note;
+    while ((note = intake_chain_next(&walk, sizeof(*note))) != NULL) {
+        if (note->status != INTAKE_REJECTED && intake_id_can_repeat(note->id)) {
+            intake_recent_add(recent, intake_recent_mark(note->id));
+        }
+    }
+    walk = intake_chain_begin(&request->tally.marks);
+    const uint64_t *mark;
+    while ((mark = intake_chain_next(&walk, sizeof(*mark))) != NULL) {
+        intake_recent_add(recent, *mark);
+    }
+}
