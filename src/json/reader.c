@@ -177,6 +177,16 @@ HOT void run_emit(struct run *run, enum json_kind kind, const uint8_t *from, str
     out->escaped = escaped;
 }
 
+/* Behind a value: the comma that mostly follows at once is taken with it. */
+HOT void run_value_done(struct run *run)
+{
+    run->expect = EXPECT_AFTER;
+    if (run->at < run->end && *run->at == ',' && run->depth > 0) {
+        run->expect = run->in_object ? EXPECT_KEY : EXPECT_VALUE;
+        run->at++;
+    }
+}
+
 HOT bool run_string(struct run *run, const struct json_reader *reader, enum json_kind kind)
 {
     const uint8_t *text = run->at + 1;
@@ -241,7 +251,7 @@ HOT bool run_number(struct run *run)
     }
     run_emit(run, JSON_NUMBER, from, slice_make(from, size), false);
     run->at = at;
-    run->expect = EXPECT_AFTER;
+    run_value_done(run);
     return true;
 }
 
@@ -271,8 +281,8 @@ HOT bool run_end(struct run *run, const struct json_reader *reader)
              false);
     uint32_t around = run->depth - 1; /* at depth 0 it wraps, and the answer is not used */
     run->in_object = run->depth > 0 && (reader->objects[around / 64] >> (around % 64) & 1) != 0;
-    run->expect = EXPECT_AFTER;
     run->at++;
+    run_value_done(run);
     return true;
 }
 
@@ -291,7 +301,7 @@ HOT bool run_literal(struct run *run)
     }
     run_emit(run, literal->kind, run->at, slice_make(NULL, 0), false);
     run->at += literal->size;
-    run->expect = EXPECT_AFTER;
+    run_value_done(run);
     return true;
 }
 
@@ -299,9 +309,11 @@ HOT bool run_value(struct run *run, struct json_reader *reader)
 {
     uint8_t first = *run->at;
     if (first == '"') {
-        bool whole = run_string(run, reader, JSON_STRING);
-        run->expect = whole ? EXPECT_AFTER : run->expect;
-        return whole;
+        if (!run_string(run, reader, JSON_STRING)) {
+            return false;
+        }
+        run_value_done(run);
+        return true;
     }
     if ((uint8_t)(first - '0') <= 9 || first == '-') {
         return run_number(run);
@@ -318,6 +330,7 @@ HOT bool run_key(struct run *run, const struct json_reader *reader)
         return false;
     }
     run->expect = EXPECT_COLON;
+    run->at = json_space_end(run->at, run->end);
     if (run->at < run->end && *run->at == ':') {
         run->at++;
         run->expect = EXPECT_VALUE;

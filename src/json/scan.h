@@ -52,6 +52,9 @@ static inline const uint8_t *json_space_end(const uint8_t *at, const uint8_t *en
     if (at == end || *at > ' ') {
         return at;
     }
+    if (end - at >= 2 && *at == ' ' && at[1] > ' ') {
+        return at + 1;
+    }
     while (end - at >= 16) {
         uint32_t ink = ~scan_space_mask(at) & 0xffffu;
         if (ink != 0) {
