@@ -1,0 +1,187 @@
+/* Dead: records that the store refused or that could not be read, kept as they came.
+ *
+ * Retry, happy path: the record is read again by the same reader that apply used, gets the id and
+ * the time that it had, is inserted, and the letter goes in the same transaction. Failure modes:
+ * refused again (ERR_REFUSED) or still unreadable (ERR_INVALID): the letter stays. */
+#include "query/query.h"
+
+#include "base/limits.h"
+#include "base/mem.h"
+#include "format/format.h"
+#include "query/page.h"
+#include "store/store.h"
+#include "json/json.h"
+
+#include <assert.h>
+
+enum {
+    DEAD_NUMBER,
+    DEAD_ID,
+    DEAD_KIND,
+    DEAD_REASON,
+    DEAD_DETAIL,
+    DEAD_RECORD,
+    DEAD_RECEIVED,
+};
+
+/* A record that is one JSON value is shown as it is, anything else as a text. */
+static bool query_dead_is_json(struct json_reader *reader, struct slice record)
+{
+    struct json_token tokens[64];
+    size_t count = 0;
+    size_t all = 0;
+    enum err err = ERR_OK;
+    json_document_begin(reader, record);
+    do {
+        err = json_document_next(reader, tokens, sizeof(tokens) / sizeof(tokens[0]), &count);
+        all += count;
+    } while (err == ERR_OK && count > 0);
+    return err == ERR_OK && all > 0;
+}
+
+static enum err query_dead_write(struct store_statement *statement, struct buffer *to,
+                                 void *context)
+{
+    struct json_writer writer;
+    struct slice detail = store_column_bytes(statement, DEAD_DETAIL);
+    struct slice record = store_column_bytes(statement, DEAD_RECORD);
+    json_writer_init(&writer, to);
+    json_write_object_begin(&writer);
+    query_write_id(&writer, "id", store_column_bytes(statement, DEAD_ID));
+    json_write_member_string(&writer, "kind", store_column_bytes(statement, DEAD_KIND));
+    json_write_member_string(&writer, "reason", store_column_bytes(statement, DEAD_REASON));
+    if (detail.data != NULL) {
+        json_write_member_string(&writer, "detail", detail);
+    }
+    query_write_time(&writer, "received_at", store_column_i64(statement, DEAD_RECEIVED));
+    if (query_dead_is_json(context, record)) {
+        json_write_key(&writer, "record");
+        json_write_raw(&writer, record);
+    } else {
+        json_write_member_string(&writer, "record", record);
+    }
+    json_write_object_end(&writer);
+    return json_writer_err(&writer);
+}
+
+enum err query_dead_letters_list(struct store_connection *connection, const struct query_page *page,
+                                 struct buffer *to)
+{
+    static const struct query_page_shape shape = {
+        .list = QUERY_LIST_DEAD_LETTERS,
+        .name = "dead_letters",
+        .sql = "SELECT number, id, kind, reason, detail, record, received_ms FROM dead_letters "
+               "WHERE org = $1 AND number < $2 ORDER BY number DESC LIMIT $3",
+        .write = query_dead_write,
+    };
+    static const struct json_options options = {.depth_max = LIMIT_JSON_DEPTH,
+                                                .string_bytes_max = LIMIT_EVENT_BYTES};
+    struct json_reader *reader = json_reader_create(&options);
+    enum err err = query_page_list(connection, page, &shape, reader, to);
+    json_reader_destroy(reader);
+    return err;
+}
+
+struct query_letter {
+    struct buffer record; /* a copy: the row's bytes die with the next step */
+    struct id id;
+    uint8_t id_key[32];
+    enum record_form form;
+    uint64_t position;
+    uint64_t element;
+    int64_t received_ms;
+};
+
+static enum err query_letter_find(struct store_connection *connection, uint64_t org, struct id id,
+                                  struct query_letter *ret)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    enum err err = store_prepare(
+        connection,
+        "SELECT d.record, d.form, d.position, d.element, d.received_ms, o.id_key "
+        "FROM dead_letters d JOIN orgs o ON o.number = d.org WHERE d.id = $1 AND d.org = $2",
+        &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_blob(statement, 1, slice_make(id.bytes, sizeof(id.bytes)));
+    store_bind_i64(statement, 2, (int64_t)org);
+    err = store_step(statement, &has_row);
+    if (err != ERR_OK || !has_row) {
+        return err != ERR_OK ? err : ERR_NOT_FOUND;
+    }
+    struct slice id_key = store_column_bytes(statement, 5);
+    err = buffer_append_slice(&ret->record, store_column_bytes(statement, 0));
+    if (err == ERR_OK && id_key.size != sizeof(ret->id_key)) {
+        err = ERR_CORRUPT;
+    }
+    if (err == ERR_OK) {
+        memcpy(ret->id_key, id_key.data, sizeof(ret->id_key));
+        ret->id = id;
+        ret->form = (enum record_form)store_column_i64(statement, 1);
+        ret->position = (uint64_t)store_column_i64(statement, 2);
+        ret->element = (uint64_t)store_column_i64(statement, 3);
+        ret->received_ms = store_column_i64(statement, 4);
+    }
+    store_reset(statement);
+    return err;
+}
+
+static enum err query_letter_insert(struct store_connection *connection, uint64_t org,
+                                    const struct query_letter *letter, struct format_reader *reader)
+{
+    struct format_context context = {
+        .id_key = letter->id_key, .frame_id = letter->id, .received_ms = letter->received_ms};
+    struct record_event event = {0};
+    struct format_fault fault = {0};
+    if (letter->form != RECORD_FORM_EVENT && letter->form != RECORD_FORM_CLOUDEVENT) {
+        return ERR_INVALID;
+    }
+    enum err err = format_event_read(reader, letter->form, buffer_slice(&letter->record), &context,
+                                     letter->element, &event, &fault);
+    if (err != ERR_OK) {
+        return ERR_INVALID;
+    }
+    struct store_event row = {.type = event.type,
+                              .payload = event.payload,
+                              .dedup_id = event.dedup_id,
+                              .subject = event.subject,
+                              .source = event.source,
+                              .app = event.app,
+                              .attributes = event.attributes,
+                              .id = letter->id.bytes,
+                              .occurred_ms = event.occurred_ms,
+                              .created_ms = event.received_ms,
+                              .org = org,
+                              .position = letter->position};
+    err = store_insert_events(connection, &row, 1, true);
+    if (err == ERR_OK && row.state == STORE_EVENT_REFUSED) {
+        err = ERR_REFUSED;
+    }
+    return err;
+}
+
+enum err query_dead_letter_retry(struct store_connection *connection, uint64_t org, struct id id)
+{
+    struct store_statement *statement = NULL;
+    struct query_letter letter = {0};
+    struct format_reader *reader = format_reader_create();
+    buffer_init(&letter.record, LIMIT_FRAME_BYTES);
+    enum err err = query_letter_find(connection, org, id, &letter);
+    if (err == ERR_OK) {
+        err = query_letter_insert(connection, org, &letter, reader);
+    }
+    if (err == ERR_OK) {
+        err = store_prepare(connection, "DELETE FROM dead_letters WHERE id = $1 AND org = $2",
+                            &statement);
+    }
+    if (err == ERR_OK) {
+        store_bind_blob(statement, 1, slice_make(id.bytes, sizeof(id.bytes)));
+        store_bind_i64(statement, 2, (int64_t)org);
+        err = store_execute(statement);
+    }
+    buffer_finish(&letter.record);
+    format_reader_destroy(reader);
+    return err;
+}

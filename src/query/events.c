@@ -1,0 +1,269 @@
+/* Events: the list with its filters, and one event by id.
+ *
+ * A list is a walk over the org's range of sequences (org << 40 upwards), which is also its commit
+ * order, so a cursor is a sequence and no insert can shift a page. `start` and `end` narrow the
+ * range by the hours index; the status cuts it into stretches (segments); each stretch is one
+ * indexed query. Rows of another org lie outside the range and cannot be reached.
+ *
+ * Happy path: bounds, then stretch after stretch until the page is full: `limit` events, or
+ * LIMIT_PAGE_BYTES. A full page ends with the cursor of its last event.
+ * Failure modes: the store's time limit ends a walk over too much (ERR_TIMEOUT). */
+#include "query/query.h"
+
+#include "base/limits.h"
+#include "query/row.h"
+#include "query/segments.h"
+#include "store/store.h"
+
+#include <assert.h>
+
+#define QUERY_SQL_BYTES_MAX 640u
+#define QUERY_HOUR_MS       3600000
+
+bool query_status_parse(struct slice text, enum query_status *ret)
+{
+    static const struct {
+        const char *text;
+        enum query_status status;
+    } words[] = {
+        {"pending", QUERY_STATUS_PENDING}, {"delivered", QUERY_STATUS_DELIVERED},
+        {"failed", QUERY_STATUS_FAILED},   {"acknowledged", QUERY_STATUS_ACKNOWLEDGED},
+        {"all", QUERY_STATUS_ANY},         {"any", QUERY_STATUS_ANY},
+    };
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        if (slice_equal(text, slice_from_text(words[i].text))) {
+            *ret = words[i].status;
+            return true;
+        }
+    }
+    return false;
+}
+
+struct query_walk {
+    struct store_connection *connection;
+    const struct query_events *query;
+    struct buffer *to;
+    size_t from; /* where the page began */
+    uint32_t count;
+    uint64_t place; /* of the last event written */
+    bool is_full;   /* there may be more behind `place` */
+};
+
+static int64_t query_hour(int64_t wall_ms)
+{
+    return wall_ms >= 0 ? wall_ms / QUERY_HOUR_MS : -1;
+}
+
+/* Narrows the range to the sequences accepted in the hours that start and end touch. */
+static enum err query_hours_narrow(struct store_connection *connection,
+                                   const struct query_events *query, uint64_t *first,
+                                   uint64_t *last)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    if (query->start_ms == INT64_MIN && query->end_ms == INT64_MAX) {
+        return ERR_OK;
+    }
+    enum err err = store_prepare(connection,
+                                 "SELECT min(first_sequence), max(last_sequence) FROM event_hours "
+                                 "WHERE org = $1 AND hour BETWEEN $2 AND $3",
+                                 &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)query->filter.org);
+    store_bind_i64(statement, 2, query_hour(query->start_ms));
+    store_bind_i64(statement, 3, query_hour(query->end_ms));
+    err = store_step(statement, &has_row);
+    if (err != ERR_OK) {
+        return err;
+    }
+    if (!has_row || store_column_is_null(statement, 0)) {
+        *last = *first - 1; /* nothing came in then */
+    } else {
+        uint64_t low = (uint64_t)store_column_i64(statement, 0);
+        uint64_t high = (uint64_t)store_column_i64(statement, 1);
+        *first = low > *first ? low : *first;
+        *last = high < *last ? high : *last;
+    }
+    if (has_row) {
+        store_reset(statement);
+    }
+    return ERR_OK;
+}
+
+/* Writes the text of a stretch's query; parameters are numbered in the order in which they appear,
+ * and the filters' come before those that every list has. */
+static enum err query_stretch_sql(const struct query_events *query, struct buffer *sql)
+{
+    int parameter = 0;
+    enum err err = buffer_append_text(sql, "SELECT " QUERY_ROW_COLUMNS);
+    if (err == ERR_OK) {
+        err = query_filter_sql(&query->filter, sql);
+    }
+    if (err == ERR_OK) {
+        parameter = query_filter_count(&query->filter);
+        err = buffer_printf(sql, " AND e.created_ms >= $%d AND e.created_ms < $%d", parameter + 1,
+                            parameter + 2);
+    }
+    if (err == ERR_OK) {
+        err = buffer_printf(sql, " ORDER BY %s.sequence %s LIMIT $%d",
+                            query->filter.subject.data != NULL ? "s" : "e",
+                            query->oldest_first ? "ASC" : "DESC", parameter + 3);
+    }
+    return err;
+}
+
+static void query_stretch_bind(struct store_statement *statement, const struct query_walk *walk,
+                               const struct query_segment *segment)
+{
+    const struct query_events *query = walk->query;
+    store_bind_i64(statement, 1, (int64_t)segment->first);
+    store_bind_i64(statement, 2, (int64_t)segment->last);
+    int parameter = query_filter_bind(&query->filter, statement);
+    store_bind_i64(statement, parameter + 1, query->start_ms);
+    store_bind_i64(statement, parameter + 2, query->end_ms);
+    /* One more than is left, so that a full page knows whether there is another. */
+    store_bind_i64(statement, parameter + 3, (int64_t)(query->limit - walk->count) + 1);
+}
+
+static enum err query_walk_row(struct query_walk *walk, struct store_statement *statement,
+                               bool acknowledged)
+{
+    if (walk->count == walk->query->limit ||
+        (walk->count > 0 && walk->to->size - walk->from >= LIMIT_PAGE_BYTES)) {
+        walk->is_full = true;
+        return ERR_OK;
+    }
+    if (walk->count > 0) {
+        enum err err = buffer_append_byte(walk->to, ',');
+        if (err != ERR_OK) {
+            return err;
+        }
+    }
+    walk->count++;
+    walk->place = (uint64_t)store_column_i64(statement, 0);
+    return query_row_write(statement, acknowledged, QUERY_ROW_PLAIN, walk->to);
+}
+
+static enum err query_walk_stretch(struct query_walk *walk, struct slice sql,
+                                   const struct query_segment *segment)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    enum err err = store_prepare_text(walk->connection, sql, &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    query_stretch_bind(statement, walk, segment);
+    err = store_step(statement, &has_row);
+    while (err == ERR_OK && has_row && !walk->is_full) {
+        err = query_walk_row(walk, statement, segment->acknowledged);
+        if (err == ERR_OK && !walk->is_full) {
+            err = store_step(statement, &has_row);
+        }
+    }
+    store_reset(statement);
+    return err;
+}
+
+static bool query_wants(enum query_status status, bool acknowledged)
+{
+    if (status == QUERY_STATUS_ANY) {
+        return true;
+    }
+    if (acknowledged) {
+        return status == QUERY_STATUS_ACKNOWLEDGED;
+    }
+    return status == QUERY_STATUS_OPEN || status == QUERY_STATUS_PENDING;
+}
+
+static enum err query_walk_run(struct query_walk *walk, uint64_t first, uint64_t last)
+{
+    struct query_segments segments = {.connection = walk->connection,
+                                      .first = first,
+                                      .last = last,
+                                      .oldest_first = walk->query->oldest_first};
+    struct query_segment segment = {0};
+    struct buffer sql;
+    bool has = false;
+    buffer_init(&sql, QUERY_SQL_BYTES_MAX);
+    enum err err = query_stretch_sql(walk->query, &sql);
+    if (err == ERR_OK) {
+        err = query_segments_next(&segments, &segment, &has);
+    }
+    while (err == ERR_OK && has && !walk->is_full) {
+        if (query_wants(walk->query->status, segment.acknowledged)) {
+            err = query_walk_stretch(walk, buffer_slice(&sql), &segment);
+        }
+        if (err == ERR_OK) {
+            err = query_segments_next(&segments, &segment, &has);
+        }
+    }
+    buffer_finish(&sql);
+    return err;
+}
+
+enum err query_events_list(struct store_connection *connection, const struct query_events *query,
+                           struct buffer *to)
+{
+    struct query_walk walk = {.connection = connection, .query = query, .to = to};
+    uint64_t first = store_sequence_first(query->filter.org);
+    uint64_t last = store_sequence_last(query->filter.org);
+    assert(query->limit > 0 && query->limit <= LIMIT_LIST_MAX);
+    if (query->after != 0 && query->oldest_first) {
+        first = query->after + 1;
+    } else if (query->after != 0) {
+        last = query->after - 1;
+    }
+    enum err err = query_hours_narrow(connection, query, &first, &last);
+    if (err == ERR_OK) {
+        err = buffer_append_text(to, "{\"events\":[");
+    }
+    walk.from = to->size;
+    if (err == ERR_OK) {
+        err = query_walk_run(&walk, first, last);
+    }
+    if (err == ERR_OK) {
+        err = buffer_append_byte(to, ']');
+    }
+    if (err == ERR_OK) {
+        err = query_list_end(query->oldest_first ? QUERY_LIST_EVENTS_OLDEST
+                                                 : QUERY_LIST_EVENTS_NEWEST,
+                             query->filter.org, walk.is_full, walk.place, to);
+    }
+    return err;
+}
+
+enum err query_event_get(struct store_connection *connection, uint64_t org, struct id id,
+                         struct buffer *to)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    bool acknowledged = false;
+    enum err err = store_prepare(connection,
+                                 "SELECT " QUERY_ROW_COLUMNS " FROM events e WHERE e.sequence = "
+                                 "(SELECT sequence FROM event_ids WHERE id = $1)",
+                                 &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_blob(statement, 1, slice_make(id.bytes, sizeof(id.bytes)));
+    err = store_step(statement, &has_row);
+    if (err != ERR_OK) {
+        return err;
+    }
+    uint64_t sequence = has_row ? (uint64_t)store_column_i64(statement, 0) : 0;
+    if (has_row && sequence >> STORE_ORG_SHIFT == org) {
+        err = query_is_acknowledged(connection, sequence, &acknowledged);
+        if (err == ERR_OK) {
+            err = query_row_write(statement, acknowledged, QUERY_ROW_PLAIN, to);
+        }
+    } else {
+        err = ERR_NOT_FOUND;
+    }
+    if (has_row) {
+        store_reset(statement);
+    }
+    return err;
+}

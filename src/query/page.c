@@ -1,0 +1,74 @@
+/* Page: one page of a list that is read newest first by a number that only rises. */
+#include "query/page.h"
+
+#include "base/clock.h"
+#include "base/limits.h"
+#include "store/store.h"
+#include "json/json.h"
+
+#include <assert.h>
+
+void query_write_id(struct json_writer *writer, const char *key, struct slice bytes)
+{
+    struct id id = {{0}};
+    char text[ID_TEXT_BYTES];
+    if (bytes.size == sizeof(id.bytes)) {
+        memcpy(id.bytes, bytes.data, sizeof(id.bytes));
+    }
+    id_format(id, text);
+    json_write_member_string(writer, key, slice_make(text, sizeof(text)));
+}
+
+void query_write_time(struct json_writer *writer, const char *key, int64_t wall_ms)
+{
+    char text[CLOCK_TEXT_BYTES];
+    clock_format_rfc3339(wall_ms, text);
+    json_write_member_string(writer, key, slice_make(text, sizeof(text)));
+}
+
+enum err query_page_list(struct store_connection *connection, const struct query_page *page,
+                         const struct query_page_shape *shape, void *context, struct buffer *to)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    bool is_full = false;
+    uint32_t count = 0;
+    uint64_t place = 0;
+    assert(page->limit > 0 && page->limit <= LIMIT_LIST_MAX);
+    enum err err = buffer_printf(to, "{\"%s\":[", shape->name);
+    size_t from = to->size;
+    if (err == ERR_OK) {
+        err = store_prepare(connection, shape->sql, &statement);
+    }
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)page->org);
+    store_bind_i64(statement, 2, page->after != 0 ? (int64_t)page->after : INT64_MAX);
+    store_bind_i64(statement, 3, (int64_t)page->limit + 1);
+    err = store_step(statement, &has_row);
+    while (err == ERR_OK && has_row && !is_full) {
+        if (count == page->limit || to->size - from >= LIMIT_PAGE_BYTES) {
+            is_full = true;
+            break;
+        }
+        place = (uint64_t)store_column_i64(statement, 0);
+        if (count++ > 0) {
+            err = buffer_append_byte(to, ',');
+        }
+        if (err == ERR_OK) {
+            err = shape->write(statement, to, context);
+        }
+        if (err == ERR_OK) {
+            err = store_step(statement, &has_row);
+        }
+    }
+    store_reset(statement);
+    if (err == ERR_OK) {
+        err = buffer_append_byte(to, ']');
+    }
+    if (err == ERR_OK) {
+        err = query_list_end(shape->list, page->org, is_full, place, to);
+    }
+    return err;
+}

@@ -1,0 +1,130 @@
+/* Query: SQL -> answers: events, inbox, acknowledging, live tail, uploads, dead letters.
+ *
+ * Thread: everything runs inside a store job, on the connection it was given; cursors are pure.
+ * Memory: answers are appended to the caller's buffer, whose limit bounds them; inputs are the
+ *         caller's.
+ * Errors: ERR_NOT_FOUND also for what belongs to another org; ERR_TOO_LARGE the answer does not fit
+ *         the buffer; the store's errors as they are. After an error the buffer's content is void.
+ */
+#pragma once
+#include <stdbool.h>
+
+#include "base/buffer.h"
+#include "base/err.h"
+#include "base/id.h"
+#include "base/slice.h"
+
+struct store_connection;
+
+/* --- cursors: opaque, bound to what they continue ----------------------------------------------
+ */
+enum query_list {
+    QUERY_LIST_EVENTS_NEWEST,
+    QUERY_LIST_EVENTS_OLDEST,
+    QUERY_LIST_TAIL,
+    QUERY_LIST_UPLOADS,
+    QUERY_LIST_DEAD_LETTERS,
+    QUERY_LIST_AUDIT,
+    QUERY_LIST_KEYS,
+};
+#define QUERY_CURSOR_TEXT_BYTES 18
+/* `place` is the number of the last row that was given. Writes exactly QUERY_CURSOR_TEXT_BYTES, no
+ * NUL. */
+void query_cursor_format(enum query_list list, uint64_t org, uint64_t place,
+                         char to[QUERY_CURSOR_TEXT_BYTES]);
+/* False for a text that was not made for this list and org; *ret_place is untouched then. */
+bool query_cursor_parse(enum query_list list, uint64_t org, struct slice text, uint64_t *ret_place);
+/* Appends `,"next_cursor":"…"}` or `,"next_cursor":null}`, the end of every list. */
+MUST_CHECK enum err query_list_end(enum query_list list, uint64_t org, bool has_more,
+                                   uint64_t place, struct buffer *to);
+
+/* --- what an answer depends on -----------------------------------------------------------------
+ */
+/* Raised by every change that an answer can show; read in the answer's own snapshot. */
+MUST_CHECK enum err query_data_version(struct store_connection *connection, uint64_t org,
+                                       uint64_t *ret_version);
+MUST_CHECK enum err query_raise_version(struct store_connection *connection, uint64_t org);
+
+/* --- events ------------------------------------------------------------------------------------
+ */
+enum query_status {
+    QUERY_STATUS_ANY,
+    QUERY_STATUS_OPEN, /* all but acknowledged ones */
+    QUERY_STATUS_PENDING,
+    QUERY_STATUS_DELIVERED,
+    QUERY_STATUS_FAILED,
+    QUERY_STATUS_ACKNOWLEDGED,
+};
+/* "pending", "delivered", "failed", "acknowledged"; "all" and "any" are QUERY_STATUS_ANY. */
+bool query_status_parse(struct slice text, enum query_status *ret);
+
+/* data NULL: every one. */
+struct query_filter {
+    uint64_t org;
+    struct slice type;
+    struct slice subject;
+    struct slice app;
+};
+struct query_events {
+    struct query_filter filter;
+    enum query_status status;
+    int64_t start_ms; /* created at or after; INT64_MIN: no bound */
+    int64_t end_ms;   /* created before; INT64_MAX: no bound */
+    bool oldest_first;
+    uint32_t limit;
+    uint64_t after; /* place of the cursor; 0: from the start */
+};
+/* {"events":[…],"next_cursor":…}. A page ends early when it is above LIMIT_PAGE_BYTES. */
+MUST_CHECK enum err query_events_list(struct store_connection *connection,
+                                      const struct query_events *query, struct buffer *to);
+/* The event's object alone. */
+MUST_CHECK enum err query_event_get(struct store_connection *connection, uint64_t org, struct id id,
+                                    struct buffer *to);
+
+/* Marks the events as acknowledged; one that is so already counts again. Inside a durable job. */
+MUST_CHECK enum err query_acknowledge(struct store_connection *connection, uint64_t org,
+                                      const struct id *ids, uint32_t count,
+                                      uint32_t *ret_acknowledged);
+
+/* --- live tail ---------------------------------------------------------------------------------
+ */
+struct query_tail {
+    struct query_filter filter;
+    uint64_t key; /* ERR_UNAUTHORIZED once it is revoked or expired */
+    int64_t now_ms;
+    uint64_t after;   /* place: events above it, in commit order */
+    size_t bytes_max; /* stops after the event that passes it */
+};
+/* Server-sent events, one a row: id, data. *ret_place: where to go on, *ret_more: at once. */
+MUST_CHECK enum err query_tail_read(struct store_connection *connection,
+                                    const struct query_tail *query, struct buffer *to,
+                                    uint64_t *ret_place, bool *ret_more);
+/* Place of the newest event. */
+MUST_CHECK enum err query_tail_end(struct store_connection *connection, uint64_t org,
+                                   uint64_t *ret_place);
+
+/* --- uploads -----------------------------------------------------------------------------------
+ */
+struct query_page {
+    uint64_t org;
+    uint32_t limit;
+    uint64_t after; /* place of the cursor; 0: from the start */
+};
+/* {"uploads":[…],"next_cursor":…}, newest first. */
+MUST_CHECK enum err query_uploads_list(struct store_connection *connection,
+                                       const struct query_page *page, struct buffer *to);
+MUST_CHECK enum err query_upload_get(struct store_connection *connection, uint64_t org,
+                                     struct id id, struct buffer *to);
+/* Forgets an upload that is finished; ERR_BUSY while it is being applied. The file is the caller's
+ * matter, after the commit. */
+MUST_CHECK enum err query_upload_delete(struct store_connection *connection, uint64_t org,
+                                        struct id id);
+
+/* --- dead letters ------------------------------------------------------------------------------
+ */
+/* {"dead_letters":[…],"next_cursor":…}, newest first. */
+MUST_CHECK enum err query_dead_letters_list(struct store_connection *connection,
+                                            const struct query_page *page, struct buffer *to);
+/* Tries the record once more, as it came. ERR_REFUSED: refused again, the letter stays. */
+MUST_CHECK enum err query_dead_letter_retry(struct store_connection *connection, uint64_t org,
+                                            struct id id);
