@@ -1,0 +1,173 @@
+/* Internal: what the files of the journal share.
+ *
+ * Thread: see each field. Between the committer and readers three numbers are shared without a
+ *         lock; the comments at them name the pairs.
+ * Memory: struct journal owns everything below it.
+ * Errors: none of its own. */
+#pragma once
+#include <stdatomic.h>
+
+#include "base/list.h"
+#include "journal/files.h"
+#include "journal/room.h"
+#include "journal/segment.h"
+
+#define JOURNAL_BATCHES_MAX 64u /* of one producer with the committer */
+
+struct thread;
+
+/* A run of frames of one producer, in their final layout. */
+struct journal_batch {
+    struct mail mail; /* to the committer, then back */
+    struct journal_producer *producer;
+    struct journal_batch *next;  /* in the producer's or the committer's list */
+    struct journal_batch *after; /* of the same producer, answered with the same mail */
+    uint8_t *bytes;
+    size_t size;
+    size_t capacity;
+    uint32_t frame_count;
+    uint32_t record_count; /* set by the committer */
+    struct journal_ticket *first;
+    struct journal_ticket **last;
+    enum err err;            /* the committer's answer */
+    uint64_t first_position; /* of its frames, which follow each other */
+};
+
+struct journal_batch_list {
+    struct journal_batch *first;
+    struct journal_batch **last;
+};
+
+struct journal_producer {
+    struct journal *journal;
+    struct mailbox *mailbox;
+    struct journal_batch *open;
+    struct journal_batch_list ready; /* sealed, not posted */
+    struct journal_batch *unused;
+    uint32_t unused_count;
+    uint32_t in_flight;                  /* batches with the committer */
+    size_t pool_bytes;                   /* of frames open, ready or in flight */
+    size_t batch_bytes;                  /* bound of one batch */
+    uint32_t uploads;                    /* not ended or aborted */
+    void *compressor;                    /* ZSTD_CCtx of uploads, made when first needed */
+    struct journal_batch *answers_first; /* the committer's: done, to be answered */
+    struct journal_batch *answers_last;
+};
+
+struct journal_committer {
+    struct journal_segment segment;
+    struct journal_batch_list pending;
+    struct list spares; /* struct journal_spare */
+    uint64_t next_position;
+    uint64_t next_sequence;
+    uint64_t base;
+    uint64_t next_open_ns; /* after a failed open: not before */
+    uint64_t backoff_ns;
+    enum err open_err; /* what is answered until then */
+    uint64_t sampled_ns;
+    uint8_t *padding; /* a page of zeros */
+};
+
+struct journal_spare {
+    struct mail mail;
+    struct list_link link;
+    struct journal *journal;
+    struct journal_spare_file file;
+};
+
+/* A segment, as the preparer knows it. */
+struct journal_known {
+    struct mail mail;
+    struct list_link link;
+    struct journal *journal;
+    uint64_t sequence;
+    uint64_t first_position;
+    uint64_t size;
+    uint64_t closed_ns; /* when the next one was opened; 0: it is the newest */
+};
+
+struct journal_preparer {
+    struct list known;    /* struct journal_known by sequence; the last is the newest */
+    uint64_t next_number; /* of spares: even */
+    uint64_t retry_ns;    /* after a failure: not before */
+    uint8_t *zeros;       /* while a spare is being written */
+};
+
+struct journal {
+    struct journal_options options;
+    char *directory;
+    char *uploads_directory;
+    struct journal_state state; /* read only after start */
+    struct journal_room room;
+
+    /* Committer stores, in this order, after a commit: offset, position (release). Readers load
+     * position or offset (acquire): what lies below has been written. */
+    atomic_uint_fast64_t durable_offset; /* in the active segment */
+    atomic_uint_fast64_t durable_position;
+    /* Sequence of the newest segment; 0 before the start. Stored (release) when its name is durable
+     * and before any position in it is published; loaded (acquire) by readers. */
+    atomic_uint_fast64_t active_sequence;
+    /* Set once by stop, read (relaxed) by append: an early look, the mailboxes decide. */
+    atomic_bool is_draining;
+    /* Stored (relaxed) by release, read by the preparer after the mailbox's wake. */
+    atomic_uint_fast64_t released;
+    /* Set by the committer when an upload could not be given its final name: until the next start
+     * its end record must not go, so no segment does. Relaxed: the release of positions that lets
+     * segments go comes after, through apply. */
+    atomic_bool keeps_segments;
+    /* Stored (release) by subscribe, loaded (acquire) by the committer. */
+    _Atomic(struct mailbox *) subscriber;
+    /* Whole spares that the committer has or will have: the preparer adds, the committer takes off.
+     * Relaxed: a count; the spares themselves go by mail. */
+    atomic_uint_fast32_t spare_count;
+    atomic_uint_fast64_t disk_bytes; /* of segments, spares and uploads; a gauge */
+    atomic_uint_fast32_t upload_count;
+
+    struct mailbox *committer_mailbox;
+    struct mailbox *preparer_mailbox;
+    struct mailbox *uploader_mailbox;
+    struct journal_committer committer; /* the committer's */
+    struct journal_preparer preparer;   /* the preparer's */
+    struct list uploads;                /* the uploader's: files that are open */
+    atomic_uint_fast32_t readers; /* opened so far: the first one is apply's. Relaxed: a count */
+};
+
+/* --- one step of each thread, without waiting: for its loop, and for tests without threads ------
+ */
+/* True when something was done. */
+bool journal_committer_step(struct journal *journal);
+void journal_committer_finish(struct journal *journal); /* the closing frame */
+bool journal_preparer_step(struct journal *journal);
+bool journal_uploader_step(struct journal *journal);
+
+/* --- committer ----------------------------------------------------------------------------------
+ */
+/* Opens the next segment at the committer's next position. */
+MUST_CHECK enum err journal_committer_open_segment(struct journal *journal);
+void journal_committer_sample_space(struct journal *journal, uint64_t now_ns);
+/* At close: what the committer's thread left. */
+void journal_committer_discard(struct journal *journal);
+
+/* --- preparer -----------------------------------------------------------------------------------
+ */
+/* Takes a listing: segments become known, whole spares are given to the committer, the rest goes.
+ */
+void journal_preparer_init(struct journal *journal, const struct journal_files *files);
+void journal_preparer_know(struct journal *journal, uint64_t sequence, uint64_t first_position);
+void journal_preparer_discard(struct journal *journal);
+
+/* --- recovery -----------------------------------------------------------------------------------
+ */
+MUST_CHECK enum err journal_recover(struct journal *journal, uint64_t applied_position,
+                                    struct err_detail *detail);
+/* --- uploads ------------------------------------------------------------------------------------
+ */
+/* Committer: a frame of this form is durable; the upload that it names gets its final name. */
+void journal_upload_settle(struct journal *journal, const struct journal_frame *frame);
+void journal_uploader_discard(struct journal *journal);
+
+/* Committer: back to its producer, with what hangs on `after`. */
+void journal_batch_return(struct journal_batch *batch);
+void journal_batch_list_init(struct journal_batch_list *list);
+void journal_batch_list_push(struct journal_batch_list *list, struct journal_batch *batch);
+struct journal_batch *journal_batch_list_take(struct journal_batch_list *list);

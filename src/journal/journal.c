@@ -1,0 +1,169 @@
+/* Journal: opens, starts and stops it, and answers what any thread may ask.
+ *
+ * Order of a life: open (recovery, no threads) -> start (the first segment) -> committer, preparer
+ * and uploader run, producers and readers are made and used -> stop -> the three return and are
+ * joined -> producers take their last mail and go -> close.
+ *
+ * Happy path: open, start, stop, close.
+ * Failure modes: open or start fail: nothing is kept but what recovery did, and it may be tried
+ * again. */
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/mem.h"
+#include "base/sys.h"
+#include "journal/internal.h"
+
+#include <assert.h>
+#include <inttypes.h>
+
+#define JOURNAL_SEGMENT_BYTES_MIN  (1024u * 1024u)
+#define JOURNAL_UPLOAD_MAILS_MAX   16384u
+#define JOURNAL_PREPARER_MAILS_MAX 1024u
+
+static enum err journal_make_directories(struct journal *journal, struct err_detail *detail)
+{
+    enum err err = journal_directory_make(journal->directory, detail);
+    return err == ERR_OK ? journal_directory_make(journal->uploads_directory, detail) : err;
+}
+
+static enum err journal_make_mailboxes(struct journal *journal)
+{
+    uint32_t batches = journal->options.producer_count * JOURNAL_BATCHES_MAX + 1;
+    enum err err = mailbox_create(&journal->committer_mailbox, batches);
+    if (err == ERR_OK) {
+        err = mailbox_create(&journal->preparer_mailbox, JOURNAL_PREPARER_MAILS_MAX);
+    }
+    if (err == ERR_OK) {
+        err = mailbox_create(&journal->uploader_mailbox, JOURNAL_UPLOAD_MAILS_MAX);
+    }
+    return err;
+}
+
+enum err journal_open(struct journal **ret, const struct journal_options *options,
+                      uint64_t applied_position, struct err_detail *detail)
+{
+    assert(options->segment_bytes >= JOURNAL_SEGMENT_BYTES_MIN);
+    assert(options->segment_bytes % JOURNAL_SEGMENT_BYTES_MIN == 0);
+    struct journal *journal = mem_alloc(sizeof(*journal));
+    journal->options = *options;
+    journal->directory = mem_copy_text(options->directory);
+    journal->uploads_directory = mem_copy_text(options->uploads_directory);
+    journal->options.directory = journal->directory;
+    journal->options.uploads_directory = journal->uploads_directory;
+    journal_room_init(&journal->room, options->backlog_bytes_max);
+    list_init(&journal->uploads);
+    list_init(&journal->preparer.known);
+    list_init(&journal->committer.spares);
+    journal_batch_list_init(&journal->committer.pending);
+    journal->committer.segment.fd = -1;
+    journal->committer.padding = mem_alloc(JOURNAL_PAGE_BYTES);
+    enum err err = journal_make_directories(journal, detail);
+    if (err == ERR_OK) {
+        err = journal_make_mailboxes(journal);
+    }
+    if (err == ERR_OK) {
+        err = journal_recover(journal, applied_position, detail);
+    }
+    if (err != ERR_OK) {
+        goto out;
+    }
+    *ret = journal;
+    journal = NULL; /* the caller owns it now */
+out:
+    journal_close(journal);
+    return err;
+}
+
+void journal_state(const struct journal *journal, struct journal_state *ret)
+{
+    *ret = journal->state;
+}
+
+enum err journal_start(struct journal *journal, uint64_t base, struct err_detail *detail)
+{
+    struct journal_committer *committer = &journal->committer;
+    assert(committer->segment.fd < 0);
+    if (committer->next_position <= base) {
+        committer->next_position = base + 1;
+    }
+    committer->base = base;
+    journal_committer_sample_space(journal, clock_mono_ns());
+    enum err err = journal_committer_open_segment(journal);
+    if (err != ERR_OK) {
+        err_detail_set(detail, "open a segment in %s: %s", journal->directory, err_text(err));
+    }
+    return err;
+}
+
+void journal_stop(struct journal *journal)
+{
+    atomic_store_explicit(&journal->is_draining, true, memory_order_relaxed);
+    mailbox_close(journal->committer_mailbox);
+    mailbox_close(journal->preparer_mailbox);
+    mailbox_close(journal->uploader_mailbox);
+}
+
+void journal_close(struct journal *journal)
+{
+    if (journal == NULL) {
+        return;
+    }
+    if (journal->uploader_mailbox != NULL) {
+        journal_uploader_discard(journal);
+        (void)mailbox_run_all(journal->committer_mailbox); /* spares that came after the stop */
+        journal_preparer_discard(journal);
+    }
+    assert(journal->committer.pending.first == NULL);
+    journal_committer_discard(journal);
+    mailbox_destroy(journal->committer_mailbox);
+    mailbox_destroy(journal->preparer_mailbox);
+    mailbox_destroy(journal->uploader_mailbox);
+    journal_room_finish(&journal->room);
+    mem_free(journal->directory);
+    mem_free(journal->uploads_directory);
+    mem_free(journal);
+}
+
+/* --- any thread ------------------------------------------------------------------------------- */
+
+uint64_t journal_durable_position(const struct journal *journal)
+{
+    return atomic_load_explicit(&journal->durable_position, memory_order_acquire);
+}
+
+void journal_subscribe(struct journal *journal, struct mailbox *mailbox)
+{
+    atomic_store_explicit(&journal->subscriber, mailbox, memory_order_release);
+}
+
+enum err journal_room(struct journal *journal, uint64_t org, uint64_t bytes)
+{
+    return journal_room_look(&journal->room, org, bytes);
+}
+
+uint32_t journal_retry_after_s(struct journal *journal)
+{
+    return journal_room_retry_s(&journal->room);
+}
+
+void journal_credit(struct journal *journal, uint64_t org, uint64_t bytes, uint32_t record_count)
+{
+    journal_room_credit(&journal->room, org, bytes, record_count, clock_mono_ns());
+}
+
+void journal_release(struct journal *journal, uint64_t position)
+{
+    atomic_store_explicit(&journal->released, position, memory_order_relaxed);
+}
+
+void journal_backlog(struct journal *journal, struct journal_backlog *ret)
+{
+    struct journal_room *room = &journal->room;
+    uint64_t durable = journal_durable_position(journal);
+    uint64_t before = atomic_load_explicit(&room->before_oldest, memory_order_relaxed);
+    ret->bytes = atomic_load_explicit(&room->bytes, memory_order_relaxed);
+    ret->records = atomic_load_explicit(&room->records, memory_order_relaxed);
+    ret->oldest_received_ms =
+        ret->bytes == 0 ? 0 : atomic_load_explicit(&room->oldest_ms, memory_order_relaxed);
+    ret->frames = ret->bytes == 0 || durable < before ? 0 : durable - before;
+}

@@ -1,0 +1,201 @@
+/* Journal: makes accepted frames durable before they are acknowledged, keeps them in order, and
+ * keeps uploads' bodies until they are applied.
+ *
+ * A producer (one per loop) collects the frames of a round in an open batch; the committer takes
+ * the batches of all producers, numbers their frames, writes them with one pwritev and one
+ * fdatasync, publishes the durable position, and each batch goes back to its producer, who runs the
+ * tickets in it. Apply reads what is durable by a reader.
+ *
+ * Order of a life: open, start, the three threads, producers and readers; stop, the threads are
+ * joined, each producer's thread takes its last mail, producers and readers go, close.
+ *
+ * Thread: open, start, close: the owner (main). Producers and uploads: their loop's thread.
+ *         committer_run is the committer's thread, preparer_run the preparer's (writes segments
+ * with zeros before use), uploader_run the uploader's (writes uploads, so that their syncs never
+ *         stand before a commit). A reader: its thread. durable, retry_after, room and credit: any.
+ * Memory: append copies head and body into the batch. A frame from a reader lives until its next
+ *         call. Tickets are the caller's and stay put until they are run.
+ * Errors: after a failed write or sync the segment is given up for good: its frames are answered
+ *         ERR_IO or ERR_NO_SPACE, never retried, and a new segment is opened for what comes later.
+ *         append: ERR_FULL (backlog of all or of this org; pool), ERR_NO_SPACE (disk reserve),
+ *         ERR_TOO_LARGE (LIMIT_FRAME_BYTES), ERR_DRAINING. */
+#pragma once
+#include <stdbool.h>
+
+#include "base/buffer.h"
+#include "base/err.h"
+#include "base/id.h"
+#include "base/mailbox.h"
+#include "record/record.h"
+
+struct journal;
+struct journal_producer;
+struct journal_reader;
+struct journal_upload;
+struct journal_upload_reader;
+
+struct journal_options {
+    const char *directory;         /* segments; made when absent */
+    const char *uploads_directory; /* upload files; made when absent */
+    uint64_t segment_bytes;        /* of one segment file; multiple of 1 MiB */
+    uint64_t backlog_bytes_max;    /* unapplied frames and uploads (JOURNAL_MAX_MB); one org may
+                                      hold half */
+    uint64_t disk_reserve_bytes;   /* DISK_RESERVE_MB: below it nothing is accepted */
+    uint64_t replay_window_s;      /* applied segments stay this long while there is room */
+    uint32_t producer_count;
+};
+
+struct journal_state { /* what open found */
+    struct id id;      /* of this journal, for ever in its segments' headers */
+    bool is_new;
+    uint64_t base;          /* position = base + number; of the newest segment; 0 when new */
+    uint64_t last_position; /* highest frame that verifies; 0: none */
+    uint64_t torn_bytes;    /* cut above it */
+    uint64_t damaged_bytes; /* quarantined below it */
+    bool clean;             /* the last run wrote its closing frame; true when new */
+};
+
+/* Scans the segments (checks every frame above `applied_position`, the newest segment always) and
+ * settles the backlog per org; nothing is written but quarantine files. Uploads without end record
+ * are deleted. ERR_LOCKED is main's matter: DATA_DIR is locked before. */
+MUST_CHECK enum err journal_open(struct journal **ret, const struct journal_options *options,
+                                 uint64_t applied_position, struct err_detail *detail);
+void journal_state(const struct journal *journal, struct journal_state *ret);
+/* Opens the first segment of this run. `base` as the store says for this journal id. */
+MUST_CHECK enum err journal_start(struct journal *journal, uint64_t base,
+                                  struct err_detail *detail);
+void journal_committer_run(void *journal);
+void journal_preparer_run(void *journal);
+void journal_uploader_run(void *journal);
+/* Any thread: commits what was submitted, writes the closing frame, then the three return. Later
+ * appends give ERR_DRAINING, and so do the tickets of what is submitted later. */
+void journal_stop(struct journal *journal);
+/* After the threads were joined. NULL is fine. */
+void journal_close(struct journal *journal);
+
+/* --- producing ----------------------------------------------------------------------------- */
+/* `mailbox` is the loop's: durable batches come back through it. index < producer_count. */
+MUST_CHECK enum err journal_producer_create(struct journal_producer **ret, struct journal *journal,
+                                            uint32_t index, struct mailbox *mailbox);
+/* Nothing of it may be on the way: after the stop its mailbox was run once more, and its uploads
+ * were ended or aborted before. NULL is fine. */
+void journal_producer_destroy(struct journal_producer *producer);
+
+struct journal_ticket {
+    struct journal_ticket *next; /* the producer's */
+    /* On the producer's thread. err ERR_OK: durable at `position`; else nothing was kept. */
+    void (*on_durable)(struct journal_ticket *ticket, enum err err, uint64_t position);
+};
+
+struct journal_frame_parts {
+    uint64_t org;
+    uint8_t lane;
+    uint8_t form;
+    uint32_t record_count;
+    struct slice head; /* record_frame_encode_head */
+    struct slice body;
+};
+/* Adds a frame to the open batch. */
+MUST_CHECK enum err journal_append(struct journal_producer *producer,
+                                   const struct journal_frame_parts *parts,
+                                   struct journal_ticket *ticket);
+/* At the end of a round: the open batch goes to the committer. Nothing open: nothing happens. */
+void journal_submit(struct journal_producer *producer);
+/* Whether an append of `bytes` for `org` would be taken now: ERR_OK, ERR_FULL, ERR_NO_SPACE. */
+enum err journal_room(struct journal *journal, uint64_t org, uint64_t bytes);
+/* Whole seconds, at least 1: when room is likely, from the drain rate of late. */
+uint32_t journal_retry_after_s(struct journal *journal);
+
+/* --- uploads: a body above LIMIT_SMALL_BODY_BYTES, in a file of its own ---------------------- */
+MUST_CHECK enum err journal_upload_begin(struct journal_upload **ret,
+                                         struct journal_producer *producer, struct id id,
+                                         uint64_t org);
+/* Takes all of `decoded`; compresses full blocks and posts them. When *ret_pause is true the caller
+ * stops reading its source until on_room ran. On an error (ERR_FULL: backlog; ERR_NO_SPACE, ERR_IO)
+ * every later call gives it too, and the caller aborts. on_room also runs for an error that is
+ * found while the caller pauses. */
+MUST_CHECK enum err journal_upload_write(struct journal_upload *upload, struct slice decoded,
+                                         bool *ret_pause);
+/* Bytes of the table of contents, kept beside the blocks, in order. */
+MUST_CHECK enum err journal_upload_note(struct journal_upload *upload, struct slice table);
+void journal_upload_on_room(struct journal_upload *upload,
+                            void (*on_room)(struct journal_upload *upload, void *context),
+                            void *context);
+/* Bytes posted so far (compressed). The end record is given the final number. */
+uint64_t journal_upload_stored_bytes(const struct journal_upload *upload);
+/* Last block, table, sync of file and directory, then the end record `parts` (body: a
+ * record_upload_end) as a frame, submitted by itself: durable when the ticket says so. Consumes the
+ * upload, also on failure (the file then goes; the ticket is not run). */
+MUST_CHECK enum err journal_upload_end(struct journal_upload *upload,
+                                       const struct journal_frame_parts *parts,
+                                       struct journal_ticket *ticket);
+/* The file goes. NULL is fine. */
+void journal_upload_abort(struct journal_upload *upload);
+
+MUST_CHECK enum err journal_upload_open(struct journal_upload_reader **ret, struct journal *journal,
+                                        struct id id);
+/* Up to `size` decoded bytes from `offset`; *ret_size 0 at the end. */
+MUST_CHECK enum err journal_upload_read(struct journal_upload_reader *reader, uint64_t offset,
+                                        uint8_t *to, size_t size, size_t *ret_size);
+/* The whole table of contents, appended to `to` (its limit is the caller's bound). */
+MUST_CHECK enum err journal_upload_table(struct journal_upload_reader *reader, struct buffer *to);
+void journal_upload_close(struct journal_upload_reader *reader);
+/* Any thread; ERR_NOT_FOUND when there is none. */
+MUST_CHECK enum err journal_upload_delete(struct journal *journal, struct id id);
+
+/* --- reading -------------------------------------------------------------------------------- */
+struct journal_frame {
+    uint64_t position;
+    uint64_t org;
+    uint8_t lane;
+    uint8_t form;
+    uint32_t record_count;
+    uint64_t bytes;           /* against the backlog; to be given back by journal_credit */
+    struct slice bytes_slice; /* head and body, for record_frame_decode */
+};
+/* First frame read is the first above `after_position`. */
+MUST_CHECK enum err journal_reader_open(struct journal_reader **ret, struct journal *journal,
+                                        uint64_t after_position);
+/* Durable frames only. *ret_has false: nothing more for now. */
+MUST_CHECK enum err journal_reader_next(struct journal_reader *reader, struct journal_frame *ret,
+                                        bool *ret_has);
+void journal_reader_close(struct journal_reader *reader);
+/* Highest durable position; 0 before the first. */
+uint64_t journal_durable_position(const struct journal *journal);
+/* `mailbox` is woken whenever the durable position has risen. One subscriber. */
+void journal_subscribe(struct journal *journal, struct mailbox *mailbox);
+/* Applied: takes bytes off the backlog of an org. For a frame its `bytes` and record_count; for an
+ * upload, when all of it is applied, the stored bytes of its end record and 0. */
+void journal_credit(struct journal *journal, uint64_t org, uint64_t bytes, uint32_t record_count);
+/* Every lane's durable cursor has passed `position`: older segments may go. */
+void journal_release(struct journal *journal, uint64_t position);
+/* Accepted and unapplied. Frames and the oldest are as seen by the first reader that was opened
+ * (apply's), exact to the batch that it has read and not credited. */
+struct journal_backlog {
+    uint64_t frames;
+    uint64_t records;
+    uint64_t bytes;
+    uint64_t oldest_received_ms; /* wall; 0: nothing waits */
+};
+void journal_backlog(struct journal *journal, struct journal_backlog *ret);
+
+/* --- offline: weir journal check|dump -------------------------------------------------------- */
+struct journal_check_report {
+    uint64_t segments;
+    uint64_t commits;
+    uint64_t frames;
+    uint64_t bytes;
+    uint64_t first_position;
+    uint64_t last_position;
+    uint64_t torn_bytes;
+    uint64_t damaged_bytes;
+    uint64_t damaged_places;
+    bool clean;
+};
+/* Reads every segment of `directory`, writes nothing; on_frame (may be NULL) sees each good frame;
+ * on_progress (may be NULL) sees bytes done and bytes in all. */
+MUST_CHECK enum err journal_check(const char *directory, struct journal_check_report *ret,
+                                  void (*on_frame)(const struct journal_frame *frame,
+                                                   void *context),
+                                  void (*on_progress)(uint64_t done, uint64_t all, void *context),
+                                  void *context, struct err_detail *detail);

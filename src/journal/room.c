@@ -1,0 +1,182 @@
+/* Room: the backlog's bound. One org may hold half, so that one tenant's outage of good sense
+ * leaves the others the other half.
+ *
+ * Happy path: take when a frame is appended, credit when it is applied.
+ * Failure modes: full or short of disk: refused before anything is kept. A credit of more than an
+ * org holds (an upload of an earlier run, whose bytes were never counted here) takes what is there.
+ * More orgs with a backlog than the table holds: the least recently active one's share is
+ * forgotten, so its bound starts anew, and its bytes stay in the sum until the next start. */
+#include "journal/room.h"
+
+#include "base/table.h"
+
+#include <assert.h>
+
+#define ROOM_ORGS_MAX     131072u
+#define ROOM_RETRY_MAX_S  60u
+#define ROOM_RETRY_IDLE_S 10u
+#define NS_PER_S          1000000000u
+
+struct room_change {
+    uint64_t bytes;
+    uint64_t org_max;
+    bool is_done;
+};
+
+void journal_room_init(struct journal_room *room, uint64_t bytes_max)
+{
+    *room = (struct journal_room){.bytes_max = bytes_max};
+    room->orgs = table_create(ROOM_ORGS_MAX, sizeof(uint64_t));
+}
+
+void journal_room_finish(struct journal_room *room)
+{
+    table_destroy(room->orgs);
+    room->orgs = NULL;
+}
+
+static struct slice room_key(const uint64_t *org)
+{
+    return slice_make(org, sizeof(*org));
+}
+
+static void room_visit_take(void *value, void *context)
+{
+    uint64_t *held = value;
+    struct room_change *change = context;
+    change->is_done = *held + change->bytes <= change->org_max;
+    *held += change->is_done ? change->bytes : 0;
+}
+
+static void room_visit_look(void *value, void *context)
+{
+    const uint64_t *held = value;
+    struct room_change *change = context;
+    change->is_done = *held + change->bytes <= change->org_max;
+}
+
+static void room_visit_give(void *value, void *context)
+{
+    uint64_t *held = value;
+    struct room_change *change = context;
+    change->bytes = change->bytes < *held ? change->bytes : *held;
+    *held -= change->bytes;
+}
+
+static uint64_t room_load(const atomic_uint_fast64_t *number)
+{
+    return atomic_load_explicit(number, memory_order_relaxed);
+}
+
+enum err journal_room_take(struct journal_room *room, uint64_t org, uint64_t bytes)
+{
+    struct room_change change = {bytes, room->bytes_max / 2, false};
+    if (atomic_load_explicit(&room->is_short, memory_order_relaxed)) {
+        return ERR_NO_SPACE;
+    }
+    uint64_t before = atomic_fetch_add_explicit(&room->bytes, bytes, memory_order_relaxed);
+    if (before + bytes <= room->bytes_max) {
+        table_upsert(room->orgs, room_key(&org), room_visit_take, &change);
+    }
+    if (!change.is_done) {
+        atomic_fetch_sub_explicit(&room->bytes, bytes, memory_order_relaxed);
+        return ERR_FULL;
+    }
+    return ERR_OK;
+}
+
+enum err journal_room_look(struct journal_room *room, uint64_t org, uint64_t bytes)
+{
+    struct room_change change = {bytes, room->bytes_max / 2, bytes <= room->bytes_max / 2};
+    if (atomic_load_explicit(&room->is_short, memory_order_relaxed)) {
+        return ERR_NO_SPACE;
+    }
+    (void)table_find(room->orgs, room_key(&org), room_visit_look, &change);
+    bool fits = room_load(&room->bytes) + bytes <= room->bytes_max;
+    return change.is_done && fits ? ERR_OK : ERR_FULL;
+}
+
+void journal_room_force(struct journal_room *room, uint64_t org, uint64_t bytes)
+{
+    struct room_change change = {bytes, UINT64_MAX, false};
+    atomic_fetch_add_explicit(&room->bytes, bytes, memory_order_relaxed);
+    table_upsert(room->orgs, room_key(&org), room_visit_take, &change);
+}
+
+void journal_room_give(struct journal_room *room, uint64_t org, uint64_t bytes)
+{
+    struct room_change change = {bytes, 0, false};
+    if (table_find(room->orgs, room_key(&org), room_visit_give, &change)) {
+        atomic_fetch_sub_explicit(&room->bytes, change.bytes, memory_order_relaxed);
+    }
+}
+
+void journal_room_durable(struct journal_room *room, uint64_t records, int64_t wall_ms)
+{
+    uint_fast64_t none = 0;
+    atomic_fetch_add_explicit(&room->records, records, memory_order_relaxed);
+    /* Until a reader knows better. */
+    atomic_compare_exchange_strong_explicit(&room->oldest_ms, &none, (uint64_t)wall_ms,
+                                            memory_order_relaxed, memory_order_relaxed);
+}
+
+void journal_room_read(struct journal_room *room, const struct journal_frame *frame,
+                       int64_t received_ms)
+{
+    if (room_load(&room->credited_bytes) >= room_load(&room->read_bytes)) {
+        atomic_store_explicit(&room->before_oldest, frame->position - 1, memory_order_relaxed);
+        atomic_store_explicit(&room->oldest_ms, (uint64_t)received_ms, memory_order_relaxed);
+    }
+    atomic_fetch_add_explicit(&room->read_bytes, frame->bytes, memory_order_relaxed);
+}
+
+static void room_measure_drain(struct journal_room *room, uint64_t bytes, uint64_t now_ns)
+{
+    atomic_fetch_add_explicit(&room->window_bytes, bytes, memory_order_relaxed);
+    uint_fast64_t start = room_load(&room->window_start_ns);
+    if (now_ns < start + NS_PER_S ||
+        !atomic_compare_exchange_strong_explicit(&room->window_start_ns, &start, now_ns,
+                                                 memory_order_relaxed, memory_order_relaxed)) {
+        return;
+    }
+    uint64_t drained = atomic_exchange_explicit(&room->window_bytes, 0, memory_order_relaxed);
+    uint64_t elapsed_s = start == 0 ? 1 : (now_ns - start) / NS_PER_S;
+    atomic_store_explicit(&room->drain_bytes_s, drained / elapsed_s, memory_order_relaxed);
+}
+
+static uint64_t room_subtract_at_most(atomic_uint_fast64_t *number, uint64_t amount)
+{
+    uint_fast64_t before = room_load(number);
+    uint64_t after;
+    do {
+        after = before > amount ? before - amount : 0;
+    } while (!atomic_compare_exchange_weak_explicit(number, &before, after, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return after;
+}
+
+void journal_room_credit(struct journal_room *room, uint64_t org, uint64_t bytes, uint32_t records,
+                         uint64_t now_ns)
+{
+    journal_room_give(room, org, bytes);
+    atomic_fetch_add_explicit(&room->credited_bytes, bytes, memory_order_relaxed);
+    (void)room_subtract_at_most(&room->records, records); /* zero is what "at most" ends at */
+    room_measure_drain(room, bytes, now_ns);
+    if (room_load(&room->bytes) == 0) {
+        atomic_store_explicit(&room->oldest_ms, 0, memory_order_relaxed);
+    }
+}
+
+/* A twentieth of the whole is worth coming back for. */
+uint32_t journal_room_retry_s(const struct journal_room *room)
+{
+    uint64_t bytes = room_load(&room->bytes);
+    uint64_t goal = room->bytes_max - room->bytes_max / 20;
+    uint64_t excess = bytes > goal ? bytes - goal : room->bytes_max / 20;
+    uint64_t rate = room_load(&room->drain_bytes_s);
+    if (rate == 0) {
+        return ROOM_RETRY_IDLE_S;
+    }
+    uint64_t seconds = excess / rate + 1;
+    return seconds < ROOM_RETRY_MAX_S ? (uint32_t)seconds : ROOM_RETRY_MAX_S;
+}

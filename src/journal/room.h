@@ -1,0 +1,51 @@
+/* Room: how much is accepted and not yet applied, of all and per org, and whether the disk has
+ * space for more.
+ *
+ * Thread: any. Numbers are atomics; each is a count of its own, so relaxed order is enough: nothing
+ *         else is published by them. Orgs are in a base/table.
+ * Memory: the owner embeds it.
+ * Errors: take gives ERR_FULL or ERR_NO_SPACE and then holds nothing. */
+#pragma once
+#include "base/err.h"
+#include "journal/journal.h"
+
+#include <stdatomic.h>
+
+struct table;
+
+struct journal_room {
+    uint64_t bytes_max;
+    struct table *orgs; /* org -> bytes */
+    atomic_uint_fast64_t bytes;
+    atomic_uint_fast64_t records;
+    atomic_bool is_short; /* the disk is below its reserve; set by the committer */
+    /* Drain rate: bytes credited since window_start_ns; closed by the one who wins the exchange. */
+    atomic_uint_fast64_t window_start_ns;
+    atomic_uint_fast64_t window_bytes;
+    atomic_uint_fast64_t drain_bytes_s;
+    /* The oldest unapplied frame, as far as the reader knows (see journal_room_read). */
+    atomic_uint_fast64_t read_bytes;
+    atomic_uint_fast64_t credited_bytes;
+    atomic_uint_fast64_t before_oldest; /* its position - 1 */
+    atomic_uint_fast64_t oldest_ms;
+};
+
+void journal_room_init(struct journal_room *room, uint64_t bytes_max);
+void journal_room_finish(struct journal_room *room);
+MUST_CHECK enum err journal_room_take(struct journal_room *room, uint64_t org, uint64_t bytes);
+/* What take would say. */
+enum err journal_room_look(struct journal_room *room, uint64_t org, uint64_t bytes);
+/* As take, whatever the bounds say: what recovery found is there already. */
+void journal_room_force(struct journal_room *room, uint64_t org, uint64_t bytes);
+/* Gives back, at most what the org holds. */
+void journal_room_give(struct journal_room *room, uint64_t org, uint64_t bytes);
+/* Committer: `records` became durable at `wall_ms`. */
+void journal_room_durable(struct journal_room *room, uint64_t records, int64_t wall_ms);
+/* Reader: handed out this frame, received at received_ms. When everything handed out before is
+ * credited, it is the oldest. */
+void journal_room_read(struct journal_room *room, const struct journal_frame *frame,
+                       int64_t received_ms);
+/* Applier: journal_credit. */
+void journal_room_credit(struct journal_room *room, uint64_t org, uint64_t bytes, uint32_t records,
+                         uint64_t now_ns);
+uint32_t journal_room_retry_s(const struct journal_room *room);

@@ -1,0 +1,72 @@
+/* Upload: what a loop and the uploader share about one upload.
+ *
+ * Thread: struct journal_upload is its loop's; struct journal_upload_file is the uploader's from
+ *         the first post on; a block belongs to whoever has its mail.
+ * Memory: the loop makes all three. Blocks to write and to finish come back to it, and it frees
+ *         them, and the upload after the last of them. Its last word is a block to release or
+ *         remove, which the uploader frees with the file.
+ * Errors: a block that could not be written carries the error, and so do all after it. */
+#pragma once
+#include "journal/upload_file.h"
+
+enum journal_block_action {
+    JOURNAL_BLOCK_WRITE,
+    JOURNAL_BLOCK_FINISH,  /* index, end block, sync of file and directory */
+    JOURNAL_BLOCK_RELEASE, /* the file stays; not answered */
+    JOURNAL_BLOCK_REMOVE,  /* the file goes; not answered */
+};
+
+/* The uploader's side. */
+struct journal_upload_file {
+    struct list_link link;
+    struct journal *journal;
+    struct id id;
+    int fd; /* -1: not made yet, or finished */
+    enum err err;
+    uint64_t offset;
+    uint64_t synced;
+    struct journal_upload_tail tail;
+    uint64_t *index; /* JOURNAL_INDEX_ENTRIES */
+    uint32_t index_count;
+    bool is_made;
+};
+
+struct journal_block {
+    struct mail mail;
+    struct journal_upload *upload;
+    struct journal_upload_file *file;     /* copied: the uploader does not touch the upload */
+    struct mailbox *mailbox;              /* where it goes back to, */
+    void (*on_answer)(struct mail *mail); /* and what is done with it there */
+    enum journal_block_action action;
+    enum err err;
+    struct journal_block_head head;
+    uint8_t bytes[]; /* head and payload */
+};
+
+/* The loop's side. */
+struct journal_upload {
+    struct journal_producer *producer;
+    struct id id;
+    uint64_t org;
+    uint8_t *fill; /* decoded bytes of the block that is filling */
+    size_t fill_size;
+    struct buffer table;
+    uint64_t stored_bytes;    /* posted; all of it is charged to the org */
+    uint32_t in_flight_bytes; /* decoded and table bytes */
+    uint32_t in_flight_count; /* mails */
+    enum err err;
+    bool is_paused;
+    bool is_ending;
+    bool is_aborted;
+    void (*on_room)(struct journal_upload *upload, void *context);
+    void *context;
+    struct journal_upload_file *file;
+    struct journal_block *control;    /* for finish, release, remove: NULL while on the way */
+    struct journal_frame_parts parts; /* of the end record; head and body in end_bytes */
+    struct buffer end_bytes;
+    struct journal_ticket *ticket;    /* the caller's */
+    struct journal_ticket end_ticket; /* ours */
+};
+
+/* Uploader: `block` arrived. */
+void journal_uploader_on_block(struct mail *mail);

@@ -1,0 +1,195 @@
+/* Uploader: writes the blocks of all uploads.
+ *
+ * A thread of its own, so that the syncs of large files never stand before a commit of events
+ * (docs/decisions says what was weighed).
+ *
+ * Happy path: blocks are written as they come, each followed by a hint that the disk may start with
+ * it, and the file is synced every 2 MiB, so that no sync has much to do. Finish writes the index
+ * and the end block, syncs the file and then its directory; the end record is appended after that,
+ * by the loop.
+ *
+ * Failure modes: a failed write or sync is final for the file: it is removed, and every later block
+ * of it is answered with the error. Stop: files that are not finished are removed. */
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/sys.h"
+#include "journal/upload.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+
+static void file_remove(struct journal_upload_file *file)
+{
+    char path[JOURNAL_PATH_BYTES];
+    if (file->fd >= 0) {
+        (void)sys_close(file->fd); /* it goes */
+        file->fd = -1;
+    }
+    if (file->is_made) {
+        journal_upload_path(path, file->journal, file->id, false);
+        (void)sys_unlink(path); /* tried again at the next start */
+        atomic_fetch_sub_explicit(&file->journal->disk_bytes, file->offset, memory_order_relaxed);
+        file->is_made = false;
+    }
+}
+
+static void file_free(struct journal_upload_file *file)
+{
+    if (file->fd >= 0) {
+        (void)sys_close(file->fd); /* what counts was synced */
+    }
+    list_remove(&file->link);
+    mem_free(file->index);
+    mem_free(file);
+}
+
+static enum err file_make(struct journal_upload_file *file)
+{
+    char path[JOURNAL_PATH_BYTES];
+    journal_upload_path(path, file->journal, file->id, false);
+    file->fd = sys_open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (file->fd < 0) {
+        return err_from_errno(errno);
+    }
+    file->is_made = true;
+    list_push_back(&file->journal->uploads, &file->link);
+    return ERR_OK;
+}
+
+/* `block` has `head` and payload; the head is completed. */
+static enum err file_write(struct journal_upload_file *file, uint8_t *block,
+                           const struct journal_block_head *head)
+{
+    size_t size = JOURNAL_BLOCK_HEAD_BYTES + (size_t)head->stored_bytes;
+    enum err err = file->fd < 0 ? file_make(file) : ERR_OK;
+    if (err != ERR_OK) {
+        return err;
+    }
+    journal_block_seal(block, head, file->id, file->offset);
+    ssize_t written = sys_pwrite(file->fd, block, size, (off_t)file->offset);
+    if (written != (ssize_t)size) {
+        return written < 0 ? err_from_errno(errno) : ERR_NO_SPACE;
+    }
+    (void)sys_write_back(file->fd, (off_t)file->offset, (off_t)size); /* a hint */
+    file->offset += size;
+    atomic_fetch_add_explicit(&file->journal->disk_bytes, size, memory_order_relaxed);
+    if (file->offset - file->synced < LIMIT_UPLOAD_SYNC_BYTES) {
+        return ERR_OK;
+    }
+    file->synced = file->offset;
+    return sys_fdatasync(file->fd) == 0 ? ERR_OK : err_from_errno(errno);
+}
+
+static enum err file_write_index(struct journal_upload_file *file)
+{
+    uint32_t stored = file->index_count * (uint32_t)sizeof(*file->index);
+    struct journal_block_head head = {JOURNAL_BLOCK_INDEX, stored, stored, file->tail.last_index};
+    uint64_t offset = file->offset;
+    uint8_t *block = mem_alloc(JOURNAL_BLOCK_HEAD_BYTES + stored);
+    memcpy(block + JOURNAL_BLOCK_HEAD_BYTES, file->index, stored);
+    enum err err = file_write(file, block, &head);
+    mem_free(block);
+    file->tail.last_index = offset;
+    file->index_count = 0;
+    return err;
+}
+
+static enum err file_add_block(struct journal_upload_file *file, struct journal_block *block)
+{
+    struct journal_block_head *head = &block->head;
+    uint64_t offset = file->offset;
+    bool is_table = head->type == JOURNAL_BLOCK_TABLE;
+    head->previous = is_table ? file->tail.last_table : JOURNAL_BLOCK_NONE;
+    enum err err = file_write(file, block->bytes, head);
+    if (err != ERR_OK) {
+        return err;
+    }
+    if (is_table) {
+        file->tail.last_table = offset;
+        file->tail.table_bytes += head->stored_bytes;
+        return ERR_OK;
+    }
+    file->tail.decoded_bytes += head->decoded_bytes;
+    file->tail.data_blocks++;
+    if (file->index == NULL) {
+        file->index = mem_alloc_array(JOURNAL_INDEX_ENTRIES, sizeof(*file->index));
+    }
+    file->index[file->index_count++] =
+        journal_index_entry(offset, JOURNAL_BLOCK_HEAD_BYTES + head->stored_bytes);
+    return file->index_count == JOURNAL_INDEX_ENTRIES ? file_write_index(file) : ERR_OK;
+}
+
+static enum err file_finish(struct journal_upload_file *file)
+{
+    uint8_t block[JOURNAL_BLOCK_HEAD_BYTES + JOURNAL_UPLOAD_END_BYTES];
+    struct journal_block_head head = {JOURNAL_BLOCK_END, JOURNAL_UPLOAD_END_BYTES,
+                                      JOURNAL_UPLOAD_END_BYTES, JOURNAL_BLOCK_NONE};
+    enum err err = file->index_count > 0 ? file_write_index(file) : ERR_OK;
+    file->tail.durable_before =
+        atomic_load_explicit(&file->journal->durable_position, memory_order_acquire);
+    journal_upload_tail_encode(&file->tail, block + JOURNAL_BLOCK_HEAD_BYTES);
+    if (err == ERR_OK) {
+        err = file_write(file, block, &head);
+    }
+    if (err == ERR_OK && sys_fdatasync(file->fd) != 0) {
+        err = err_from_errno(errno);
+    }
+    if (err == ERR_OK && sys_sync_directory(file->journal->uploads_directory) != 0) {
+        err = err_from_errno(errno);
+    }
+    return err;
+}
+
+void journal_uploader_on_block(struct mail *mail)
+{
+    struct journal_block *block = LIST_CONTAINER(mail, struct journal_block, mail);
+    struct journal_upload_file *file = block->file;
+    if (block->action == JOURNAL_BLOCK_REMOVE || block->action == JOURNAL_BLOCK_RELEASE) {
+        if (block->action == JOURNAL_BLOCK_REMOVE) {
+            file_remove(file);
+        }
+        file_free(file);
+        mem_free(block);
+        return;
+    }
+    if (file->err == ERR_OK) {
+        file->err =
+            block->action == JOURNAL_BLOCK_FINISH ? file_finish(file) : file_add_block(file, block);
+    }
+    if (file->err != ERR_OK) {
+        file_remove(file);
+    }
+    block->err = file->err;
+    block->mail.on_arrive = block->on_answer;
+    mailbox_answer(block->mailbox, &block->mail);
+}
+
+bool journal_uploader_step(struct journal *journal)
+{
+    return mailbox_run_all(journal->uploader_mailbox) > 0;
+}
+
+void journal_uploader_run(void *argument)
+{
+    struct journal *journal = argument;
+    bool is_closed = false;
+    while (!is_closed) {
+        mailbox_wait(journal->uploader_mailbox, -1);
+        /* Before the mail is taken: what was posted before closing is then in it. */
+        is_closed = mailbox_is_closed(journal->uploader_mailbox);
+        while (journal_uploader_step(journal)) {
+        }
+    }
+}
+
+void journal_uploader_discard(struct journal *journal)
+{
+    struct list_link *link;
+    (void)mailbox_run_all(journal->uploader_mailbox); /* last words that came after the stop */
+    while ((link = list_first(&journal->uploads)) != NULL) {
+        struct journal_upload_file *file = LIST_CONTAINER(link, struct journal_upload_file, link);
+        file_remove(file); /* its loop never ended it */
+        file_free(file);
+    }
+}
