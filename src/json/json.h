@@ -3,9 +3,10 @@
  * checks.
  *
  * Thread: an object belongs to the thread that uses it; the conversions are pure.
- * Memory: a reader allocates at create (its carry, see string_bytes_max) and never per value. Token
- *         text points into the chunk, or into the reader's carry when the value was cut by a chunk
- *         border; both are valid until the next json_reader_feed or json_reader_read.
+ * Memory: nothing is allocated per value. Token text points into the chunk, or into the reader's
+ *         carry when the value was cut by a chunk border (the carry grows with what is cut, up to
+ *         string_bytes_max); both are valid until the next json_reader_feed or json_reader_read.
+ *         The chunk must stay until json_reader_read gave 0 tokens.
  * Errors: ERR_SYNTAX (malformed, also bad UTF-8 and unpaired surrogate escapes), ERR_DEPTH,
  *         ERR_TOO_LARGE (a string, key or number above its bound). After an error the reader
  * refuses everything until reset; json_reader_fault says where and why. */
@@ -59,9 +60,10 @@ struct json_reader;
 
 struct json_reader *json_reader_create(const struct json_options *options);
 void json_reader_destroy(struct json_reader *reader);
-/* Ready for a new stream; keeps memory. Cheap: called per request and per NDJSON line. */
+/* Ready for a new stream; keeps memory (up to 4 KiB of carry). Cheap: called per request and per
+ * NDJSON line. */
 void json_reader_reset(struct json_reader *reader);
-/* Gives the next bytes. Everything read from the last chunk must have been taken (read gave 0). */
+/* Gives the next bytes. Everything of the last chunk must have been taken (read gave 0). */
 void json_reader_feed(struct json_reader *reader, struct slice chunk);
 /* Fills up to `count` tokens (the fast way is 32 or more at a time). *ret_count 0 with ERR_OK: the
  * chunk is used up (or the document is complete and only white space followed). Tokens found before
@@ -107,10 +109,10 @@ void json_elements_destroy(struct json_elements *elements);
 void json_elements_reset(struct json_elements *elements, enum json_shape shape,
                          struct slice member);
 void json_elements_feed(struct json_elements *elements, struct slice chunk);
-/* *ret_has false with ERR_OK: the chunk is used up. Array and member shapes are verified as JSON in
- * full. JSON_SHAPE_LINES only cuts lines: who takes a line reads it as a document and so verifies
- * it once, not twice. ERR_INVALID: the stream is well-formed so far but is not of the shape (not an
- * array). */
+/* *ret_has false with ERR_OK: the chunk is used up; it must stay until then. Array and member
+ * shapes are verified as JSON in full. JSON_SHAPE_LINES only cuts lines: who takes a line reads it
+ * as a document and so verifies it once, not twice. ERR_INVALID: the stream is well-formed so far
+ * but is not of the shape (not an array). */
 MUST_CHECK enum err json_elements_next(struct json_elements *elements, struct json_element *ret,
                                        bool *ret_has);
 /* No more bytes. A last line without LF is handed over by this call. ERR_SYNTAX when cut short;
@@ -125,13 +127,14 @@ bool json_elements_sibling(const struct json_elements *elements, struct slice na
                            struct slice *ret_raw);
 
 /* Conversions of token text. */
-/* Unescapes into `to` (appends); text that has no escape is appended as it is. */
+/* Unescapes into `to` (appends); text that has no escape is appended as it is. On failure `to` is
+ * as it was. `text` must not lie in `to`. */
 MUST_CHECK enum err json_unescape(struct slice text, struct buffer *to);
 /* Exact: false when not an integer (1e3 and 5.0 are integers) or out of range. */
 bool json_to_i64(struct slice number, int64_t *ret_value);
 /* Nearest double, ties to even, independent of the locale; false when it overflows. */
 bool json_to_double(struct slice number, double *ret_value);
-/* Whether two texts (escapes as they came) mean the same characters as `plain`. */
+/* Whether the text (escapes as they came) means the characters of `plain`. */
 bool json_text_equal(struct slice text, bool escaped, struct slice plain);
 
 /* Writer: appends to a buffer; puts the commas. An append that fails is remembered, so only the end
@@ -157,7 +160,8 @@ void json_write_escaped(struct json_writer *writer, struct slice text);
 void json_write_raw(struct json_writer *writer, struct slice value);
 void json_write_i64(struct json_writer *writer, int64_t value);
 void json_write_u64(struct json_writer *writer, uint64_t value);
-/* Shortest text that reads back as the same double; null for NaN and infinities. */
+/* Fewest digits that read back as the same double, laid out as ECMAScript does (-0 keeps its sign);
+ * null for NaN and infinities. */
 void json_write_double(struct json_writer *writer, double value);
 void json_write_bool(struct json_writer *writer, bool value);
 void json_write_null(struct json_writer *writer);
