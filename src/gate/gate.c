@@ -27,6 +27,7 @@
 #include "base/table.h"
 #include "gate/gate_private.h"
 #include "gate/limits.h"
+#include "gate/secret.h"
 #include "gate/verify.h"
 #include "store/store.h"
 
@@ -294,7 +295,7 @@ enum err gate_key_prepare(struct gate *gate, struct gate_new_key *ret)
     bool is_key = gate_key_text_parse(slice_from_text(key.text), &parts);
     assert(is_key);
     memcpy(key.id, parts.id.data, parts.id.size);
-    enum err err = gate_verify_hash(parts.secret, gate->options.argon2_passes,
+    enum err err = gate_secret_hash(parts.secret, gate->options.argon2_passes,
                                     gate->options.argon2_memory_kib, key.hash);
     if (err == ERR_OK) {
         *ret = key;

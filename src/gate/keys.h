@@ -6,8 +6,7 @@
 #pragma once
 #include "base/err.h"
 #include "gate/gate.h"
-
-#define GATE_HASH_BYTES_MAX 160u
+#include "gate/secret.h"
 
 /* What a check needs of a key's row and its org's. */
 struct gate_key_found {

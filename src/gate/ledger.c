@@ -290,7 +290,7 @@ static void ledger_on_written(struct store_job *job)
     ledger->is_writing = false;
     if (job->err == ERR_OK) {
         ledger_batch_free(ledger);
-    } else if (err_class(job->err) == ERR_CLASS_REJECT) {
+    } else if (job->err == ERR_REFUSED) {
         log_write(LOG_ERROR, "gate", "failed checks and last uses were not written: %s",
                   err_text(job->err));
         ledger_batch_free(ledger);

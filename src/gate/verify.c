@@ -23,7 +23,6 @@
 #include "gate/verify.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <sodium.h>
 #include <stddef.h>
 #include <string.h>
@@ -34,11 +33,10 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "gate/gate_private.h"
+#include "gate/secret.h"
 #include "store/store.h"
 
 #define LEDGER_WRITE_EACH_MS 10000u
-
-static_assert(crypto_pwhash_argon2id_STRBYTES <= GATE_HASH_BYTES_MAX, "a hash fits");
 
 enum flight_state { FLIGHT_FREE, FLIGHT_READING, FLIGHT_READY };
 
@@ -65,7 +63,7 @@ struct gate_verifier {
     uint64_t ledger_due_ms; /* monotonic; the first verifier's alone */
 };
 
-/* --- decisions and hashes -----------------------------------------------------------------------
+/* --- the decision -------------------------------------------------------------------------------
  */
 
 enum gate_verify_next gate_verify_step(enum err err, const struct gate_key_found *found,
@@ -82,28 +80,6 @@ enum gate_verify_next gate_verify_step(enum err err, const struct gate_key_found
         return GATE_VERIFY_REFUSE;
     }
     return proven_key == found->identity.key ? GATE_VERIFY_ADMIT : GATE_VERIFY_CHECK;
-}
-
-enum err gate_verify_hash(struct slice secret, uint32_t passes, uint32_t memory_kib,
-                          char ret[GATE_HASH_BYTES_MAX])
-{
-    char hash[crypto_pwhash_argon2id_STRBYTES];
-    if (crypto_pwhash_argon2id_str(hash, (const char *)secret.data, secret.size, passes,
-                                   (size_t)memory_kib * 1024u) != 0) {
-        return ERR_NO_MEMORY;
-    }
-    memcpy(ret, hash, sizeof(hash));
-    return ERR_OK;
-}
-
-enum err gate_verify_secret(const char *hash, struct slice secret)
-{
-    errno = 0;
-    if (crypto_pwhash_argon2id_str_verify(hash, (const char *)secret.data, secret.size) == 0) {
-        return ERR_OK;
-    }
-    /* libsodium says EINVAL for another secret, and leaves what the failed allocation said. */
-    return errno == ENOMEM ? ERR_NO_MEMORY : ERR_UNAUTHORIZED;
 }
 
 /* --- answers ------------------------------------------------------------------------------------
@@ -263,7 +239,7 @@ static void flight_on_read(struct store_job *job)
 static void flight_check(struct flight *flight)
 {
     metrics_add(METRIC_AUTH_VERIFIED, 1);
-    enum err err = gate_verify_secret(flight->found.hash, flight_secret(flight));
+    enum err err = gate_secret_check(flight->found.hash, flight_secret(flight));
     if (err == ERR_OK) {
         flight_admit(flight);
     } else if (err == ERR_UNAUTHORIZED) {

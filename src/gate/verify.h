@@ -1,6 +1,6 @@
 /* Verify: cold key checks, off the loops.
  *
- * Thread: post any; run the verifier's; hash any but a loop's.
+ * Thread: post any; run the verifier's.
  * Memory: a posted waiter is the verifier's until it is answered.
  * Errors: post ERR_FULL, ERR_CLOSED; answers as gate.h says. */
 #pragma once
@@ -22,7 +22,7 @@ void gate_verify_destroy(struct gate_verifier *verifier);
 MUST_CHECK enum err gate_verify_post(struct gate *gate, struct gate_waiter *waiter);
 void gate_verify_stop(struct gate_verifier *verifier);
 
-/* --- decisions and hashes -----------------------------------------------------------------------
+/* --- the decision -------------------------------------------------------------------------------
  */
 enum gate_verify_next {
     GATE_VERIFY_ADMIT,
@@ -34,8 +34,3 @@ enum gate_verify_next {
  * answer. proven_key: number of the key that this text was proven to be before; 0: none. */
 enum gate_verify_next gate_verify_step(enum err err, const struct gate_key_found *found,
                                        uint64_t proven_key, int64_t wall_ms);
-/* Argon2id of the secret with a random salt, as text with its parameters. ERR_NO_MEMORY. */
-MUST_CHECK enum err gate_verify_hash(struct slice secret, uint32_t passes, uint32_t memory_kib,
-                                     char ret[GATE_HASH_BYTES_MAX]);
-/* ERR_UNAUTHORIZED: another secret. ERR_NO_MEMORY. */
-MUST_CHECK enum err gate_verify_secret(const char *hash, struct slice secret);
