@@ -45,8 +45,7 @@ struct http_acceptor {
     struct address *buckets[BUCKETS];
 };
 
-/* --- opening
- * ----------------------------------------------------------------------------------------- */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 static enum err bind_to(const struct addrinfo *info, int *ret_fd)
 {
@@ -152,8 +151,7 @@ void http_acceptor_stop(struct http_acceptor *acceptor)
     acceptor->fd = -1;
 }
 
-/* --- counting
- * ----------------------------------------------------------------------------------------- */
+/* --- counting --------------------------------------------------------------------------------- */
 
 static struct address **find_address(struct http_acceptor *acceptor, const uint8_t bytes[16])
 {
@@ -223,8 +221,7 @@ void http_acceptor_return(struct http_connection *connection)
     }
 }
 
-/* --- accepting
- * ----------------------------------------------------------------------------------------- */
+/* --- accepting -------------------------------------------------------------------------------- */
 
 static void set_address(struct http_connection *connection, const struct sockaddr_storage *peer)
 {
@@ -273,14 +270,14 @@ static void admit(struct http_acceptor *acceptor, int fd, const struct sockaddr_
     set_address(connection, peer);
     if (!count_in(acceptor, connection->address)) {
         metrics_add(METRIC_HTTP_CONNECTIONS_REFUSED, 1);
-        connection->transport->close(connection);
+        connection->transport->close(connection, false);
         mem_free(connection);
         return;
     }
     metrics_add(METRIC_HTTP_CONNECTIONS, 1);
     metrics_set(METRIC_HTTP_OPEN, acceptor->open);
     if (server->tls != NULL && http_tls_open(server->tls, connection) != ERR_OK) {
-        connection->transport->close(connection);
+        connection->transport->close(connection, false);
         http_acceptor_take_back(acceptor, connection);
         return;
     }

@@ -45,9 +45,12 @@ static void make_dirty(struct http_connection *connection)
 static void close_connection(struct http_connection *connection)
 {
     struct http_loop *loop = connection->loop;
+    struct http_request *request = connection->request;
     if (connection->state == HTTP_STATE_CLOSED) {
         return;
     }
+    bool is_cut = connection->broken || http_output_bytes(connection) > 0 ||
+                  (request != NULL && request->reply == HTTP_REPLY_STREAM);
     http_exchange_abort(connection);
     http_connection_set_state(connection, HTTP_STATE_CLOSED);
     list_remove(&connection->ready_link);
@@ -58,12 +61,11 @@ static void close_connection(struct http_connection *connection)
     http_pool_give(&loop->pool, connection->output);
     connection->input = NULL;
     connection->output = NULL;
-    connection->transport->close(connection);
+    connection->transport->close(connection, is_cut);
     list_push_back(&loop->closed, &connection->all_link);
 }
 
-/* --- steps: true means that another step may be possible
- * ------------------------------------------ */
+/* --- steps: true means that another step may be possible -------------------------------------- */
 
 /* All is sent after the last reply: say so to the peer, and wait for its end if it may still be
  * sending, since closing at once would destroy the reply on its way. */
@@ -268,8 +270,7 @@ static bool step(struct http_connection *connection)
     return false;
 }
 
-/* --- deadlines
- * ------------------------------------------------------------------------------------- */
+/* --- deadlines -------------------------------------------------------------------------------- */
 
 static uint64_t earlier(uint64_t a, uint64_t b)
 {
@@ -432,8 +433,7 @@ void http_connection_on_timer(struct http_connection *connection)
     settle(connection);
 }
 
-/* --- output
- * ---------------------------------------------------------------------------------------- */
+/* --- output ----------------------------------------------------------------------------------- */
 
 /* After a send: what had to wait for room. */
 static void after_send(struct http_connection *connection)

@@ -122,6 +122,7 @@ struct http_request {
     void *state;
     uint64_t started_ns;
     struct list_link all_link;  /* of the loop's live requests, or its free list */
+    struct http_timer timer;    /* the handler's, see http_request_set_timer */
     struct buffer reply_fields; /* complete lines */
     struct http_body body;
     struct http_decoder *decoder; /* NULL: identity */
@@ -199,8 +200,7 @@ struct http_server {
     uint16_t port;
 };
 
-/* --- connection.c: its states --------------------------------------------------------------------
- */
+/* --- connection.c: its states ----------------------------------------------------------------- */
 /* On its loop's thread; its fd, address and transport are set. */
 void http_connection_start(struct http_connection *connection);
 /* The one function that changes the state. */
@@ -219,8 +219,7 @@ void http_connection_cut(struct http_connection *connection);
 /* Runs it once more, in this round or the next. */
 void http_connection_make_ready(struct http_connection *connection);
 
-/* --- input.c: bytes that came
- * --------------------------------------------------------------------- */
+/* --- input.c: bytes that came ----------------------------------------------------------------- */
 enum http_input { HTTP_INPUT_SOME, HTTP_INPUT_NONE, HTTP_INPUT_ENDED };
 /* Reads more of a head behind what is there. */
 enum http_input http_input_read(struct http_connection *connection);
@@ -231,8 +230,7 @@ void http_input_save(struct http_connection *connection, struct slice bytes);
 /* Gives the block back when nothing is left in it and no request needs it. */
 void http_input_release(struct http_connection *connection);
 
-/* --- exchange.c: one request and its reply
- * --------------------------------------------------------- */
+/* --- exchange.c: one request and its reply ---------------------------------------------------- */
 /* Tries to parse a head at the front of the input; false: more has to come. */
 bool http_exchange_parse(struct http_connection *connection);
 /* Answers a head that is malformed or late; nothing of it is used. */
@@ -244,8 +242,7 @@ void http_exchange_finish(struct http_connection *connection);
 /* The peer is gone before the reply was complete. */
 void http_exchange_abort(struct http_connection *connection);
 
-/* --- output.c: bytes to be sent
- * -------------------------------------------------------------------- */
+/* --- output.c: bytes to be sent --------------------------------------------------------------- */
 /* Room for `size` bytes at the end of the output, to be confirmed by http_output_added; NULL:
  * memory is out and the connection broken. */
 uint8_t *http_output_reserve(struct http_connection *connection, size_t size);
@@ -256,23 +253,20 @@ static inline size_t http_output_bytes(const struct http_connection *connection)
     return connection->output_end - connection->output_start;
 }
 
-/* --- request.c
- * ------------------------------------------------------------------------------------- */
+/* --- request.c -------------------------------------------------------------------------------- */
 struct http_request *http_request_take(struct http_connection *connection);
 /* The value of a known field; data NULL when absent. */
 struct slice http_request_known(const struct http_request *request, enum http_known known);
 /* Frees every request of the loop, whoever holds it, and what the loop keeps for the next ones. */
 void http_request_finish_loop(struct http_loop *loop);
 
-/* --- reply.c
- * ---------------------------------------------------------------------------------------- */
+/* --- reply.c ---------------------------------------------------------------------------------- */
 /* Answers a fault of the parser or the framing. */
 void http_reply_fault(struct http_request *request, const struct http_fault *fault);
 /* A line of the coming reply whose name and value are ours. */
 void http_reply_text(struct http_request *request, const char *name, const char *value);
 
-/* --- cors.c
- * ----------------------------------------------------------------------------------------- */
+/* --- cors.c ----------------------------------------------------------------------------------- */
 /* Adds the headers that let a permitted origin read the reply. */
 void http_cors_allow(struct http_request *request);
 /* Answers OPTIONS for a path with these rows (NULL: for the server as a whole). */

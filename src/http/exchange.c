@@ -127,8 +127,7 @@ bool http_exchange_parse(struct http_connection *connection)
     return result != HTTP_PARSE_MORE;
 }
 
-/* --- bodies --------------------------------------------------------------------------------------
- */
+/* --- bodies ----------------------------------------------------------------------------------- */
 
 static void refuse_size(struct http_request *request, const char *detail)
 {
@@ -222,14 +221,14 @@ void http_exchange_read_body(struct http_connection *connection, struct slice *r
     }
 }
 
-/* --- the end -------------------------------------------------------------------------------------
- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 /* Tells the handler and separates request and connection. */
 static void let_go(struct http_connection *connection)
 {
     struct http_request *request = connection->request;
     assert(request->reply == HTTP_REPLY_DONE);
+    http_wheel_remove(&request->timer);
     if (request->handler_knows) {
         connection->loop->server->options.handler->on_finish(request);
     }

@@ -109,7 +109,7 @@ bool http_server_is_draining(const struct http_server *server);
 /* After the loops' threads were joined. NULL is fine. */
 void http_server_close(struct http_server *server);
 
-/* --- what a request is --------------------------------------------------------------------- */
+/* --- what a request is ------------------------------------------------------------------------ */
 enum http_method http_request_method(const struct http_request *request);
 /* The path as it came, without the query. */
 struct slice http_request_path(const struct http_request *request);
@@ -149,7 +149,7 @@ void http_request_unref(struct http_request *request);
 /* False once the peer is gone or the reply complete; replying then does nothing. */
 bool http_request_is_open(const struct http_request *request);
 
-/* --- bodies -------------------------------------------------------------------------------- */
+/* --- bodies ----------------------------------------------------------------------------------- */
 /* Take the body: at most decoded_bytes_max decoded bytes (0: no limit), else 413, before reading it
  * when Content-Length says so. Content codings gzip, br, zstd (and identity) are decoded; another
  * is 415. Sends 100 Continue when asked for. on_body may be called from inside. */
@@ -158,7 +158,7 @@ void http_body_accept(struct http_request *request, uint64_t decoded_bytes_max);
 void http_body_pause(struct http_request *request);
 void http_body_resume(struct http_request *request);
 
-/* --- replies ------------------------------------------------------------------------------- */
+/* --- replies ---------------------------------------------------------------------------------- */
 /* A header of the coming reply; name and value are copied; CR and LF are refused by assert. */
 void http_reply_header(struct http_request *request, const char *name, struct slice value);
 /* The whole reply. Content-Length, Date, X-Request-Id and the security headers are added; the body
@@ -202,7 +202,7 @@ void http_stream_end(struct http_request *request);
 /* The reply cannot be completed: the connection is cut so that the client sees it. */
 void http_stream_abort(struct http_request *request);
 
-/* --- negotiation and validators ------------------------------------------------------------- */
+/* --- negotiation and validators --------------------------------------------------------------- */
 /* The best coding by Accept-Encoding with q-values: zstd, br, gzip at equal q. */
 enum http_coding http_request_coding(const struct http_request *request);
 /* "gzip", "br", "zstd"; "identity" otherwise. */

@@ -53,12 +53,42 @@ static void look_at_clock(struct http_loop *loop)
     }
 }
 
+/* --- draining --------------------------------------------------------------------------------- */
+
+/* Loop 0 first, so that no connection is handed out after the others heard of it. */
+static void on_drain(struct mail *mail)
+{
+    struct http_loop *loop = LIST_CONTAINER(mail, struct http_loop, drain_mail);
+    struct http_server *server = loop->server;
+    loop->cut_ms = loop->now_ms + server->drain_grace_ms;
+    if (loop->index == 0) {
+        http_acceptor_stop(server->acceptor);
+        for (uint32_t i = 1; i < server->options.loops; i++) {
+            mailbox_answer(server->loops[i].mailbox, &server->loops[i].drain_mail);
+        }
+    }
+    struct list_link *link = list_first(&loop->connections);
+    while (link != NULL) {
+        struct list_link *next = list_after(&loop->connections, link);
+        http_connection_drain(LIST_CONTAINER(link, struct http_connection, all_link));
+        link = next;
+    }
+}
+
+void http_loop_drain(struct http_loop *loop)
+{
+    mailbox_answer(loop->mailbox, &loop->drain_mail);
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
+
 enum err http_loop_init(struct http_loop *loop, struct http_server *server, uint32_t index)
 {
     static const char digits[] = "0123456789abcdef";
     uint8_t random[sizeof(loop->id_prefix)];
     loop->server = server;
     loop->index = index;
+    loop->drain_mail.on_arrive = on_drain;
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (loop->epoll_fd < 0) {
         return err_from_errno(errno);
@@ -133,35 +163,6 @@ void http_loop_finish(struct http_loop *loop)
     }
 }
 
-/* --- draining
- * ---------------------------------------------------------------------------------------- */
-
-/* Loop 0 first, so that no connection is handed out after the others heard of it. */
-static void on_drain(struct mail *mail)
-{
-    struct http_loop *loop = LIST_CONTAINER(mail, struct http_loop, drain_mail);
-    struct http_server *server = loop->server;
-    loop->cut_ms = loop->now_ms + server->drain_grace_ms;
-    if (loop->index == 0) {
-        http_acceptor_stop(server->acceptor);
-        for (uint32_t i = 1; i < server->options.loops; i++) {
-            mailbox_answer(server->loops[i].mailbox, &server->loops[i].drain_mail);
-        }
-    }
-    struct list_link *link = list_first(&loop->connections);
-    while (link != NULL) {
-        struct list_link *next = list_after(&loop->connections, link);
-        http_connection_drain(LIST_CONTAINER(link, struct http_connection, all_link));
-        link = next;
-    }
-}
-
-void http_loop_drain(struct http_loop *loop)
-{
-    loop->drain_mail.on_arrive = on_drain;
-    mailbox_answer(loop->mailbox, &loop->drain_mail);
-}
-
 /* Draining, and nobody is left: no connection, and no request that a handler still holds. */
 static bool is_over(struct http_loop *loop)
 {
@@ -175,8 +176,7 @@ static bool is_over(struct http_loop *loop)
     return list_is_empty(&loop->connections) && loop->live_request_count == 0;
 }
 
-/* --- rounds
- * ------------------------------------------------------------------------------------------- */
+/* --- rounds ----------------------------------------------------------------------------------- */
 
 static int shorter_wait(int a, int b)
 {
@@ -223,7 +223,14 @@ static void run_timers(struct http_loop *loop)
 {
     struct http_timer *timer = NULL;
     while ((timer = http_wheel_take_due(&loop->wheel, loop->now_ms)) != NULL) {
-        http_connection_on_timer(LIST_CONTAINER(timer, struct http_connection, timer));
+        if (timer->of_request) {
+            struct http_request *request = LIST_CONTAINER(timer, struct http_request, timer);
+            if (http_request_is_open(request)) {
+                loop->server->options.handler->on_timer(request);
+            }
+        } else {
+            http_connection_on_timer(LIST_CONTAINER(timer, struct http_connection, timer));
+        }
     }
 }
 

@@ -42,8 +42,13 @@ static void plain_shutdown(struct http_connection *connection)
     (void)shutdown(connection->fd, SHUT_WR); /* fails only when the peer is gone */
 }
 
-static void plain_close(struct http_connection *connection)
+void http_transport_close_fd(struct http_connection *connection, bool reset)
 {
+    static const struct linger now = {.l_onoff = 1, .l_linger = 0};
+    if (reset) {
+        /* Best effort: without it the peer may take a part for the whole. */
+        (void)setsockopt(connection->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    }
     (void)close(connection->fd); /* nothing of ours is unsent, or it is given up */
     connection->fd = -1;
 }
@@ -52,5 +57,5 @@ const struct http_transport http_transport_plain = {
     .read = plain_read,
     .write = plain_write,
     .shutdown = plain_shutdown,
-    .close = plain_close,
+    .close = http_transport_close_fd,
 };

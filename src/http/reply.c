@@ -95,8 +95,7 @@ static const char fields_of_all[] = "X-Content-Type-Options: nosniff\r\n"
 static const char field_of_policy[] =
     "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n";
 
-/* --- the handler's lines
- * ----------------------------------------------------------------------------- */
+/* --- the handler's lines ---------------------------------------------------------------------- */
 
 void http_reply_header(struct http_request *request, const char *name, struct slice value)
 {
@@ -135,8 +134,7 @@ void http_reply_close(struct http_request *request)
     request->close = true;
 }
 
-/* --- heads
- * --------------------------------------------------------------------------------------------- */
+/* --- heads ------------------------------------------------------------------------------------ */
 
 /* Where the reply is being written; room was reserved before. */
 struct pen {
@@ -267,8 +265,7 @@ static void wake(struct http_request *request)
     }
 }
 
-/* --- whole replies
- * --------------------------------------------------------------------------------------- */
+/* --- whole replies ---------------------------------------------------------------------------- */
 
 static void send_reply(struct http_request *request, int status, const struct reply *reply,
                        struct slice body)
@@ -366,8 +363,7 @@ void http_reply_fault(struct http_request *request, const struct http_fault *fau
     http_reply_error(request, fault->status, fault->code, fault->detail);
 }
 
-/* --- streams
- * ---------------------------------------------------------------------------------------------- */
+/* --- streams ---------------------------------------------------------------------------------- */
 
 void http_stream_begin(struct http_request *request, int status, const char *content_type,
                        enum http_coding coding)

@@ -130,6 +130,16 @@ struct mem_arena *http_request_arena(struct http_request *request)
     return request->arena;
 }
 
+void http_request_set_timer(struct http_request *request, uint32_t ms)
+{
+    if (!http_request_is_open(request)) {
+        return;
+    }
+    request->timer.of_request = true;
+    http_wheel_set(&request->loop->wheel, &request->timer,
+                   ms == 0 ? HTTP_NO_DEADLINE : request->loop->now_ms + ms);
+}
+
 void *http_request_state(const struct http_request *request)
 {
     return request->state;
@@ -176,8 +186,7 @@ struct slice http_request_address(const struct http_request *request)
     return slice_from_text(connection != NULL ? connection->address_text : request->address_text);
 }
 
-/* --- fields
- * ---------------------------------------------------------------------------------------- */
+/* --- fields ----------------------------------------------------------------------------------- */
 
 static struct slice head_part(const struct http_request *request, uint32_t offset, uint32_t size)
 {
@@ -229,8 +238,7 @@ struct slice http_request_header(const struct http_request *request, const char 
     return (struct slice){NULL, 0};
 }
 
-/* --- percent escapes
- * --------------------------------------------------------------------------------- */
+/* --- percent escapes -------------------------------------------------------------------------- */
 
 static int digit_value(uint8_t c)
 {
@@ -324,8 +332,7 @@ bool http_request_query(const struct http_request *request, const char *name, st
     return false;
 }
 
-/* --- bodies
- * ------------------------------------------------------------------------------------------ */
+/* --- bodies ----------------------------------------------------------------------------------- */
 
 static void wake(struct http_request *request)
 {

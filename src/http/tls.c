@@ -11,7 +11,6 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/mem.h"
 #include "http/connection.h"
@@ -152,17 +151,16 @@ static void tls_shutdown(struct http_connection *connection)
     (void)shutdown(connection->fd, SHUT_WR); /* as above */
 }
 
-static void tls_close(struct http_connection *connection)
+static void tls_close(struct http_connection *connection, bool reset)
 {
-    if (SSL_is_init_finished(connection->tls)) {
+    if (!reset && SSL_is_init_finished(connection->tls)) {
         ERR_clear_error();
         (void)SSL_shutdown(connection->tls); /* best effort: the peer may be gone */
     }
     SSL_free(connection->tls);
     connection->tls = NULL;
     ERR_clear_error();
-    (void)close(connection->fd); /* nothing of ours is unsent, or it is given up */
-    connection->fd = -1;
+    http_transport_close_fd(connection, reset);
 }
 
 const struct http_transport http_transport_tls = {

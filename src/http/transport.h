@@ -4,6 +4,7 @@
  * Memory: the connection owns its descriptor and, with TLS, its session.
  * Errors: results below zero. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -22,8 +23,12 @@ struct http_transport {
     ssize_t (*write)(struct http_connection *connection, const void *from, size_t size);
     /* Nothing more will be written. */
     void (*shutdown)(struct http_connection *connection);
-    void (*close)(struct http_connection *connection);
+    /* `reset`: not everything was sent, and the peer shall see that. */
+    void (*close)(struct http_connection *connection, bool reset);
 };
+
+/* The end of every transport's close. */
+void http_transport_close_fd(struct http_connection *connection, bool reset);
 
 extern const struct http_transport http_transport_plain;
 extern const struct http_transport http_transport_tls;

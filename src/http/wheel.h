@@ -17,6 +17,7 @@ struct http_timer {
     struct list_link link;
     uint64_t deadline_ms;
     uint64_t seen_ms; /* when its slot is looked at; at most the deadline's tick */
+    bool of_request;  /* set by its owner: it lies in a request, not in a connection */
 };
 
 struct http_wheel {
