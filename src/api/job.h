@@ -1,0 +1,43 @@
+/* Job: one question to the store, from a request and back to it.
+ *
+ * Thread: create, post and on_done: the request's loop. query: a reader's or the writer's thread;
+ * it touches the job alone. Memory: freed with its request. Inputs are copied into the job. Errors:
+ * what query returns comes to on_done in store.err. */
+#pragma once
+#include "api/context.h"
+
+struct api_job {
+    struct store_job store; /* first: the store gives back its address */
+    struct api_request *request;
+    /* Fills `body`, or the job's own members. */
+    enum err (*query)(struct api_job *job, struct store_connection *connection);
+    /* The result is in store.err; the request is open. */
+    void (*on_done)(struct api_job *job);
+    void (*on_destroy)(struct api_job *job); /* may be NULL: frees the job's own members */
+    struct buffer body;                      /* JSON */
+    struct buffer encoded; /* body, encoded by `coding`; empty: body is sent as it is */
+    enum http_coding coding;
+    uint64_t org;
+    uint64_t version; /* of the org's data, in the answer's snapshot */
+    bool is_versioned;
+    bool version_only; /* If-None-Match may match: the query is not run yet */
+    size_t text_size;
+    uint8_t text[LIMIT_TARGET_BYTES]; /* copies of parameters */
+};
+
+/* `size` of a struct that begins with an api_job; zeroed. */
+void *api_job_create(struct api_request *request, size_t size);
+/* NULL is fine. */
+void api_job_destroy(struct api_job *job);
+/* Copies a slice into the job; data NULL stays so. */
+struct slice api_job_copy(struct api_job *job, struct slice text);
+
+/* A GET: query fills the body, which is encoded on the reader's thread and sent with a strong tag.
+ * api_read_versioned: the tag is made from the org's data version, so If-None-Match is answered
+ * without running the query. api_read: from the answer's bytes, for what has no version. */
+void api_read_versioned(struct api_job *job);
+void api_read(struct api_job *job);
+/* A read whose on_done does the rest. */
+void api_read_raw(struct api_job *job);
+/* A durable write; on_done does the rest. */
+void api_write(struct api_job *job);

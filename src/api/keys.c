@@ -1,0 +1,422 @@
+/* Keys: list, make, rotate, revoke.
+ *
+ * Making, happy path: the new key's text and its Argon2id hash are made on a reader's thread (tens
+ * of milliseconds, so on no loop and not on the writer), then one durable job inserts the row and
+ * its audit. A key that dies is forgotten by the gate before its death is answered. Failure modes:
+ * the key's text is shown once and kept nowhere; an answer that is lost means a key to be revoked.
+ */
+#include "api/keys.h"
+
+#include "api/document.h"
+#include "api/handlers.h"
+#include "api/parameters.h"
+#include "api/reply.h"
+#include "base/clock.h"
+#include "query/query.h"
+
+#include <assert.h>
+#include <sodium.h>
+#include <stdio.h>
+
+static const struct {
+    const char *word;
+    uint32_t scope;
+} api_scopes[] = {{"read", GATE_READ}, {"write", GATE_WRITE}, {"admin", GATE_ADMIN}};
+
+#define API_SCOPE_COUNT (sizeof(api_scopes) / sizeof(api_scopes[0]))
+
+/* --- as JSON
+ * -------------------------------------------------------------------------------------- */
+
+static void api_key_time(struct json_writer *writer, const char *key, int64_t wall_ms)
+{
+    char text[CLOCK_TEXT_BYTES];
+    json_write_key(writer, key);
+    if (wall_ms == 0) {
+        json_write_null(writer);
+        return;
+    }
+    clock_format_rfc3339(wall_ms, text);
+    json_write_string(writer, slice_make(text, sizeof(text)));
+}
+
+static void api_key_limit(struct json_writer *writer, const char *key, uint32_t limit)
+{
+    json_write_key(writer, key);
+    if (limit == 0) {
+        json_write_null(writer);
+    } else {
+        json_write_u64(writer, limit);
+    }
+}
+
+void api_key_write(struct json_writer *writer, const struct gate_key_row *row)
+{
+    json_write_member_string(writer, "id", row->id);
+    json_write_member_string(writer, "name", row->name);
+    json_write_key(writer, "scopes");
+    json_write_array_begin(writer);
+    for (size_t i = 0; i < API_SCOPE_COUNT; i++) {
+        if ((row->scopes & api_scopes[i].scope) != 0) {
+            json_write_text(writer, api_scopes[i].word);
+        }
+    }
+    json_write_array_end(writer);
+    json_write_key(writer, "limits");
+    json_write_object_begin(writer);
+    api_key_limit(writer, "requests_per_minute", row->requests_per_minute);
+    api_key_limit(writer, "mb_per_hour", row->mb_per_hour);
+    json_write_object_end(writer);
+    api_key_time(writer, "created_at", row->created_ms);
+    api_key_time(writer, "expires_at", row->expires_ms);
+}
+
+/* --- list
+ * ----------------------------------------------------------------------------------------- */
+
+struct api_keys_list {
+    struct api_job job; /* first */
+    uint32_t limit;
+    uint64_t after;
+    struct json_writer writer;
+    uint32_t count;
+    uint64_t place;
+};
+
+static void api_keys_row(const struct gate_key_row *row, void *context)
+{
+    struct api_keys_list *list = context;
+    if (row->number <= list->after || list->count > list->limit) {
+        return;
+    }
+    if (list->count++ == list->limit) {
+        return; /* the one more that says there is a next page */
+    }
+    list->place = row->number;
+    json_write_object_begin(&list->writer);
+    api_key_write(&list->writer, row);
+    api_key_time(&list->writer, "revoked_at", row->revoked_ms);
+    api_key_time(&list->writer, "last_used_at", row->last_used_ms);
+    json_write_object_end(&list->writer);
+}
+
+static enum err api_keys_list_query(struct api_job *job, struct store_connection *connection)
+{
+    struct api_keys_list *list = (struct api_keys_list *)job;
+    json_writer_init(&list->writer, &job->body);
+    enum err err = buffer_append_text(&job->body, "{\"keys\":[");
+    if (err == ERR_OK) {
+        err = gate_key_list(connection, job->org, api_keys_row, list);
+    }
+    if (err == ERR_OK) {
+        err = json_writer_err(&list->writer);
+    }
+    if (err == ERR_OK) {
+        err = buffer_append_byte(&job->body, ']');
+    }
+    if (err == ERR_OK) {
+        err = query_list_end(QUERY_LIST_KEYS, job->org, list->count > list->limit, list->place,
+                             &job->body);
+    }
+    return err;
+}
+
+void api_keys_get(struct api_request *request)
+{
+    struct api_parameters parameters;
+    api_parameters_begin(&parameters, request);
+    uint32_t limit = api_parameter_limit(&parameters);
+    uint64_t after = api_parameter_cursor(&parameters, QUERY_LIST_KEYS);
+    if (!api_parameters_end(&parameters)) {
+        return;
+    }
+    struct api_keys_list *list = api_job_create(request, sizeof(*list));
+    list->limit = limit;
+    list->after = after;
+    list->job.query = api_keys_list_query;
+    api_read(&list->job);
+}
+
+/* --- make
+ * ------------------------------------------------------------------------------------------ */
+
+static void api_key_job_destroy(struct api_job *job)
+{
+    struct api_key_job *made = (struct api_key_job *)job;
+    sodium_memzero(&made->key, sizeof(made->key));
+}
+
+struct api_key_job *api_key_job_create(struct api_request *request)
+{
+    struct api_key_job *made = api_job_create(request, sizeof(*made));
+    struct slice address = http_request_address(request->http);
+    made->job.on_destroy = api_key_job_destroy;
+    made->actor = request->identity.key;
+    made->address_size =
+        address.size < sizeof(made->address) ? address.size : sizeof(made->address);
+    memcpy(made->address, address.data, made->address_size);
+    return made;
+}
+
+enum err api_key_audit(struct api_key_job *made, struct store_connection *connection,
+                       const char *action, struct slice target)
+{
+    struct gate_audit entry = {.org = made->job.org,
+                               .key = made->actor,
+                               .action = action,
+                               .target = target,
+                               .address = slice_make(made->address, made->address_size)};
+    return gate_audit_insert(connection, &entry);
+}
+
+enum err api_key_prepare(struct api_job *job, struct store_connection *connection)
+{
+    struct api_key_job *made = (struct api_key_job *)job;
+    (void)connection;
+    return gate_key_prepare(job->request->loop->api->options.gate, &made->key);
+}
+
+static enum err api_key_insert_query(struct api_job *job, struct store_connection *connection)
+{
+    struct api_key_job *made = (struct api_key_job *)job;
+    enum err err = gate_key_insert(connection, &made->key, &made->options, &made->number);
+    if (err == ERR_OK) {
+        err = api_key_audit(made, connection, "key.create", slice_from_text(made->key.id));
+    }
+    return err;
+}
+
+void api_key_reply(struct api_key_job *made, int status, const struct id *org)
+{
+    struct api_request *request = made->job.request;
+    struct buffer *scratch = api_scratch(request->loop);
+    struct json_writer writer;
+    char text[80];
+    struct gate_key_row row = {.id = slice_from_text(made->key.id),
+                               .name = made->options.name,
+                               .scopes = made->options.scopes,
+                               .created_ms = clock_wall_ms(),
+                               .expires_ms = made->options.expires_ms,
+                               .requests_per_minute = made->options.requests_per_minute,
+                               .mb_per_hour = made->options.mb_per_hour};
+    json_writer_init(&writer, scratch);
+    json_write_object_begin(&writer);
+    api_key_write(&writer, &row);
+    json_write_member_text(&writer, "api_key", made->key.text);
+    if (org != NULL) {
+        id_format(*org, text);
+        json_write_member_string(&writer, "org_id", slice_make(text, ID_TEXT_BYTES));
+    }
+    json_write_object_end(&writer);
+    if (json_writer_err(&writer) != ERR_OK) {
+        api_reply_err(request, ERR_NO_MEMORY, NULL);
+        return;
+    }
+    if (status == 201) {
+        int size = snprintf(text, sizeof(text), "/api/keys/%s", made->key.id);
+        http_reply_header(request->http, "Location", slice_make(text, (size_t)size));
+    }
+    api_reply_json(request, status, buffer_slice(scratch));
+    sodium_memzero(scratch->data, scratch->size);
+}
+
+static void api_key_inserted(struct api_job *job)
+{
+    if (job->store.err != ERR_OK) {
+        api_reply_err(job->request, job->store.err, NULL);
+        return;
+    }
+    api_key_reply((struct api_key_job *)job, 201, NULL);
+}
+
+static void api_key_prepared(struct api_job *job)
+{
+    if (job->store.err != ERR_OK) {
+        api_reply_err(job->request, job->store.err, NULL);
+        return;
+    }
+    job->query = api_key_insert_query;
+    job->on_done = api_key_inserted;
+    api_write(job);
+}
+
+static bool api_scope_add(const struct api_document *document, size_t value, uint32_t *scopes)
+{
+    struct slice word = {NULL, 0};
+    if (!api_document_text(document, value, &word)) {
+        return false;
+    }
+    for (size_t i = 0; i < API_SCOPE_COUNT; i++) {
+        if (slice_equal(word, slice_from_text(api_scopes[i].word))) {
+            *scopes |= api_scopes[i].scope;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* An array of words, or one word. */
+static bool api_scopes_read(const struct api_document *document, size_t value, uint32_t *ret)
+{
+    uint32_t scopes = 0;
+    if (api_document_kind(document, value) != JSON_ARRAY_BEGIN) {
+        return api_scope_add(document, value, ret);
+    }
+    for (size_t i = value + 1; api_document_kind(document, i) != JSON_ARRAY_END; i++) {
+        if (!api_scope_add(document, i, &scopes)) {
+            return false;
+        }
+    }
+    *ret = scopes;
+    return scopes != 0;
+}
+
+static const char *api_key_limits_read(const struct api_document *document,
+                                       struct gate_key_options *options)
+{
+    size_t limits = api_document_member(document, 0, "limits");
+    if (limits == API_NO_VALUE) {
+        return NULL;
+    }
+    size_t requests = api_document_member(document, limits, "requests_per_minute");
+    size_t bytes = api_document_member(document, limits, "mb_per_hour");
+    if (requests != API_NO_VALUE &&
+        !api_document_u32(document, requests, &options->requests_per_minute)) {
+        return "/limits/requests_per_minute";
+    }
+    if (bytes != API_NO_VALUE && !api_document_u32(document, bytes, &options->mb_per_hour)) {
+        return "/limits/mb_per_hour";
+    }
+    return NULL;
+}
+
+/* Fills what the body says; the pointer of the first member that is wrong, or NULL. */
+static const char *api_key_options_read(const struct api_document *document,
+                                        struct gate_key_options *options)
+{
+    size_t name = api_document_member(document, 0, "name");
+    size_t scopes = api_document_member(document, 0, "scopes");
+    size_t expires = api_document_member(document, 0, "expires_at");
+    if (name != API_NO_VALUE && (!api_document_text(document, name, &options->name) ||
+                                 options->name.size > API_KEY_NAME_MAX)) {
+        return "/name";
+    }
+    if (scopes != API_NO_VALUE && !api_scopes_read(document, scopes, &options->scopes)) {
+        return "/scopes";
+    }
+    if (expires != API_NO_VALUE && (!api_document_time(document, expires, &options->expires_ms) ||
+                                    options->expires_ms <= clock_wall_ms())) {
+        return "/expires_at";
+    }
+    return api_key_limits_read(document, options);
+}
+
+void api_keys_post(struct api_request *request)
+{
+    struct api_document document;
+    struct gate_key_options options = {
+        .org = request->identity.org, .scopes = GATE_READ | GATE_WRITE, .name = SLICE_LITERAL("")};
+    if (!api_document_read(request, &document)) {
+        return;
+    }
+    const char *wrong = api_key_options_read(&document, &options);
+    if (wrong != NULL) {
+        api_reply_bad_member(request, wrong, "The value is not permitted here.");
+        return;
+    }
+    struct api_key_job *made = api_key_job_create(request);
+    made->options = options;
+    made->options.name = api_job_copy(&made->job, options.name);
+    made->job.query = api_key_prepare;
+    made->job.on_done = api_key_prepared;
+    api_read_raw(&made->job);
+}
+
+/* --- rotate, revoke
+ * -------------------------------------------------------------------------------- */
+
+static enum err api_key_replace_query(struct api_job *job, struct store_connection *connection)
+{
+    struct api_key_job *made = (struct api_key_job *)job;
+    enum err err = gate_key_replace(connection, job->org, made->target, &made->key,
+                                    &made->old_number, &made->number);
+    if (err == ERR_OK) {
+        err = api_key_audit(made, connection, "key.rotate", made->target);
+    }
+    return err;
+}
+
+static void api_key_replaced(struct api_job *job)
+{
+    const struct api_key_job *made = (const struct api_key_job *)job;
+    char text[160];
+    if (job->store.err == ERR_NOT_FOUND) {
+        api_reply_err(job->request, ERR_UNAUTHORIZED, NULL); /* it died meanwhile */
+        return;
+    }
+    if (job->store.err != ERR_OK) {
+        api_reply_err(job->request, job->store.err, NULL);
+        return;
+    }
+    gate_forget_key(job->request->loop->api->options.gate, made->old_number);
+    int size = snprintf(text, sizeof(text), "{\"id\":\"%s\",\"api_key\":\"%s\"}", made->key.id,
+                        made->key.text);
+    api_reply_json(job->request, 200, slice_make(text, (size_t)size));
+    sodium_memzero(text, sizeof(text));
+}
+
+static void api_key_rotate_prepared(struct api_job *job)
+{
+    if (job->store.err != ERR_OK) {
+        api_reply_err(job->request, job->store.err, NULL);
+        return;
+    }
+    job->query = api_key_replace_query;
+    job->on_done = api_key_replaced;
+    api_write(job);
+}
+
+/* The key that presents itself: weir_<id>_<secret>. */
+void api_keys_rotate(struct api_request *request)
+{
+    uint8_t decoded[API_KEY_TEXT_MAX];
+    struct slice rest = {NULL, 0};
+    struct slice key = api_request_key(request->http, decoded);
+    (void)slice_cut(key, '_', &rest);
+    struct slice id = slice_cut(rest, '_', &rest);
+    struct api_key_job *made = api_key_job_create(request);
+    made->target = api_job_copy(&made->job, id);
+    made->job.query = api_key_prepare;
+    made->job.on_done = api_key_rotate_prepared;
+    api_read_raw(&made->job);
+}
+
+static enum err api_key_revoke_query(struct api_job *job, struct store_connection *connection)
+{
+    struct api_key_job *made = (struct api_key_job *)job;
+    enum err err = gate_key_revoke(connection, job->org, made->target, &made->old_number);
+    if (err == ERR_OK) {
+        err = api_key_audit(made, connection, "key.revoke", made->target);
+    }
+    return err;
+}
+
+static void api_key_revoked(struct api_job *job)
+{
+    const struct api_key_job *made = (const struct api_key_job *)job;
+    if (job->store.err != ERR_OK) {
+        api_reply_err(job->request, job->store.err, NULL);
+        return;
+    }
+    gate_forget_key(job->request->loop->api->options.gate, made->old_number);
+    api_reply(job->request, 204, NULL, (struct slice){NULL, 0});
+}
+
+void api_key_delete(struct api_request *request)
+{
+    struct api_key_job *made = api_key_job_create(request);
+    made->target = api_job_copy(&made->job, http_request_param(request->http, 0));
+    made->job.query = api_key_revoke_query;
+    made->job.on_done = api_key_revoked;
+    api_write(&made->job);
+}

@@ -1,0 +1,295 @@
+/* Live: how loops learn that something was applied, without the applier knowing who listens.
+ *
+ * The applier commits many times a second, mostly with nobody waiting. So what is wanted stands in
+ * a small shared table: one row per loop, one row per (loop, org) with a live tail. After a commit
+ * the applier looks up the rows, marks those of changed orgs, and posts one mail to each loop that
+ * has somebody who cares and has no such mail on its way already.
+ *
+ * Happy path of a wait: the request is linked, the loop's row says so, then the position is looked
+ * at once more (the commit may have come between), and the request sleeps. The mail arrives; the
+ * row is cleared first and the position read after, so a commit that comes meanwhile posts again.
+ * Failure modes: the position is not reached in time: 504. A row pushed out of the table (thousands
+ * of orgs tailed at once): its streams look again with their next heartbeat. */
+#include "api/reply.h"
+
+#include "apply/apply.h"
+#include "base/limits.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+
+#include <assert.h>
+
+struct api_watch {
+    bool wants_position; /* of a loop: requests wait for any commit */
+    bool is_posted;      /* of a loop: its mail is under way */
+    bool has_news;       /* of (loop, org) */
+    int32_t count;       /* of API_WATCH_STREAMS: live tails open now */
+};
+
+static_assert(sizeof(struct api_watch) == API_WATCH_BYTES, "rows of the table");
+
+#define API_WATCH_KEY_BYTES 12u
+#define API_WATCH_STREAMS   UINT32_MAX /* in the place of a loop's number */
+
+static struct slice api_watch_key(uint32_t loop, uint64_t org, uint8_t to[API_WATCH_KEY_BYTES])
+{
+    buffer_put_u32(to, loop);
+    buffer_put_u64(to + 4, org);
+    return slice_make(to, API_WATCH_KEY_BYTES);
+}
+
+/* What a visit is to do, and what it found. Runs under the table's short lock. */
+struct api_watch_visit {
+    bool wanted;    /* in: streams of a changed org; out: nothing */
+    bool must_post; /* out */
+    bool had_news;  /* out */
+};
+
+static void api_watch_want(void *value, void *context)
+{
+    (void)context;
+    ((struct api_watch *)value)->wants_position = true;
+}
+
+static void api_watch_quiet(void *value, void *context)
+{
+    (void)context;
+    ((struct api_watch *)value)->wants_position = false;
+}
+
+static void api_watch_mark(void *value, void *context)
+{
+    struct api_watch_visit *visit = context;
+    ((struct api_watch *)value)->has_news = true;
+    visit->wanted = true;
+}
+
+static void api_watch_offer(void *value, void *context)
+{
+    struct api_watch_visit *visit = context;
+    struct api_watch *watch = value;
+    visit->must_post = (visit->wanted || watch->wants_position) && !watch->is_posted;
+    watch->is_posted = watch->is_posted || visit->must_post;
+}
+
+static void api_watch_arrived(void *value, void *context)
+{
+    (void)context;
+    ((struct api_watch *)value)->is_posted = false;
+}
+
+static void api_watch_take(void *value, void *context)
+{
+    struct api_watch_visit *visit = context;
+    struct api_watch *watch = value;
+    visit->had_news = watch->has_news;
+    watch->has_news = false;
+}
+
+static void api_watch_nothing(void *value, void *context)
+{
+    (void)value;
+    (void)context;
+}
+
+void api_on_applied(void *owner, uint64_t position, const uint64_t *orgs, uint32_t org_count)
+{
+    struct api *api = owner;
+    uint8_t key[API_WATCH_KEY_BYTES];
+    (void)position; /* read from apply when the mail arrives: it may have risen by then */
+    for (uint32_t i = 0; i < api->loop_count; i++) {
+        struct api_watch_visit visit = {0};
+        for (uint32_t n = 0; n < org_count; n++) {
+            (void)table_find(api->watch, api_watch_key(i, orgs[n], key), api_watch_mark, &visit);
+        }
+        (void)table_find(api->watch, api_watch_key(i, 0, key), api_watch_offer, &visit);
+        if (visit.must_post) {
+            mailbox_answer(api->loops[i].mailbox, &api->loops[i].news);
+        }
+    }
+}
+
+static uint64_t api_applied(const struct api_loop *loop)
+{
+    return loop->apply == NULL ? 0 : apply_position(loop->apply);
+}
+
+static void api_release_waiters(struct api_loop *loop)
+{
+    uint8_t key[API_WATCH_KEY_BYTES];
+    uint64_t applied = api_applied(loop);
+    struct list_link *link = list_first(&loop->waiters);
+    while (link != NULL) {
+        struct list_link *after = list_after(&loop->waiters, link);
+        struct api_request *request = LIST_CONTAINER(link, struct api_request, wait);
+        if (request->wait_position <= applied) {
+            list_remove(link);
+            http_request_set_timer(request->http, 0);
+            request->on_timer = NULL;
+            request->on_applied(request);
+        }
+        link = after;
+    }
+    if (list_is_empty(&loop->waiters)) {
+        table_upsert(loop->api->watch, api_watch_key(loop->index, 0, key), api_watch_quiet, NULL);
+    }
+}
+
+/* The live tails of one org on one loop. */
+struct api_topic {
+    struct list_link link; /* loop->topics */
+    struct list streams;   /* requests, by their `wait` */
+    uint64_t org;
+};
+
+static void api_tell_topic(struct api_topic *topic)
+{
+    struct list_link *link = list_first(&topic->streams);
+    while (link != NULL) {
+        struct list_link *after = list_after(&topic->streams, link);
+        struct api_request *request = LIST_CONTAINER(link, struct api_request, wait);
+        request->on_applied(request);
+        link = after;
+    }
+}
+
+static void api_tell_topics(struct api_loop *loop)
+{
+    uint8_t key[API_WATCH_KEY_BYTES];
+    struct list_link *link = list_first(&loop->topics);
+    while (link != NULL) {
+        struct list_link *after = list_after(&loop->topics, link);
+        struct api_topic *topic = LIST_CONTAINER(link, struct api_topic, link);
+        struct api_watch_visit visit = {0};
+        (void)table_find(loop->api->watch, api_watch_key(loop->index, topic->org, key),
+                         api_watch_take, &visit);
+        if (visit.had_news) {
+            api_tell_topic(topic);
+        }
+        link = after;
+    }
+}
+
+static void api_on_news(struct mail *mail)
+{
+    struct api_loop *loop = LIST_CONTAINER(mail, struct api_loop, news);
+    uint8_t key[API_WATCH_KEY_BYTES];
+    table_upsert(loop->api->watch, api_watch_key(loop->index, 0, key), api_watch_arrived, NULL);
+    api_release_waiters(loop);
+    api_tell_topics(loop);
+}
+
+void api_live_start(struct api_loop *loop)
+{
+    uint8_t key[API_WATCH_KEY_BYTES];
+    list_init(&loop->waiters);
+    list_init(&loop->topics);
+    loop->news.on_arrive = api_on_news;
+    table_upsert(loop->api->watch, api_watch_key(loop->index, 0, key), api_watch_nothing, NULL);
+}
+
+void api_live_stop(struct api_loop *loop)
+{
+    struct list_link *link = NULL;
+    while ((link = list_take_first(&loop->topics)) != NULL) {
+        mem_free(LIST_CONTAINER(link, struct api_topic, link));
+    }
+}
+
+static void api_wait_ended(struct api_request *request)
+{
+    struct http_problem problem = {.status = 504,
+                                   .code = "timeout",
+                                   .detail = "The position was not applied within 10 seconds.",
+                                   .offset = -1};
+    list_remove(&request->wait);
+    request->on_timer = NULL;
+    api_reply_problem(request, &problem, 0);
+}
+
+void api_wait_for(struct api_request *request, uint64_t position,
+                  void (*on_applied)(struct api_request *request))
+{
+    struct api_loop *loop = request->loop;
+    uint8_t key[API_WATCH_KEY_BYTES];
+    if (position <= api_applied(loop)) {
+        on_applied(request);
+        return;
+    }
+    request->wait_position = position;
+    request->on_applied = on_applied;
+    request->on_timer = api_wait_ended;
+    list_push_back(&loop->waiters, &request->wait);
+    http_request_set_timer(request->http, LIMIT_WAIT_FOR_MS);
+    table_upsert(loop->api->watch, api_watch_key(loop->index, 0, key), api_watch_want, NULL);
+    api_release_waiters(loop);
+}
+
+static struct api_topic *api_topic_find(struct api_loop *loop, uint64_t org)
+{
+    struct list_link *link = list_first(&loop->topics);
+    while (link != NULL) {
+        struct api_topic *topic = LIST_CONTAINER(link, struct api_topic, link);
+        if (topic->org == org) {
+            return topic;
+        }
+        link = list_after(&loop->topics, link);
+    }
+    return NULL;
+}
+
+void api_live_add(struct api_request *request)
+{
+    struct api_loop *loop = request->loop;
+    uint8_t key[API_WATCH_KEY_BYTES];
+    struct api_topic *topic = api_topic_find(loop, request->identity.org);
+    if (topic == NULL) {
+        topic = mem_alloc(sizeof(*topic));
+        topic->org = request->identity.org;
+        list_init(&topic->streams);
+        list_push_back(&loop->topics, &topic->link);
+    }
+    list_push_back(&topic->streams, &request->wait);
+    table_upsert(loop->api->watch, api_watch_key(loop->index, topic->org, key), api_watch_nothing,
+                 NULL);
+}
+
+void api_live_remove(struct api_request *request)
+{
+    struct api_loop *loop = request->loop;
+    uint8_t key[API_WATCH_KEY_BYTES];
+    struct api_topic *topic = api_topic_find(loop, request->identity.org);
+    list_remove(&request->wait);
+    if (topic != NULL && list_is_empty(&topic->streams)) {
+        (void)table_erase(loop->api->watch, api_watch_key(loop->index, topic->org, key));
+        list_remove(&topic->link);
+        mem_free(topic);
+    }
+}
+
+static void api_watch_add(void *value, void *context)
+{
+    int32_t *change = context;
+    struct api_watch *watch = value;
+    watch->count += *change;
+    *change = watch->count;
+}
+
+void api_live_count(struct api *api, int32_t change)
+{
+    uint8_t key[API_WATCH_KEY_BYTES];
+    table_upsert(api->watch, api_watch_key(API_WATCH_STREAMS, 0, key), api_watch_add, &change);
+    metrics_set(METRIC_STREAM_OPEN, (double)change);
+}
+
+void api_live_end(struct api_loop *loop)
+{
+    for (struct list_link *link = list_first(&loop->topics); link != NULL;
+         link = list_after(&loop->topics, link)) {
+        struct api_topic *topic = LIST_CONTAINER(link, struct api_topic, link);
+        for (struct list_link *one = list_first(&topic->streams); one != NULL;
+             one = list_after(&topic->streams, one)) {
+            http_stream_end(LIST_CONTAINER(one, struct api_request, wait)->http);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+/* Parameters: the query by name. Every value is folded into the request's seed in the order in
+ * which the handler asks, with relative and absent ones in their resolved form; so two spellings of
+ * one question have one tag, and two questions never share one but by a collision of 64 bits. */
+#include "api/parameters.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/limits.h"
+#include "format/format.h"
+
+#include <assert.h>
+
+void api_parameters_begin(struct api_parameters *parameters, struct api_request *request)
+{
+    struct slice path = http_request_path(request->http);
+    *parameters = (struct api_parameters){.request = request};
+    request->seed = hash_xxh3(path.data, path.size, request->loop->api->build);
+}
+
+static void api_parameter_fold(struct api_parameters *parameters, const void *value, size_t size)
+{
+    struct api_request *request = parameters->request;
+    uint64_t parts[2] = {hash_xxh3(value, size, size), request->seed};
+    request->seed = hash_xxh3(parts, sizeof(parts), 0);
+}
+
+void api_parameter_refuse(struct api_parameters *parameters, const char *name, const char *message)
+{
+    if (parameters->bad == NULL) {
+        parameters->bad = name;
+        parameters->message = message;
+    }
+}
+
+struct slice api_parameter_text(struct api_parameters *parameters, const char *name)
+{
+    struct slice value = {NULL, 0};
+    if (!http_request_query(parameters->request->http, name, &value) || value.size == 0) {
+        value = (struct slice){NULL, 0};
+    }
+    api_parameter_fold(parameters, value.data, value.size);
+    return value;
+}
+
+static void api_parameter_number(struct api_parameters *parameters, uint64_t value)
+{
+    api_parameter_fold(parameters, &value, sizeof(value));
+}
+
+uint32_t api_parameter_limit(struct api_parameters *parameters)
+{
+    struct slice text = {NULL, 0};
+    uint64_t limit = LIMIT_LIST_DEFAULT;
+    if (http_request_query(parameters->request->http, "limit", &text) &&
+        (!slice_to_u64(text, &limit) || limit == 0)) {
+        api_parameter_refuse(parameters, "limit", "The limit has to be a number from 1 on.");
+        limit = LIMIT_LIST_DEFAULT;
+    }
+    limit = limit > LIMIT_LIST_MAX ? LIMIT_LIST_MAX : limit;
+    api_parameter_number(parameters, limit);
+    return (uint32_t)limit;
+}
+
+int64_t api_parameter_time(struct api_parameters *parameters, const char *const *names,
+                           int64_t absent)
+{
+    struct slice text = {NULL, 0};
+    int64_t value = absent;
+    for (size_t i = 0; names[i] != NULL; i++) {
+        if (!http_request_query(parameters->request->http, names[i], &text) || text.size == 0) {
+            continue;
+        }
+        if (!format_time_read(text, &value)) {
+            api_parameter_refuse(parameters, names[i], "A time is RFC 3339 or epoch milliseconds.");
+        }
+        break;
+    }
+    api_parameter_number(parameters, (uint64_t)value);
+    return value;
+}
+
+bool api_parameter_order(struct api_parameters *parameters)
+{
+    struct slice text = api_parameter_text(parameters, "order");
+    bool oldest_first = slice_equal(text, SLICE_LITERAL("asc"));
+    if (text.data != NULL && !oldest_first && !slice_equal(text, SLICE_LITERAL("desc"))) {
+        api_parameter_refuse(parameters, "order", "The order is asc or desc.");
+    }
+    return oldest_first;
+}
+
+bool api_parameter_bool(struct api_parameters *parameters, const char *name)
+{
+    struct slice text = api_parameter_text(parameters, name);
+    if (text.data == NULL || slice_equal(text, SLICE_LITERAL("false")) ||
+        slice_equal(text, SLICE_LITERAL("0"))) {
+        return false;
+    }
+    if (!slice_equal(text, SLICE_LITERAL("true")) && !slice_equal(text, SLICE_LITERAL("1"))) {
+        api_parameter_refuse(parameters, name, "The value is true or false.");
+    }
+    return true;
+}
+
+uint64_t api_parameter_cursor(struct api_parameters *parameters, enum query_list list)
+{
+    uint64_t place = 0;
+    struct slice text = api_parameter_text(parameters, "cursor");
+    if (text.data != NULL &&
+        !query_cursor_parse(list, parameters->request->identity.org, text, &place)) {
+        api_parameter_refuse(parameters, "cursor",
+                             "The cursor is not one that this list gave with this order.");
+    }
+    return place;
+}
+
+bool api_parameters_end(const struct api_parameters *parameters)
+{
+    if (parameters->bad == NULL) {
+        return true;
+    }
+    api_reply_bad_query(parameters->request, parameters->bad, parameters->message);
+    return false;
+}
+
+void api_position_format(uint64_t position, char to[API_POSITION_BYTES])
+{
+    static const char digits[] = "0123456789abcdef";
+    for (int i = API_POSITION_BYTES - 1; i >= 0; i--) {
+        to[i] = digits[position & 15u];
+        position >>= 4;
+    }
+}
+
+bool api_position_parse(struct slice text, uint64_t *ret)
+{
+    uint64_t value = 0;
+    if (text.size != API_POSITION_BYTES) {
+        return false;
+    }
+    for (size_t i = 0; i < text.size; i++) {
+        uint8_t c = text.data[i];
+        if (c >= '0' && c <= '9') {
+            value = (value << 4) | (uint64_t)(c - '0');
+        } else if (c >= 'a' && c <= 'f') {
+            value = (value << 4) | (uint64_t)(c - 'a' + 10);
+        } else {
+            return false;
+        }
+    }
+    *ret = value;
+    return true;
+}
+
+/* Between the quotes of a structured field string (RFC 9651, 3.3.3): visible ASCII and space, with
+ * backslash before a quote or a backslash. */
+static bool api_idempotency_quoted(struct slice text, uint8_t *to, size_t *ret_size)
+{
+    size_t size = 0;
+    for (size_t i = 0; i < text.size; i++) {
+        uint8_t c = text.data[i];
+        if (c == '\\') {
+            c = ++i < text.size ? text.data[i] : 0;
+            if (c != '"' && c != '\\') {
+                return false;
+            }
+        } else if (c == '"') {
+            return false;
+        }
+        if (c < 0x20 || c > 0x7e || size == API_IDEMPOTENCY_KEY_MAX) {
+            return false;
+        }
+        to[size++] = c;
+    }
+    *ret_size = size;
+    return size > 0;
+}
+
+bool api_idempotency_key(struct slice header, uint8_t to[API_IDEMPOTENCY_KEY_MAX],
+                         struct slice *ret)
+{
+    struct slice text = slice_trim(header);
+    size_t size = 0;
+    if (header.data == NULL) {
+        *ret = (struct slice){NULL, 0};
+        return true;
+    }
+    if (text.size >= 2 && text.data[0] == '"' && text.data[text.size - 1] == '"') {
+        if (!api_idempotency_quoted(slice_part(text, 1, text.size - 1), to, &size)) {
+            return false;
+        }
+        *ret = slice_make(to, size);
+        return true;
+    }
+    if (text.size == 0 || text.size > API_IDEMPOTENCY_KEY_MAX || text.data[0] == '"') {
+        return false;
+    }
+    for (size_t i = 0; i < text.size; i++) {
+        if (text.data[i] < 0x21 || text.data[i] > 0x7e) {
+            return false;
+        }
+    }
+    *ret = text;
+    return true;
+}

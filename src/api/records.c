@@ -1,0 +1,163 @@
+/* Records: a body on its way into intake.
+ *
+ * Happy path: intake is opened at the head, so that a full journal is told before the body is sent;
+ * the body is accepted; its chunks are handed on as they come (counted against the limit of bytes);
+ * at its end intake answers once it is durable, or stored with wait=stored.
+ * Failure modes: intake asks for a pause: the connection is not read until there is room. The limit
+ * of bytes is reached within the body: intake is cancelled, 429. The store takes too long for
+ * wait=stored: the answer is that of wait=journal. */
+#include "api/records.h"
+
+#include "api/parameters.h"
+#include "api/reply.h"
+#include "base/log.h"
+#include "base/metrics.h"
+
+#include <assert.h>
+
+static void api_records_on_answer(struct intake_request *intake, const struct intake_answer *answer,
+                                  void *context)
+{
+    struct api_request *request = context;
+    assert(intake == request->intake || request->intake == NULL);
+    request->intake = NULL;
+    request->on_timer = NULL;
+    if (request->http != NULL) {
+        api_records_answer(request, answer);
+    }
+    assert(request->pending > 0);
+    request->pending--;
+    api_request_release(request);
+}
+
+static void api_records_on_room(struct intake_request *intake, void *context)
+{
+    struct api_request *request = context;
+    (void)intake;
+    if (request->http != NULL) {
+        http_body_resume(request->http);
+    }
+}
+
+/* Counts body bytes against the hour; false: refused and answered. */
+static bool api_records_count(struct api_request *request, uint64_t bytes)
+{
+    struct gate_window window = {0};
+    if (request->identity.mb_per_hour == 0 ||
+        gate_limit_bytes(request->loop->api->options.gate, &request->identity, bytes, &window) ==
+            ERR_OK) {
+        return true;
+    }
+    request->window = window;
+    if (request->intake != NULL) {
+        intake_cancel(request->intake);
+        request->intake = NULL;
+        request->pending--;
+    }
+    api_reply_limited(request, "bytes_limited");
+    return false;
+}
+
+void api_records_data(struct api_request *request, struct slice chunk)
+{
+    bool pause = false;
+    if (!api_records_count(request, chunk.size)) {
+        return;
+    }
+    intake_data(request->intake, chunk, &pause);
+    if (pause && request->intake != NULL) {
+        http_body_pause(request->http);
+    }
+}
+
+static void api_records_timeout(struct api_request *request)
+{
+    request->on_timer = NULL;
+    if (request->intake != NULL) {
+        intake_stop_waiting(request->intake);
+    }
+}
+
+void api_records_end(struct api_request *request)
+{
+    if (request->wait_stored) {
+        request->on_timer = api_records_timeout;
+        http_request_set_timer(request->http, request->loop->api->options.processing_timeout_ms);
+    }
+    intake_end(request->intake);
+}
+
+/* wait=, atomic=, Idempotency-Key, traceparent. */
+static bool api_records_options(struct api_request *request, struct intake_begin *begin,
+                                uint8_t key[API_IDEMPOTENCY_KEY_MAX])
+{
+    struct slice text = {NULL, 0};
+    struct slice header = http_request_header(request->http, "Idempotency-Key");
+    if (!api_idempotency_key(header, key, &begin->idempotency_key)) {
+        api_reply_bad_query(request, "Idempotency-Key",
+                            "It has 1 to 255 visible ASCII characters, bare or in quotes.");
+        return false;
+    }
+    if (http_request_query(request->http, "wait", &text) && text.size > 0) {
+        request->wait_stored = slice_equal(text, SLICE_LITERAL("stored"));
+        if (!request->wait_stored && !slice_equal(text, SLICE_LITERAL("journal"))) {
+            api_reply_bad_query(request, "wait", "The value is journal or stored.");
+            return false;
+        }
+    }
+    if (http_request_query(request->http, "atomic", &text)) {
+        begin->atomic =
+            slice_equal(text, SLICE_LITERAL("true")) || slice_equal(text, SLICE_LITERAL("1"));
+        if (!begin->atomic && text.size > 0 && !slice_equal(text, SLICE_LITERAL("false")) &&
+            !slice_equal(text, SLICE_LITERAL("0"))) {
+            api_reply_bad_query(request, "atomic", "The value is true or false.");
+            return false;
+        }
+    }
+    return true;
+}
+
+static void api_records_warn(const struct api_request *request)
+{
+    const struct api_options *options = &request->loop->api->options;
+    int64_t bytes = http_request_body_bytes(request->http);
+    if (options->payload_warning_bytes > 0 && bytes > 0 &&
+        (uint64_t)bytes > options->payload_warning_bytes) {
+        struct slice id = http_request_id(request->http);
+        log_write(LOG_WARN, "api", "a body of %lld bytes (request_id %.*s)", (long long)bytes,
+                  (int)id.size, (const char *)id.data);
+    }
+}
+
+bool api_records_begin(struct api_request *request, const struct api_records *records)
+{
+    const struct api_loop *loop = request->loop;
+    uint8_t key[API_IDEMPOTENCY_KEY_MAX];
+    struct intake_begin begin = {.org = request->identity.org,
+                                 .key = request->identity.key,
+                                 .id_key = request->identity.id_key,
+                                 .form = records->form,
+                                 .may_be_array = records->may_be_array,
+                                 .attributes = records->attributes,
+                                 .attribute_count = records->attribute_count,
+                                 .on_answer = api_records_on_answer,
+                                 .on_room = api_records_on_room,
+                                 .context = request};
+    if (!api_records_options(request, &begin, key)) {
+        return false;
+    }
+    begin.wait = request->wait_stored ? INTAKE_WAIT_STORED : INTAKE_WAIT_JOURNAL;
+    request->answer = (uint8_t)records->answer;
+    enum err err =
+        loop->intake == NULL ? ERR_IO : intake_open(loop->intake, &begin, &request->intake);
+    if (err != ERR_OK) {
+        api_records_refused(request, err);
+        return false;
+    }
+    request->pending++;
+    request->on_body = api_records_data;
+    request->on_body_end = api_records_end;
+    api_records_warn(request);
+    http_body_accept(request->http, loop->api->options.payload_bytes_max);
+    return true;
+}

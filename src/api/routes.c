@@ -1,0 +1,97 @@
+/* Routes: the one table of what the server answers. http routes by it, the common way of a request
+ * reads what a route needs from it, and a test compares it with docs/openapi.yaml. */
+#include "api/routes.h"
+
+#include "api/handlers.h"
+
+#include <assert.h>
+
+#define NO_STORE "no-store"
+#define NO_CACHE "private, no-cache"
+
+#define R    GATE_READ
+#define W    GATE_WRITE
+#define A    GATE_ADMIN
+#define OPEN API_SCOPE_OPEN
+#define ANY  API_SCOPE_ANY
+
+/* method, pattern, operationId, scope, body, Cache-Control, handler */
+#define API_ROUTES(X)                                                                              \
+    X(POST, "/api/events", postEvent, W, RECORDS, NO_STORE, api_events_post)                       \
+    X(POST, "/api/v1/events", postEventV1, W, RECORDS, NO_STORE, api_events_post)                  \
+    X(POST, "/api/events/batch", postEvents, W, RECORDS, NO_STORE, api_events_post)                \
+    X(POST, "/api/v1/events/batch", postEventsV1, W, RECORDS, NO_STORE, api_events_post)           \
+    X(POST, "/v1/batch", segmentBatch, W, KEYED, NO_STORE, api_segment_batch)                      \
+    X(POST, "/v1/track", segmentTrack, W, KEYED, NO_STORE, api_segment_track)                      \
+    X(POST, "/v1/identify", segmentIdentify, W, KEYED, NO_STORE, api_segment_identify)             \
+    X(POST, "/v1/page", segmentPage, W, KEYED, NO_STORE, api_segment_page)                         \
+    X(POST, "/batch/", posthogBatch, W, KEYED, NO_STORE, api_posthog_batch)                        \
+    X(POST, "/batch", posthogBatchBare, W, KEYED, NO_STORE, api_posthog_batch)                     \
+    X(GET, "/api/inbox", getInbox, R, NONE, NO_CACHE, api_inbox_get)                               \
+    X(GET, "/api/v1/events", listEvents, R, NONE, NO_CACHE, api_events_get)                        \
+    X(GET, "/api/v1/events/stream", streamEvents, R, NONE, NO_CACHE, api_stream_get)               \
+    X(GET, "/api/v1/events/{id}", getEvent, R, NONE, NO_CACHE, api_event_get)                      \
+    X(POST, "/api/ack/{id}", acknowledgeEvent, W, NONE, NO_STORE, api_ack_one)                     \
+    X(POST, "/api/inbox/ack", acknowledgeEvents, W, JSON, NO_STORE, api_ack_many)                  \
+    X(GET, "/api/v1/uploads", listUploads, R, NONE, NO_CACHE, api_uploads_get)                     \
+    X(GET, "/api/v1/uploads/{id}", getUpload, R, NONE, NO_CACHE, api_upload_get)                   \
+    X(DELETE, "/api/v1/uploads/{id}", deleteUpload, W, NONE, NO_STORE, api_upload_delete)          \
+    X(GET, "/api/v1/dead-letters", listDeadLetters, R, NONE, NO_CACHE, api_dead_letters_get)       \
+    X(POST, "/api/v1/dead-letters/{id}/retry", retryDeadLetter, W, NONE, NO_STORE,                 \
+      api_dead_letter_retry)                                                                       \
+    X(POST, "/api/keys/generate", generateKey, OPEN, JSON, NO_STORE, api_keys_generate)            \
+    X(POST, "/api/keys/rotate", rotateKey, ANY, NONE, NO_STORE, api_keys_rotate)                   \
+    X(GET, "/api/keys", listKeys, A, NONE, NO_CACHE, api_keys_get)                                 \
+    X(POST, "/api/keys", createKey, A, JSON, NO_STORE, api_keys_post)                              \
+    X(DELETE, "/api/keys/{id}", revokeKey, A, NONE, NO_STORE, api_key_delete)                      \
+    X(GET, "/api/v1/audit", listAudit, A, NONE, NO_CACHE, api_audit_get)                           \
+    X(GET, "/api/v1/limits", getLimits, ANY, NONE, NO_CACHE, api_limits_get)                       \
+    X(GET, "/health", getHealth, OPEN, NONE, NO_STORE, api_health_get)                             \
+    X(GET, "/health/live", getLive, OPEN, NONE, NO_STORE, api_live_get)                            \
+    X(GET, "/livez", getLivez, OPEN, NONE, NO_STORE, api_live_get)                                 \
+    X(GET, "/health/ready", getReady, OPEN, NONE, NO_STORE, api_ready_get)                         \
+    X(GET, "/readyz", getReadyz, OPEN, NONE, NO_STORE, api_ready_get)                              \
+    X(GET, "/api/v1/status", getStatus, OPEN, NONE, NO_STORE, api_status_get)                      \
+    X(GET, "/metrics", getMetrics, OPEN, NONE, NO_STORE, api_metrics_get)                          \
+    X(GET, "/api/openapi.yaml", getOpenapi, OPEN, NONE, NO_CACHE, api_openapi_get)                 \
+    X(GET, "/", getRoot, OPEN, NONE, NO_CACHE, api_root_get)
+
+enum {
+#define X(method, pattern, operation, scope, body, cache, handler) API_ROUTE_##operation,
+    API_ROUTES(X)
+#undef X
+        API_ROUTE_COUNT
+};
+
+const uint32_t api_route_count = API_ROUTE_COUNT;
+const struct api_route api_route_table[API_ROUTE_COUNT] = {
+#define X(method, pattern, operation, scope, body, cache, handler)                                 \
+    {HTTP_##method, pattern, #operation, scope, API_BODY_##body, cache, handler},
+    API_ROUTES(X)
+#undef X
+};
+
+const struct http_route *api_routes(uint32_t *ret_count)
+{
+    static const struct http_route routes[API_ROUTE_COUNT] = {
+#define X(method, pattern, operation, scope, body, cache, handler)                                 \
+    {HTTP_##method, pattern, &api_route_table[API_ROUTE_##operation]},
+        API_ROUTES(X)
+#undef X
+    };
+    *ret_count = API_ROUTE_COUNT;
+    return routes;
+}
+
+enum err api_print_routes(struct buffer *to)
+{
+    static const char *const methods[] = {"GET",   "HEAD",   "POST",   "PUT",
+                                          "PATCH", "DELETE", "OPTIONS"};
+    enum err err = ERR_OK;
+    for (uint32_t i = 0; i < api_route_count && err == ERR_OK; i++) {
+        const struct api_route *route = &api_route_table[i];
+        err = buffer_printf(to, "%s %s %s\n", methods[route->method], route->pattern,
+                            route->operation);
+    }
+    return err;
+}

@@ -1,0 +1,105 @@
+/* Uploads: state, progress and results of bodies above 256 KiB. */
+#include "api/handlers.h"
+
+#include "api/job.h"
+#include "api/parameters.h"
+#include "api/reply.h"
+#include "journal/journal.h"
+#include "query/query.h"
+
+#include <assert.h>
+
+struct api_page_job {
+    struct api_job job; /* first */
+    struct query_page page;
+    struct id id;
+};
+
+static enum err api_uploads_query(struct api_job *job, struct store_connection *connection)
+{
+    const struct api_page_job *list = (const struct api_page_job *)job;
+    return query_uploads_list(connection, &list->page, &job->body);
+}
+
+void api_uploads_get(struct api_request *request)
+{
+    struct api_parameters parameters;
+    struct query_page page = {.org = request->identity.org};
+    api_parameters_begin(&parameters, request);
+    page.limit = api_parameter_limit(&parameters);
+    page.after = api_parameter_cursor(&parameters, QUERY_LIST_UPLOADS);
+    if (!api_parameters_end(&parameters)) {
+        return;
+    }
+    struct api_page_job *list = api_job_create(request, sizeof(*list));
+    list->page = page;
+    list->job.query = api_uploads_query;
+    api_read(&list->job);
+}
+
+static struct api_page_job *api_upload_job(struct api_request *request)
+{
+    struct api_parameters parameters;
+    struct id id;
+    api_parameters_begin(&parameters, request);
+    if (!id_parse(http_request_param(request->http, 0), &id)) {
+        api_reply_err(request, ERR_NOT_FOUND, NULL);
+        return NULL;
+    }
+    struct api_page_job *one = api_job_create(request, sizeof(*one));
+    one->id = id;
+    return one;
+}
+
+static enum err api_upload_query(struct api_job *job, struct store_connection *connection)
+{
+    const struct api_page_job *one = (const struct api_page_job *)job;
+    return query_upload_get(connection, job->org, one->id, &job->body);
+}
+
+void api_upload_get(struct api_request *request)
+{
+    struct api_page_job *one = api_upload_job(request);
+    if (one != NULL) {
+        one->job.query = api_upload_query;
+        api_read(&one->job);
+    }
+}
+
+/* The file goes first: if the commit then fails, the row is still there to be deleted again, while
+ * the other way round a crash would leave a file that nothing names. */
+static enum err api_upload_delete_query(struct api_job *job, struct store_connection *connection)
+{
+    const struct api_page_job *one = (const struct api_page_job *)job;
+    enum err err = query_upload_delete(connection, job->org, one->id);
+    if (err == ERR_OK) {
+        err = journal_upload_delete(job->request->loop->api->options.journal, one->id);
+        err = err == ERR_NOT_FOUND ? ERR_OK : err;
+    }
+    return err;
+}
+
+static void api_upload_deleted(struct api_job *job)
+{
+    if (job->store.err == ERR_BUSY) {
+        struct http_problem problem = {.status = 409,
+                                       .code = "upload_in_progress",
+                                       .detail = "The upload is still being applied.",
+                                       .offset = -1};
+        api_reply_problem(job->request, &problem, 0);
+    } else if (job->store.err != ERR_OK) {
+        api_reply_err(job->request, job->store.err, NULL);
+    } else {
+        api_reply(job->request, 204, NULL, (struct slice){NULL, 0});
+    }
+}
+
+void api_upload_delete(struct api_request *request)
+{
+    struct api_page_job *one = api_upload_job(request);
+    if (one != NULL) {
+        one->job.query = api_upload_delete_query;
+        one->job.on_done = api_upload_deleted;
+        api_write(&one->job);
+    }
+}
