@@ -57,7 +57,7 @@ struct gate_options {
 MUST_CHECK enum err gate_open(struct gate **ret, const struct gate_options *options,
                               struct err_detail *detail);
 /* Argument: gate_verifier(gate, i). */
-void gate_verifier_run(void *verifier);
+void gate_verifier_run(void *argument);
 void *gate_verifier(struct gate *gate, uint32_t index);
 /* Any thread: whoever waits is answered (ERR_DRAINING), what was counted is written, the verifiers
  * return. The store's threads must still run. */

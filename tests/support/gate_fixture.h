@@ -18,10 +18,10 @@ struct gate_fixture {
 /* What came of a check. */
 struct gate_asked {
     struct gate_waiter waiter;
-    bool is_answered;
-    enum err err; /* ERR_OK; ERR_UNAUTHORIZED denied; ERR_BUSY; or what on_checked gave */
-    bool has_waited;
     struct gate_identity identity;
+    enum err err; /* ERR_OK; ERR_UNAUTHORIZED denied; ERR_BUSY; or what on_checked gave */
+    bool is_answered;
+    bool has_waited;
 };
 
 /* Cheap Argon2id, one verifier, a queue of 64. */

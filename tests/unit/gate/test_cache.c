@@ -13,7 +13,7 @@
 
 #include "base/hash.h"
 #include "base/table.h"
-#include "gate/cache.c" /* for the count of what was refused */
+#include "gate/cache.c" /* NOLINT(bugprone-suspicious-include): for its counts */
 
 #define TTL_MS 300000u
 

@@ -55,7 +55,7 @@ static void add_key(uint64_t key, const char *id, uint64_t org)
 static void test_one_row_per_id_address_and_minute(void **state)
 {
     (void)state;
-    for (int i = 0; i < 5; i++) {
+    for (int64_t i = 0; i < 5; i++) {
         failed("keyOfOrgOne00000", "192.0.2.1", NOW_MS + i * 10000);
     }
     failed("keyOfOrgOne00000", "192.0.2.1", NOW_MS + 60000);
@@ -83,7 +83,7 @@ static void test_ids_that_no_key_has_are_one_row_per_address(void **state)
     (void)state;
     char id[17];
     for (int i = 0; i < 300; i++) {
-        (void)snprintf(id, sizeof(id), "madeup%010d", i);
+        (void)snprintf(id, sizeof(id), "madeup%010u", (unsigned)i % 100000u);
         failed(id, i % 2 == 0 ? "192.0.2.1" : "2001:db8::1", NOW_MS);
     }
     failed("", "192.0.2.1", NOW_MS);
@@ -101,7 +101,7 @@ static void test_a_flood_is_bounded(void **state)
     char id[17];
     for (int i = 0; i < 50000; i++) {
         (void)snprintf(address, sizeof(address), "2001:db8::%x", i);
-        (void)snprintf(id, sizeof(id), "madeup%010d", i);
+        (void)snprintf(id, sizeof(id), "madeup%010u", (unsigned)i % 100000u);
         failed(id, address, NOW_MS);
     }
     for (int i = 0; i < 50000; i++) {

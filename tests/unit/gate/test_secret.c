@@ -38,12 +38,12 @@ static void test_what_is_no_hash(void **state)
     (void)state;
     char text[sizeof(hash_small)];
     for (size_t size = 0; size < sizeof(hash_small) - 1; size++) {
-        memcpy(text, hash_small, size);
+        memcpy(text, hash_small, sizeof(text));
         text[size] = '\0';
         assert_int_equal(gate_secret_check(text, SLICE_LITERAL("weir")), ERR_UNAUTHORIZED);
     }
     for (size_t at = 0; at < sizeof(hash_small) - 1; at++) {
-        if (memchr("0123456789", hash_small[at], 10) != NULL && at < 30) {
+        if (strchr("0123456789", hash_small[at]) != NULL && at < 30) {
             continue; /* other parameters may be large; they are tried below */
         }
         memcpy(text, hash_small, sizeof(text));

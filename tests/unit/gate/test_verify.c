@@ -11,7 +11,7 @@
 #include <cmocka.h>
 #include <string.h>
 
-#include "gate/verify.c" /* its steps are taken one by one */
+#include "gate/verify.c" /* NOLINT(bugprone-suspicious-include): step by step */
 
 static void test_the_step(void **state)
 {

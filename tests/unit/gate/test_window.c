@@ -14,7 +14,7 @@
 
 #include "gate/window.h"
 
-#define LENGTH_MS 60000u
+#define LENGTH_MS 60000ull
 
 static uint64_t random_state;
 

@@ -62,7 +62,7 @@ static enum err create(const char *name, const char *tier, struct manage_org *re
 static void test_created_and_found(void **state)
 {
     (void)state;
-    struct manage_org org;
+    struct manage_org org = {0};
     char id[ID_TEXT_BYTES];
     int64_t before_ms = clock_wall_ms();
     assert_int_equal(create("acme", "pro", &org), ERR_OK);
@@ -83,7 +83,7 @@ static void test_created_and_found(void **state)
 static void test_not_found(void **state)
 {
     (void)state;
-    struct manage_org org;
+    struct manage_org org = {0};
     assert_int_equal(create("acme", "pro", &org), ERR_OK);
     struct call call = {.name = SLICE_LITERAL("Acme")};
     assert_int_equal(store_fixture_run(&fixture, run_find, &call), ERR_NOT_FOUND);
@@ -97,7 +97,7 @@ static void test_not_found(void **state)
 static void test_a_name_is_taken_once(void **state)
 {
     (void)state;
-    struct manage_org first;
+    struct manage_org first = {0};
     struct manage_org second = {.number = 77};
     assert_int_equal(create("acme", "pro", &first), ERR_OK);
     assert_int_equal(create("acme", "free", &second), ERR_EXISTS);
@@ -117,7 +117,7 @@ static void test_names_and_tiers_that_cannot_be(void **state)
     static const char *names[] = {"", "two\nlines", "\x7F", "\xC3(", "tab\t"};
     static const char *tiers[] = {"", "Pro", "pro ", "averyverylongwordindeed"};
     char text[102];
-    struct manage_org org;
+    struct manage_org org = {0};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         assert_int_equal(create(names[i], "pro", &org), ERR_INVALID);
     }
@@ -135,7 +135,7 @@ static void test_names_and_tiers_that_cannot_be(void **state)
 static void test_listed_in_order_with_live_keys(void **state)
 {
     (void)state;
-    struct manage_org org;
+    struct manage_org org = {0};
     assert_int_equal(create("zoo", "pro", &org), ERR_OK);
     assert_int_equal(create("acme", "unlimited", &org), ERR_OK);
     assert_int_equal(
@@ -153,7 +153,7 @@ static void test_listed_in_order_with_live_keys(void **state)
 static void test_numbers_end_where_sequences_do(void **state)
 {
     (void)state;
-    struct manage_org org;
+    struct manage_org org = {0};
     store_fixture_add_org(&fixture, STORE_ORG_MAX - 1);
     assert_int_equal(create("last", "pro", &org), ERR_OK);
     assert_int_equal(org.number, STORE_ORG_MAX);
@@ -164,7 +164,7 @@ static void test_numbers_end_where_sequences_do(void **state)
 static void test_a_damaged_row(void **state)
 {
     (void)state;
-    struct manage_org org;
+    struct manage_org org = {0};
     assert_int_equal(create("acme", "pro", &org), ERR_OK);
     assert_int_equal(store_fixture_sql(&fixture, "UPDATE orgs SET id = x'0102'"), ERR_OK);
     struct call call = {.name = SLICE_LITERAL("acme")};
