@@ -64,7 +64,7 @@ struct json_elements *json_elements_create(const struct json_elements_options *o
     elements->reader = json_reader_create(&options->json);
     elements->element_bytes_max = options->element_bytes_max;
     buffer_init(&elements->kept, (size_t)options->element_bytes_max + ELEMENTS_QUOTES);
-    buffer_init(&elements->siblings, ELEMENTS_SIBLINGS * 2 * ELEMENTS_SIBLING_BYTES);
+    buffer_init(&elements->siblings, (size_t)ELEMENTS_SIBLINGS * 2 * ELEMENTS_SIBLING_BYTES);
     json_elements_reset(elements, options->shape, options->member);
     return elements;
 }

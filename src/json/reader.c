@@ -431,7 +431,7 @@ static bool part_begin_literal(struct json_reader *reader, uint8_t first)
 {
     size_t count = reader->options.nan_is_number ? LITERAL_MINUS_INFINITY : LITERAL_NAN;
     for (size_t i = 0; i < count; i++) {
-        if (reader_literals[i].text[0] == first) {
+        if ((uint8_t)reader_literals[i].text[0] == first) {
             reader->part = PART_LITERAL;
             reader->part_literal = (uint8_t)i;
             reader->part_state = 0;

@@ -3,7 +3,7 @@
  *
  * Plain is a character of a string that needs no second look: ASCII from the space up, neither
  * quote nor backslash. Short runs are answered inline by the base instruction set (SSE2 on x86-64,
- * words of 8 bytes elsewhere); long ones by a function that is chosen at run time.
+ * plain C elsewhere); long ones by a function that is chosen at run time.
  *
  * Thread: any; pure.  Memory: none; nothing at or past `end` is read.  Errors: none. */
 #pragma once

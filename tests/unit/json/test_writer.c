@@ -376,7 +376,7 @@ static void test_random_doubles(void **state)
         assert_int_equal(buffer_append_byte(&to, 0), ERR_OK);
         const char *text = (const char *)to.data;
         double back = strtod(text, NULL);
-        if (memcmp(&back, &value, sizeof(value)) != 0) {
+        if (back != value) {
             fail_msg("%a written as %s", value, text);
         }
         int digits = digits_of(text);
