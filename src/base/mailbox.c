@@ -8,6 +8,9 @@
  * A system call per look is saved by counting: each write adds 1 to the eventfd and is announced in
  * wakes_sent before it is made, so the owner reads the eventfd only when it has drained fewer.
  *
+ * Closing is no mail, so its wake would be lost to an owner who drains it between asking whether it
+ * is closed and going to sleep: a closed mailbox is made readable again by each look.
+ *
  * Failure modes: the mailbox holds `capacity` posted mails (ERR_FULL) or is closed (ERR_CLOSED).
  * Answers are counted to nobody: their number is bounded by the requests that they answer. */
 #include "base/mailbox.h"
@@ -173,7 +176,11 @@ struct mail *mailbox_take_all(struct mailbox *mailbox)
     mailbox->first = NULL;
     mailbox->last = &mailbox->first;
     mailbox->posted = 0;
+    bool is_closed = mailbox->is_closed;
     mailbox_leave(mailbox);
+    if (is_closed) {
+        mailbox_wake(mailbox);
+    }
     return first;
 }
 

@@ -93,6 +93,10 @@ static void test_full_and_closed(void **state)
     mailbox_answer(mailbox, &mails[3]);
     assert_ptr_equal(mailbox_take_all(mailbox), &mails[3]);
     assert_null(mails[3].next);
+    /* An owner who looks once more before it sleeps is woken all the same. */
+    assert_true(is_readable(mailbox));
+    assert_null(mailbox_take_all(mailbox));
+    assert_true(is_readable(mailbox));
     mailbox_destroy(mailbox);
     mailbox_destroy(NULL);
 }
