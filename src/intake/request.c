@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 
+#define INTAKE_TRY_BYTES (16u * 1024u)
 #define INTAKE_ITEMS_MAX (2u * LIMIT_BATCH_ITEMS_ANSWERED)
 
 enum err intake_create(struct intake **ret, const struct intake_options *options)
@@ -175,10 +176,19 @@ void intake_release(struct intake_request *request)
     intake_wake_paused(intake);
 }
 
+/* What is not read costs nothing; a body that is as small as its answer is simply tried. */
+static enum err intake_look_for_room(struct intake *intake, const struct intake_begin *begin)
+{
+    if (begin->body_bytes != 0 && begin->body_bytes <= INTAKE_TRY_BYTES) {
+        return ERR_OK;
+    }
+    return journal_room(intake->options.journal, begin->org, begin->body_bytes);
+}
+
 enum err intake_open(struct intake *intake, const struct intake_begin *begin,
                      struct intake_request **ret)
 {
-    enum err err = journal_room(intake->options.journal, begin->org, begin->body_bytes);
+    enum err err = intake_look_for_room(intake, begin);
     if (err != ERR_OK) {
         return err;
     }
