@@ -153,11 +153,17 @@ void http_acceptor_stop(struct http_acceptor *acceptor)
 
 /* --- counting --------------------------------------------------------------------------------- */
 
-static struct address **find_address(struct http_acceptor *acceptor, const uint8_t bytes[16])
+/* An IPv4 address as IPv6 has it. */
+static bool is_mapped(const uint8_t bytes[16])
 {
     static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    return memcmp(bytes, mapped, sizeof(mapped)) == 0;
+}
+
+static struct address **find_address(struct http_acceptor *acceptor, const uint8_t bytes[16])
+{
     uint8_t key[16] = {0};
-    memcpy(key, bytes, memcmp(bytes, mapped, sizeof(mapped)) == 0 ? 16 : 8);
+    memcpy(key, bytes, is_mapped(bytes) ? 16 : 8);
     struct address **slot = &acceptor->buckets[hash_table(key, sizeof(key)) % BUCKETS];
     while (*slot != NULL && memcmp((*slot)->key, key, sizeof(key)) != 0) {
         slot = &(*slot)->next;
@@ -233,8 +239,7 @@ static void set_address(struct http_connection *connection, const struct sockadd
     } else {
         memcpy(connection->address, &((const struct sockaddr_in6 *)peer)->sin6_addr, 16);
     }
-    const struct in6_addr *address = (const struct in6_addr *)(const void *)connection->address;
-    bool is_v4 = IN6_IS_ADDR_V4MAPPED(address);
+    bool is_v4 = is_mapped(connection->address);
     bytes = is_v4 ? connection->address + 12 : connection->address;
     const char *text = inet_ntop(is_v4 ? AF_INET : AF_INET6, bytes, connection->address_text,
                                  sizeof(connection->address_text));

@@ -57,23 +57,23 @@ struct rig {
 
 static struct rig rig;
 
-static void *rig_on_loop_start(void *owner, struct http_loop *loop)
+static inline void *rig_on_loop_start(void *owner, struct http_loop *loop)
 {
     (void)loop;
     return owner;
 }
 
-static void rig_on_context(void *context)
+static inline void rig_on_context(void *context)
 {
     (void)context;
 }
 
-static void rig_nothing(struct mail *mail)
+static inline void rig_nothing(struct mail *mail)
 {
     (void)mail;
 }
 
-static void rig_stream_on(struct http_request *request)
+static inline void rig_stream_on(struct http_request *request)
 {
     struct rig_state *state = http_request_state(request);
     static uint8_t page[50000];
@@ -96,12 +96,12 @@ static void rig_stream_on(struct http_request *request)
     http_stream_end(request);
 }
 
-static bool rig_is(const struct http_route *route, const char *name)
+static inline bool rig_is(const struct http_route *route, const char *name)
 {
     return strcmp(route->data, name) == 0;
 }
 
-static void rig_head_of_stream(struct http_request *request, struct rig_state *state)
+static inline void rig_head_of_stream(struct http_request *request, struct rig_state *state)
 {
     struct slice n = {NULL, 0};
     assert_true(http_request_query(request, "n", &n) && slice_to_u64(n, &state->left));
@@ -109,7 +109,7 @@ static void rig_head_of_stream(struct http_request *request, struct rig_state *s
     rig_stream_on(request);
 }
 
-static void rig_on_head(struct http_request *request, const struct http_route *route)
+static inline void rig_on_head(struct http_request *request, const struct http_route *route)
 {
     struct rig_state *state = mem_alloc(sizeof(*state));
     state->request = request;
@@ -135,7 +135,7 @@ static void rig_on_head(struct http_request *request, const struct http_route *r
 }
 
 /* Gives the request to the test, which sends its mail back to go on. */
-static void rig_hold(struct http_request *request)
+static inline void rig_hold(struct http_request *request)
 {
     struct rig_state *state = http_request_state(request);
     http_request_ref(request);
@@ -143,12 +143,12 @@ static void rig_hold(struct http_request *request)
     mailbox_answer(rig.held, &state->mail);
 }
 
-static bool rig_path_is(const struct http_request *request, const char *path)
+static inline bool rig_path_is(const struct http_request *request, const char *path)
 {
     return slice_equal(http_request_path(request), slice_from_text(path));
 }
 
-static void rig_on_body(struct http_request *request, struct slice chunk)
+static inline void rig_on_body(struct http_request *request, struct slice chunk)
 {
     struct rig_state *state = http_request_state(request);
     state->bytes += chunk.size;
@@ -165,7 +165,7 @@ static void rig_on_body(struct http_request *request, struct slice chunk)
     }
 }
 
-static void rig_on_body_end(struct http_request *request)
+static inline void rig_on_body_end(struct http_request *request)
 {
     struct rig_state *state = http_request_state(request);
     char text[32];
@@ -179,13 +179,13 @@ static void rig_on_body_end(struct http_request *request)
     }
 }
 
-static void rig_free(struct rig_state *state)
+static inline void rig_free(struct rig_state *state)
 {
     buffer_finish(&state->body);
     mem_free(state);
 }
 
-static void rig_on_finish(struct http_request *request)
+static inline void rig_on_finish(struct http_request *request)
 {
     struct rig_state *state = http_request_state(request);
     assert_false(state->is_finished);
@@ -198,7 +198,7 @@ static void rig_on_finish(struct http_request *request)
 }
 
 /* On the loop: the test lets a held request of /late be answered. */
-static void rig_answer_late(struct mail *mail)
+static inline void rig_answer_late(struct mail *mail)
 {
     struct rig_state *state = (struct rig_state *)(void *)mail;
     struct http_request *request = state->request;
@@ -206,7 +206,7 @@ static void rig_answer_late(struct mail *mail)
     http_request_unref(request);
 }
 
-static void rig_resume(struct mail *mail)
+static inline void rig_resume(struct mail *mail)
 {
     struct rig_state *state = (struct rig_state *)(void *)mail;
     http_body_resume(state->request);
@@ -238,7 +238,7 @@ static const struct http_route rig_routes[] = {
     {HTTP_GET, "/param/{x}", "param"}, /* x */
 };
 
-static struct http_options rig_defaults(void)
+static inline struct http_options rig_defaults(void)
 {
     return (struct http_options){
         .host = "127.0.0.1",
@@ -255,7 +255,7 @@ static struct http_options rig_defaults(void)
     };
 }
 
-static void rig_open(const struct http_options *options)
+static inline void rig_open(const struct http_options *options)
 {
     struct err_detail detail = {""};
     memset(&rig, 0, sizeof(rig));
@@ -273,7 +273,7 @@ static void rig_open(const struct http_options *options)
     }
 }
 
-static void rig_join(void)
+static inline void rig_join(void)
 {
     for (uint32_t i = 0; i < rig.loops; i++) {
         thread_join(rig.threads[i]);
@@ -281,7 +281,7 @@ static void rig_join(void)
     }
 }
 
-static void rig_close(void)
+static inline void rig_close(void)
 {
     http_server_drain(rig.server, 0);
     rig_join();
@@ -291,7 +291,7 @@ static void rig_close(void)
 }
 
 /* The next request that the handler holds. */
-static struct rig_state *rig_take_held(void)
+static inline struct rig_state *rig_take_held(void)
 {
     static struct mail *waiting;
     uint32_t waits = 0;
@@ -306,7 +306,7 @@ static struct rig_state *rig_take_held(void)
     return (struct rig_state *)(void *)mail;
 }
 
-static void rig_send_back(struct rig_state *state, void (*on_arrive)(struct mail *mail))
+static inline void rig_send_back(struct rig_state *state, void (*on_arrive)(struct mail *mail))
 {
     struct http_loop *loop = http_request_loop(state->request);
     state->mail.on_arrive = on_arrive;
@@ -315,7 +315,7 @@ static void rig_send_back(struct rig_state *state, void (*on_arrive)(struct mail
 
 /* --- client ----------------------------------------------------------------------------------- */
 
-static int client_open_from(const char *address)
+static inline int client_open_from(const char *address)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(rig.port)};
     struct sockaddr_in from = {.sin_family = AF_INET};
@@ -328,12 +328,12 @@ static int client_open_from(const char *address)
     return fd;
 }
 
-static int client_open(void)
+static inline int client_open(void)
 {
     return client_open_from("127.0.0.1");
 }
 
-static void client_send(int fd, const void *data, size_t size)
+static inline void client_send(int fd, const void *data, size_t size)
 {
     const uint8_t *bytes = data;
     while (size > 0) {
@@ -344,13 +344,13 @@ static void client_send(int fd, const void *data, size_t size)
     }
 }
 
-static void client_send_text(int fd, const char *text)
+static inline void client_send_text(int fd, const char *text)
 {
     client_send(fd, text, strlen(text));
 }
 
 /* At least one byte; 0: the server closed; -1: it reset. */
-static ssize_t client_read(int fd, void *to, size_t size)
+static inline ssize_t client_read(int fd, void *to, size_t size)
 {
     struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
     assert_int_equal(poll(&poll_fd, 1, RIG_WAIT_MS), 1);
@@ -365,7 +365,7 @@ struct answer {
     char body[RIG_ECHO_MAX];
 };
 
-static void read_line(int fd, char *to, size_t room)
+static inline void read_line(int fd, char *to, size_t room)
 {
     size_t size = 0;
     while (size < 2 || memcmp(to + size - 2, "\r\n", 2) != 0) {
@@ -376,7 +376,7 @@ static void read_line(int fd, char *to, size_t room)
     to[size - 2] = 0;
 }
 
-static void read_exactly(int fd, char *to, size_t size)
+static inline void read_exactly(int fd, char *to, size_t size)
 {
     while (size > 0) {
         ssize_t got = client_read(fd, to, size);
@@ -386,12 +386,12 @@ static void read_exactly(int fd, char *to, size_t size)
     }
 }
 
-static bool has_line(const struct answer *answer, const char *line)
+static inline bool has_line(const struct answer *answer, const char *line)
 {
     return strstr(answer->head, line) != NULL;
 }
 
-static void read_head(int fd, struct answer *answer)
+static inline void read_head(int fd, struct answer *answer)
 {
     size_t size = 0;
     while (size < 4 || memcmp(answer->head + size - 4, "\r\n\r\n", 4) != 0) {
@@ -406,7 +406,7 @@ static void read_head(int fd, struct answer *answer)
 }
 
 /* One whole answer, by Content-Length or chunks. */
-static void read_answer(int fd, struct answer *answer)
+static inline void read_answer(int fd, struct answer *answer)
 {
     char line[64];
     read_head(fd, answer);
@@ -430,7 +430,7 @@ static void read_answer(int fd, struct answer *answer)
     answer->body[answer->body_size] = 0;
 }
 
-static void check_closed(int fd)
+static inline void check_closed(int fd)
 {
     char byte;
     assert_true(client_read(fd, &byte, 1) <= 0);
