@@ -273,8 +273,8 @@ static void a_full_backlog_refuses_and_recovers(void **state)
     static char body[4096];
     char fill[3900];
     memset(fill, 'x', sizeof(fill));
-    (void)snprintf(body, sizeof(body), "{\"type\":\"a\",\"payload\":\"%.*s\"}",
-                   (int)sizeof(fill), fill);
+    (void)snprintf(body, sizeof(body), "{\"type\":\"a\",\"payload\":\"%.*s\"}", (int)sizeof(fill),
+                   fill);
     uint64_t accepted = 0;
     do {
         struct intake_begin begin = fixture_begin(RECORD_FORM_EVENT, &answered);
