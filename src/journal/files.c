@@ -154,9 +154,22 @@ enum err journal_directory_make(const char *path, struct err_detail *detail)
         err_detail_set(detail, "%s: path is too long", path);
         return ERR_TOO_LARGE;
     }
-    if (sys_mkdir(path, 0700) != 0 && errno != EEXIST) {
+    if (sys_mkdir(path, 0700) != 0) {
+        if (errno == EEXIST) {
+            return ERR_OK;
+        }
         enum err err = err_from_errno(errno);
         err_detail_set(detail, "make %s: %s", path, err_text(err));
+        return err;
+    }
+    char parent[JOURNAL_PATH_BYTES];
+    const char *slash = strrchr(path, '/');
+    size_t size = slash == NULL ? 0 : (size_t)(slash - path);
+    (void)snprintf(parent, sizeof(parent), "%.*s", size == 0 ? 1 : (int)size,
+                   slash == NULL ? "." : path);
+    if (sys_sync_directory(parent) != 0) { /* what is in it must not go with its name */
+        enum err err = err_from_errno(errno);
+        err_detail_set(detail, "sync %s: %s", parent, err_text(err));
         return err;
     }
     return ERR_OK;

@@ -18,9 +18,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-void rig_init(struct rig *rig)
+static void rig_init_at(struct rig *rig, const char *parent)
 {
-    *rig = (struct rig){.root = "journal_rig_XXXXXX"};
+    *rig = (struct rig){.producer = NULL};
+    (void)snprintf(rig->root, sizeof(rig->root), "%s/journal_rig_XXXXXX", parent);
     assert_int_equal(hash_start(), ERR_OK);
     assert_non_null(mkdtemp(rig->root));
     (void)snprintf(rig->directory, sizeof(rig->directory), "%s/journal", rig->root);
@@ -34,6 +35,16 @@ void rig_init(struct rig *rig)
     };
     rig->tickets = mem_alloc_array(RIG_FRAMES_MAX, sizeof(*rig->tickets));
     assert_int_equal(mailbox_create(&rig->mailbox, 1024), ERR_OK);
+}
+
+void rig_init(struct rig *rig)
+{
+    rig_init_at(rig, ".");
+}
+
+void rig_init_in_memory(struct rig *rig)
+{
+    rig_init_at(rig, access("/dev/shm", W_OK) == 0 ? "/dev/shm" : ".");
 }
 
 static int rig_remove_one(const char *path, const struct stat *found, int kind, struct FTW *place)

@@ -31,6 +31,8 @@ struct rig {
 
 /* Small: segments of 1 MiB, a backlog of 64 MiB, no replay window, no disk reserve. */
 void rig_init(struct rig *rig);
+/* As rig_init, where no disk is waited for: for tests that make thousands of them. */
+void rig_init_in_memory(struct rig *rig);
 /* Closes what is open and removes the directory. */
 void rig_finish(struct rig *rig);
 enum err rig_try_open(struct rig *rig, uint64_t applied);
