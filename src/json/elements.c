@@ -275,44 +275,48 @@ static enum err elements_inside(struct json_elements *elements, const struct jso
 }
 
 /* A top-level key beside the array: remembered when there is room. */
-static void elements_sibling_name(struct json_elements *elements, const struct json_token *token)
+static enum err elements_sibling_name(struct json_elements *elements,
+                                      const struct json_token *token)
 {
     struct buffer *to = &elements->siblings;
     size_t at = to->size;
     if (elements->sibling_count == ELEMENTS_SIBLINGS || token->size > ELEMENTS_SIBLING_BYTES) {
-        return;
+        return ERR_OK;
     }
     if (json_unescape(json_token_slice(token), to) != ERR_OK) {
-        to->size = at;
-        return;
+        return elements_fail(elements, ERR_NO_MEMORY, token->offset, "no memory for a member");
     }
     elements->sibling[elements->sibling_count] =
         (struct elements_sibling){.name_at = (uint32_t)at, .name_size = (uint32_t)(to->size - at)};
     elements->sibling_next = true;
+    return ERR_OK;
 }
 
 /* Its value: kept when it is a scalar of permitted size; the name is dropped otherwise. */
-static void elements_sibling_value(struct json_elements *elements, const struct json_token *token)
+static enum err elements_sibling_value(struct json_elements *elements,
+                                       const struct json_token *token)
 {
     struct elements_sibling *sibling = &elements->sibling[elements->sibling_count];
     struct buffer *to = &elements->siblings;
     size_t raw_at = to->size;
     elements->sibling_next = false;
-    if (elements_is_begin(token) || elements_scalar_size(token) > ELEMENTS_SIBLING_BYTES ||
-        elements_rebuild(to, token) != ERR_OK) {
+    if (elements_is_begin(token) || elements_scalar_size(token) > ELEMENTS_SIBLING_BYTES) {
         to->size = sibling->name_at;
-        return;
+        return ERR_OK;
+    }
+    if (elements_rebuild(to, token) != ERR_OK) {
+        return elements_fail(elements, ERR_NO_MEMORY, token->offset, "no memory for a member");
     }
     sibling->raw_size = (uint32_t)(to->size - raw_at);
     elements->sibling_count++;
+    return ERR_OK;
 }
 
 /* A top-level key of JSON_SHAPE_MEMBER. */
 static enum err elements_key(struct json_elements *elements, const struct json_token *token)
 {
     if (!json_text_equal(json_token_slice(token), token->escaped != 0, elements->member)) {
-        elements_sibling_name(elements, token);
-        return ERR_OK;
+        return elements_sibling_name(elements, token);
     }
     if (elements->place == ELEMENTS_BEHIND) {
         return elements_fail(elements, ERR_INVALID, token->offset, "the array comes twice");
@@ -340,8 +344,9 @@ static enum err elements_outside(struct json_elements *elements, const struct js
         return elements_key(elements, token);
     }
     if (elements->sibling_next) {
-        elements_sibling_value(elements, token);
-    } else if (elements->member_next) {
+        return elements_sibling_value(elements, token);
+    }
+    if (elements->member_next) {
         elements->member_next = false;
         if (token->kind != JSON_ARRAY_BEGIN) {
             return elements_fail(elements, ERR_INVALID, token->offset, "not an array");
