@@ -3,8 +3,8 @@
  *
  * Thread: open, close: main. apply_run: the applier's thread. position: any.
  * Memory: bounded by the batch.
- * Errors: a record that the store refuses, or that cannot be read, becomes a dead letter in the same
- *         transaction; a store that is away never makes one: the batch is tried again with backoff. */
+ * Errors: a record that the store refuses, or that cannot be read, becomes a dead letter in the
+ * same transaction; a store that is away never makes one: the batch is tried again with backoff. */
 #pragma once
 #include <stdbool.h>
 
@@ -18,7 +18,7 @@ struct store;
 struct apply_options {
     struct journal *journal;
     struct store *store;
-    uint32_t batch_size;       /* records in a filling batch under light load; grows with the backlog */
+    uint32_t batch_size; /* records in a filling batch under light load; grows with the backlog */
     uint32_t batch_timeout_ms; /* a batch that is filling waits at most this long */
     bool paused;               /* APPLY_PAUSED: reads nothing */
     uint64_t run;              /* waiters of another run are void */
@@ -26,8 +26,8 @@ struct apply_options {
     void *owner;
     /* On the applier's thread, after the commit. `waiter` as in the frame. */
     void (*on_result)(void *owner, uint64_t waiter, const struct record_result *result);
-    /* On the applier's thread, after each commit: everything up to `position` is queryable; the orgs
-     * whose data changed. */
+    /* On the applier's thread, after each commit: everything up to `position` is queryable; the
+     * orgs whose data changed. */
     void (*on_applied)(void *owner, uint64_t position, const uint64_t *orgs, uint32_t org_count);
 };
 

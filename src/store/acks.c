@@ -65,9 +65,40 @@ static enum err ack_put(struct store_connection *connection, struct store_range 
     return store_execute(statement);
 }
 
+/* The acknowledged range of the org's event that `sql` finds next to `sequence`, if it is in one.
+ */
+static enum err ack_neighbour(struct store_connection *connection, const char *sql,
+                              uint64_t sequence, bool *ret_is, struct store_range *ret)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    uint64_t org = sequence >> STORE_ORG_SHIFT;
+    *ret_is = false;
+    enum err err = store_prepare(connection, sql, &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)sequence);
+    store_bind_i64(statement, 2, (int64_t)store_sequence_first(org));
+    store_bind_i64(statement, 3, (int64_t)store_sequence_last(org));
+    err = store_step(statement, &has_row);
+    if (err != ERR_OK || !has_row) {
+        return err;
+    }
+    uint64_t neighbour = (uint64_t)store_column_i64(statement, 0);
+    store_reset(statement);
+    return ack_find(connection, neighbour, ret_is, ret);
+}
+
 enum err store_event_acknowledge(struct store_connection *connection, uint64_t sequence,
                                  bool *ret_was)
 {
+    static const char before[] = "SELECT sequence FROM events WHERE sequence < $1"
+                                 " AND sequence >= $2 AND sequence <= $3"
+                                 " ORDER BY sequence DESC LIMIT 1";
+    static const char after[] = "SELECT sequence FROM events WHERE sequence > $1"
+                                " AND sequence >= $2 AND sequence <= $3"
+                                " ORDER BY sequence LIMIT 1";
     struct store_range range = {sequence, sequence};
     struct store_range other;
     bool is_there = false;
@@ -79,12 +110,12 @@ enum err store_event_acknowledge(struct store_connection *connection, uint64_t s
         *ret_was = true;
         return ERR_OK;
     }
-    err = ack_find(connection, sequence - 1, &is_there, &other);
+    err = ack_neighbour(connection, before, sequence, &is_there, &other);
     if (err == ERR_OK && is_there) {
         range.first = other.first;
     }
     if (err == ERR_OK) {
-        err = ack_find(connection, sequence + 1, &is_there, &other);
+        err = ack_neighbour(connection, after, sequence, &is_there, &other);
     }
     if (err == ERR_OK && is_there) {
         range.last = other.last;

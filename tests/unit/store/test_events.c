@@ -1,5 +1,7 @@
 /* Promise: of equal ids the first event stays, every other event gets the next number of its org,
- * and one row that the engine refuses takes nothing else with it. link: store_fixture.c */
+ * and one row that the engine refuses takes nothing else with it.
+ *
+ * link: store_fixture.c */
 #include "support/store_fixture.h"
 
 #include "base/hash.h"

@@ -1,0 +1,261 @@
+/* Frames become rows: a frame of the journal is read by the format stage, and what its events mean
+ * is copied into the batch, since the frame's bytes live only until the next one is read.
+ *
+ * Happy path: decode the head, read the elements one by one, a row each. Elements that were
+ * rejected when they came are rejected again (the same reader on the same bytes) and counted.
+ * Failure modes: a frame that cannot be read, though it was verified when it came, becomes a dead
+ * letter whole; one of which fewer elements can be read than were accepted becomes one beside its
+ * events. A frame that does not fit is taken back and comes first in the next batch. */
+#include "apply/internal.h"
+
+#include "base/clock.h"
+
+#include <assert.h>
+
+#define ARENA_BLOCK_BYTES (256u * 1024u)
+#define EVENTS_FIRST      256u
+#define FRAMES_FIRST      64u
+#define ROW_BYTES         (sizeof(struct store_event) + sizeof(uint64_t))
+
+void apply_batch_reset(struct apply_batch *batch)
+{
+    for (uint32_t i = 0; i < batch->frame_count; i++) {
+        if (batch->frames[i].kind == APPLY_FRAME_UPLOAD) {
+            apply_upload_destroy(batch->frames[i].upload); /* NULL when it is open now */
+        }
+    }
+    if (batch->arena == NULL) {
+        batch->arena = mem_arena_create(ARENA_BLOCK_BYTES, APPLY_ARENA_BYTES_MAX);
+    }
+    mem_arena_reset(batch->arena);
+    batch->event_count = 0;
+    batch->frame_count = 0;
+    batch->bytes = 0;
+    batch->upload = NULL;
+    batch->is_closed = false;
+    batch->part_from = 0;
+    batch->part_to = 0;
+    batch->careful = false;
+}
+
+void apply_batch_finish(struct apply_batch *batch)
+{
+    apply_batch_reset(batch);
+    mem_arena_destroy(batch->arena);
+    mem_free(batch->events);
+    mem_free(batch->elements);
+    mem_free(batch->frames);
+}
+
+static enum err grow_events(struct apply_batch *batch)
+{
+    uint32_t capacity = batch->event_capacity == 0 ? EVENTS_FIRST : batch->event_capacity * 2;
+    struct store_event *events = mem_try_realloc(batch->events, capacity * sizeof(*events));
+    if (events == NULL) {
+        return ERR_NO_MEMORY;
+    }
+    batch->events = events;
+    uint64_t *elements = mem_try_realloc(batch->elements, capacity * sizeof(*elements));
+    if (elements == NULL) {
+        return ERR_NO_MEMORY;
+    }
+    batch->elements = elements;
+    batch->event_capacity = capacity;
+    return ERR_OK;
+}
+
+struct apply_frame *apply_fill_begin(struct apply_batch *batch)
+{
+    if (batch->frame_count == batch->frame_capacity) {
+        uint32_t capacity = batch->frame_capacity == 0 ? FRAMES_FIRST : batch->frame_capacity * 2;
+        struct apply_frame *frames = mem_try_realloc(batch->frames, capacity * sizeof(*frames));
+        if (frames == NULL) {
+            return NULL;
+        }
+        batch->frames = frames;
+        batch->frame_capacity = capacity;
+    }
+    if (batch->frame_count == 0) {
+        batch->first_ns = clock_mono_ns();
+    }
+    struct apply_frame *frame = &batch->frames[batch->frame_count];
+    *frame = (struct apply_frame){.first_event = batch->event_count};
+    return frame;
+}
+
+static void copy_text(uint8_t **to, struct slice *ret, struct slice text)
+{
+    *ret = slice_make(NULL, 0);
+    if (text.data != NULL) {
+        *ret = slice_make(*to, text.size);
+        if (text.size > 0) {
+            memcpy(*to, text.data, text.size);
+            *to += text.size;
+        }
+    }
+}
+
+enum err apply_fill_event(struct apply_batch *batch, struct apply_frame *frame,
+                          const struct record_event *event)
+{
+    if (batch->event_count == batch->event_capacity) {
+        enum err err = grow_events(batch);
+        if (err != ERR_OK) {
+            return err;
+        }
+    }
+    size_t size = sizeof(event->id.bytes) + event->type.size + event->payload.size +
+                  event->dedup_id.size + event->subject.size + event->source.size +
+                  event->app.size + event->attributes.size;
+    uint8_t *bytes = mem_arena_try_alloc(batch->arena, size);
+    if (bytes == NULL) {
+        return ERR_FULL;
+    }
+    struct store_event *row = &batch->events[batch->event_count];
+    memcpy(bytes, event->id.bytes, sizeof(event->id.bytes));
+    row->id = bytes;
+    bytes += sizeof(event->id.bytes);
+    copy_text(&bytes, &row->type, event->type);
+    copy_text(&bytes, &row->payload, event->payload);
+    copy_text(&bytes, &row->dedup_id, event->dedup_id);
+    copy_text(&bytes, &row->subject, event->subject);
+    copy_text(&bytes, &row->source, event->source);
+    copy_text(&bytes, &row->app, event->app);
+    copy_text(&bytes, &row->attributes, event->attributes);
+    row->occurred_ms = event->occurred_ms;
+    row->created_ms = event->received_ms;
+    row->org = frame->org;
+    row->position = frame->position;
+    row->state = STORE_EVENT_REFUSED;
+    batch->elements[batch->event_count] = event->index;
+    batch->event_count++;
+    batch->bytes += size + ROW_BYTES;
+    frame->event_count++;
+    return ERR_OK;
+}
+
+static enum err read_elements(struct apply *apply, struct apply_batch *batch,
+                              struct apply_frame *frame, const struct record_frame *record,
+                              const uint8_t id_key[32])
+{
+    enum err err = format_frame_begin(apply->format, record, id_key);
+    while (err == ERR_OK) {
+        struct format_item item;
+        bool has_item = false;
+        err = format_frame_next(apply->format, &item, &has_item);
+        if (err != ERR_OK || !has_item) {
+            break;
+        }
+        frame->element_count = item.index + 1;
+        if (item.err == ERR_OK) {
+            err = apply_fill_event(batch, frame, &item.event);
+            if (err == ERR_NO_MEMORY) {
+                err = ERR_FULL;
+            }
+        }
+    }
+    return err;
+}
+
+static enum err keep_bytes(struct apply_batch *batch, struct apply_frame *frame, struct slice bytes)
+{
+    uint8_t *copy = mem_arena_try_alloc(batch->arena, bytes.size);
+    if (copy == NULL) {
+        return ERR_FULL;
+    }
+    memcpy(copy, bytes.data, bytes.size);
+    frame->bytes = slice_make(copy, bytes.size);
+    batch->bytes += bytes.size;
+    return ERR_OK;
+}
+
+/* What the elements left behind goes, and the frame as it came takes their place. */
+static enum err make_unreadable(struct apply_batch *batch, struct apply_frame *frame,
+                                struct slice bytes)
+{
+    batch->event_count = frame->first_event;
+    frame->event_count = 0;
+    frame->kind = APPLY_FRAME_UNREADABLE;
+    return keep_bytes(batch, frame, bytes);
+}
+
+static void take_head(const struct apply *apply, struct apply_frame *frame,
+                      const struct record_frame *record)
+{
+    frame->id = record->id;
+    frame->received_ms = record->received_ms;
+    frame->waiter = record->run == apply->options.run ? record->waiter : RECORD_WAITER_NONE;
+}
+
+static enum err read_events(struct apply *apply, struct apply_batch *batch,
+                            struct apply_frame *frame, const struct record_frame *record,
+                            struct slice bytes)
+{
+    uint8_t id_key[32] = {0};
+    enum err err = apply_id_key(apply, frame->org, id_key);
+    if (err == ERR_NOT_FOUND) {
+        err = ERR_OK; /* the store refuses each event of an org that does not exist */
+    }
+    if (err != ERR_OK) {
+        return err;
+    }
+    err = read_elements(apply, batch, frame, record, id_key);
+    if (err == ERR_OK && frame->event_count < record->record_count) {
+        /* Another version accepted more than this one can read: nothing of it may get lost. */
+        err = keep_bytes(batch, frame, bytes);
+    }
+    return err;
+}
+
+static enum err read_frame(struct apply *apply, struct apply_batch *batch,
+                           struct apply_frame *frame, const struct journal_frame *source)
+{
+    struct record_frame record;
+    enum err err = record_frame_decode(source->bytes_slice, &record);
+    if (err != ERR_OK) {
+        return make_unreadable(batch, frame, source->bytes_slice);
+    }
+    take_head(apply, frame, &record);
+    if (record.form == RECORD_FORM_UPLOAD_END) {
+        size_t head_size = (size_t)(record.body.data - source->bytes_slice.data);
+        frame->kind = APPLY_FRAME_UPLOAD;
+        err =
+            apply_upload_create(&frame->upload, apply, &record,
+                                slice_make(source->bytes_slice.data, head_size), source->position);
+        if (err == ERR_OK) {
+            batch->bytes += sizeof(*frame->upload) + frame->upload->errors.size +
+                            frame->upload->slice_count * sizeof(struct record_slice);
+        }
+    } else {
+        err = read_events(apply, batch, frame, &record, source->bytes_slice);
+    }
+    if (err == ERR_SYNTAX || err == ERR_DEPTH || err == ERR_INVALID || err == ERR_CORRUPT) {
+        err = make_unreadable(batch, frame, source->bytes_slice);
+    }
+    return err;
+}
+
+enum err apply_fill_frame(struct apply *apply, struct apply_batch *batch,
+                          const struct journal_frame *source)
+{
+    size_t bytes_before = batch->bytes;
+    struct apply_frame *frame = apply_fill_begin(batch);
+    if (frame == NULL) {
+        return ERR_NO_MEMORY;
+    }
+    frame->kind = APPLY_FRAME_EVENTS;
+    frame->form = source->form;
+    frame->position = source->position;
+    frame->org = source->org;
+    frame->credit_bytes = source->bytes;
+    frame->credit_records = source->record_count;
+    enum err err = read_frame(apply, batch, frame, source);
+    if (err == ERR_OK) {
+        batch->frame_count++;
+        batch->bytes += sizeof(*frame);
+    } else {
+        batch->event_count = frame->first_event;
+        batch->bytes = bytes_before;
+    }
+    return err;
+}

@@ -1,0 +1,208 @@
+/* Apply, private: what its files share.
+ *
+ * Thread: the applier's; what the writer's thread does inside a job is named write_*.
+ * Memory: a batch owns its rows and frames until it is reset; an upload that is open is on the
+ * heap. Errors: as in apply.h. */
+#pragma once
+#include "apply/apply.h"
+#include "apply/batch.h"
+
+#include "base/list.h"
+#include "base/mailbox.h"
+#include "base/mem.h"
+#include "format/format.h"
+#include "journal/journal.h"
+#include "store/store.h"
+
+#include <stdatomic.h>
+
+#define APPLY_CURSOR_LANE     64 /* all lanes together */
+#define APPLY_ROWS_MAX        100000u
+#define APPLY_BYTES_MAX       (24u << 20u)
+#define APPLY_SLICE_ROWS      1000u /* of a slice, in one step of its cursor */
+#define APPLY_CAREFUL_ROWS    4096u
+#define APPLY_RELEASES        64u
+#define APPLY_LEASE_MS        60000
+#define APPLY_ORGS_TOLD_MAX   256u
+#define APPLY_ARENA_BYTES_MAX (APPLY_BYTES_MAX + (8u << 20u))
+
+enum apply_upload_state {
+    APPLY_UPLOAD_APPLYING = 1,
+    APPLY_UPLOAD_PROCESSED = 2,
+    APPLY_UPLOAD_PARTIAL = 3,
+    APPLY_UPLOAD_FAILED = 4,
+};
+
+/* An upload whose elements are not all in the store. */
+struct apply_upload {
+    struct list_link link;
+    struct record_upload_end end;
+    struct record_frame frame; /* its slices point into head */
+    uint8_t *head;
+    size_t head_size;
+    struct record_slice *slices;
+    uint32_t slice_count;
+    uint32_t slice_next; /* first that is not done */
+    uint64_t slice_done; /* elements of it that are done */
+    uint64_t position;
+    struct buffer errors;         /* JSON array of refused elements */
+    enum err failed;              /* its file cannot be read: this is why */
+    struct record_result *result; /* somebody waits for it */
+    uint64_t waiter;
+    bool is_counted;   /* in the journal's backlog: end record read in this run */
+    uint64_t served;   /* turn in which it was last served */
+    uint64_t retry_ns; /* not before */
+    uint32_t pause_ms;
+    struct journal_upload_reader *reader;
+};
+
+enum apply_frame_kind {
+    APPLY_FRAME_EVENTS,
+    APPLY_FRAME_UPLOAD,     /* an upload begins to exist */
+    APPLY_FRAME_UNREADABLE, /* becomes a dead letter whole */
+};
+
+/* A frame of the journal, or a step of a slice. */
+struct apply_frame {
+    enum apply_frame_kind kind;
+    uint8_t form;
+    uint64_t position;
+    uint64_t org;
+    struct id id;
+    int64_t received_ms;
+    uint64_t credit_bytes;
+    uint32_t credit_records;
+    uint64_t waiter; /* RECORD_WAITER_NONE also for one of another run */
+    uint32_t first_event;
+    uint32_t event_count;
+    uint64_t element_count; /* rejected ones too; of a slice: elements done after this step */
+    struct apply_upload *upload;
+    struct slice bytes; /* kept as a dead letter: it could not be read, or not all of it */
+};
+
+struct apply;
+
+struct apply_batch {
+    struct store_job job;
+    struct apply *apply;
+    struct mem_arena *arena;
+    struct store_event *events;
+    uint64_t *elements; /* number of each event in its frame or upload */
+    uint32_t event_count;
+    uint32_t event_capacity;
+    struct apply_frame *frames;
+    uint32_t frame_count;
+    uint32_t frame_capacity;
+    size_t bytes;
+    uint64_t first_ns;           /* when its first frame was read */
+    struct apply_upload *upload; /* NULL: frames; else a slice of it */
+    bool is_closed;
+    /* The part that the writer has: frames [part_from, part_to). */
+    uint32_t part_from;
+    uint32_t part_to;
+    bool careful;
+    bool has_run;
+    uint64_t posted_ns;
+};
+
+struct apply_release {
+    uint64_t commit;
+    uint64_t position;
+};
+
+struct apply_old_upload {
+    struct id id;
+    uint64_t org;
+};
+
+struct apply {
+    struct apply_options options;
+    struct apply_policy policy;
+    struct id journal;
+    struct mailbox *mailbox;
+    struct journal_reader *reader;
+    struct format_reader *format;
+    struct table *id_keys;
+    struct apply_batch batches[2];
+    struct apply_batch *filling;
+    struct apply_batch *in_flight; /* NULL: the writer is free */
+    struct journal_frame held;     /* read, did not fit */
+    bool is_held;
+    bool has_more;
+    bool was_slice; /* what the last batch was */
+    uint32_t part_rows;
+    uint32_t pause_ms;
+    uint64_t retry_ns; /* the part in hand is tried again then; 0: it is with the writer */
+    struct list uploads;
+    uint64_t turn;
+    uint64_t read_position;
+    uint64_t frames_unsettled; /* read and not committed */
+    struct apply_release releases[APPLY_RELEASES];
+    uint32_t release_count;
+    struct buffer chunk; /* decoded bytes of a slice */
+    struct record_result result;
+    uint64_t orgs[APPLY_ORGS_TOLD_MAX];
+    /* Retention of raw uploads. */
+    uint64_t retention_due_ns;
+    struct apply_old_upload *old;
+    uint32_t old_count;
+    uint64_t old_commit;
+    atomic_uint_least64_t position; /* release here, acquire by who asks */
+    atomic_bool is_stopping;        /* release by stop, acquire here */
+};
+
+/* --- keys.c: the id keys of orgs -----------------------------------------------------------------
+ */
+/* ERR_NOT_FOUND: no such org. Waits for a reader of the store. */
+MUST_CHECK enum err apply_id_key(struct apply *apply, uint64_t org, uint8_t ret[32]);
+
+/* --- fill.c: frames -> rows --------------------------------------------------------------------
+ */
+void apply_batch_reset(struct apply_batch *batch);
+void apply_batch_finish(struct apply_batch *batch);
+/* One frame of the journal. ERR_FULL: it does not fit any more; others: as apply_id_key. On failure
+ * the batch is as before. */
+MUST_CHECK enum err apply_fill_frame(struct apply *apply, struct apply_batch *batch,
+                                     const struct journal_frame *frame);
+/* The next event of a frame whose elements are being read. */
+MUST_CHECK enum err apply_fill_event(struct apply_batch *batch, struct apply_frame *frame,
+                                     const struct record_event *event);
+struct apply_frame *apply_fill_begin(struct apply_batch *batch);
+
+/* --- upload.c -----------------------------------------------------------------------------------
+ */
+MUST_CHECK enum err apply_upload_create(struct apply_upload **ret, struct apply *apply,
+                                        const struct record_frame *frame, struct slice head,
+                                        uint64_t position);
+void apply_upload_destroy(struct apply_upload *upload);
+/* Open ones of earlier runs. */
+MUST_CHECK enum err apply_uploads_load(struct apply *apply);
+/* The one whose turn it is, or NULL; *ret_wait_ms: until one may be tried again (-1: none). */
+struct apply_upload *apply_upload_turn(struct apply *apply, int *ret_wait_ms);
+/* The next slice of it. Errors make it wait, or make it a failed one. */
+MUST_CHECK enum err apply_fill_slice(struct apply *apply, struct apply_batch *batch,
+                                     struct apply_upload *upload);
+/* Answers who waits, gives its bytes back, frees it. */
+void apply_upload_end(struct apply *apply, struct apply_upload *upload, enum err err);
+bool apply_upload_is_done(const struct apply_upload *upload);
+
+/* --- write.c: inside the writer's job ------------------------------------------------------------
+ */
+enum err apply_write_part(struct store_job *job, struct store_connection *connection);
+
+/* --- settle.c: after the commit ------------------------------------------------------------------
+ */
+/* Results, credit, metrics, the position. */
+void apply_settle_part(struct apply *apply, struct apply_batch *batch);
+/* Lets the journal go as far as the store can no longer lose. */
+void apply_settle_release(struct apply *apply);
+void apply_settle_gauges(struct apply *apply);
+
+/* --- retention.c: raw bodies of uploads --------------------------------------------------------
+ */
+void apply_retention_look(struct apply *apply, uint64_t now_ns);
+void apply_retention_finish(struct apply *apply);
+
+/* --- cursor.c ------------------------------------------------------------------------------------
+ */
+MUST_CHECK enum err apply_cursor_of(struct store *store, struct id journal, uint64_t *ret);

@@ -1,0 +1,77 @@
+/* Id keys: 32 bytes of an org, which turn a dedup_id into an id. They never change, so what was
+ * read once is kept in a table.
+ *
+ * Happy path: the table knows it. Else a reader of the store is asked, and the applier waits: it
+ * has nothing better to do than this frame. Failure modes: the store is away: the error goes up and
+ * the frame is tried again later. */
+#include "apply/internal.h"
+
+#include "base/table.h"
+
+struct key_query {
+    struct store_job job;
+    uint64_t org;
+    uint8_t key[32];
+    bool is_found;
+    bool is_done;
+};
+
+static enum err query_run(struct store_job *job, struct store_connection *connection)
+{
+    struct key_query *query = (struct key_query *)job;
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    enum err err =
+        store_prepare(connection, "SELECT id_key FROM orgs WHERE number = $1", &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)query->org);
+    err = store_step(statement, &has_row);
+    if (err == ERR_OK && has_row) {
+        struct slice key = store_column_bytes(statement, 0);
+        if (key.size == sizeof(query->key)) {
+            memcpy(query->key, key.data, sizeof(query->key));
+            query->is_found = true;
+        }
+        store_reset(statement);
+    }
+    return err;
+}
+
+static void query_done(struct store_job *job)
+{
+    ((struct key_query *)job)->is_done = true;
+}
+
+enum err apply_id_key(struct apply *apply, uint64_t org, uint8_t ret[32])
+{
+    struct slice name = slice_make(&org, sizeof(org));
+    if (table_copy(apply->id_keys, name, ret)) {
+        return ERR_OK;
+    }
+    struct key_query query = {.org = org};
+    query.job.run = query_run;
+    query.job.on_done = query_done;
+    enum err err = mailbox_create(&query.job.reply_to, 1);
+    if (err != ERR_OK) {
+        return err;
+    }
+    err = store_post_read(apply->options.store, &query.job);
+    if (err == ERR_OK) {
+        while (!query.is_done) {
+            mailbox_wait(query.job.reply_to, -1);
+            (void)mailbox_run_all(query.job.reply_to);
+        }
+        err = query.job.err;
+    }
+    mailbox_destroy(query.job.reply_to);
+    if (err == ERR_OK && !query.is_found) {
+        return ERR_NOT_FOUND;
+    }
+    if (err == ERR_OK) {
+        table_put(apply->id_keys, name, query.key);
+        memcpy(ret, query.key, sizeof(query.key));
+    }
+    return err;
+}

@@ -1,0 +1,472 @@
+/* Uploads: bodies too large for a frame, applied slice by slice.
+ *
+ * Applying the end record only makes the upload's row and those of its slices. From then on the
+ * upload is open, and its slices are applied in their order, each in a transaction (or a few) with
+ * its own cursor, done_count. Orgs take turns, and slices take turns with frames, so a big upload
+ * delays a small event by one slice at most. Whoever raises done_count from the value that he knows
+ * has the slice; his name and the time of his lease stand beside it.
+ *
+ * Happy path: end record -> rows -> slices -> counts final, slices deleted, the waiter answered.
+ * Failure modes: the file cannot be read for now: this upload waits, the others go on. It is
+ * damaged or gone: the upload fails, with what was applied kept and counted, and becomes a dead
+ * letter. The upload was deleted meanwhile: it is forgotten. A new start finds open uploads in the
+ * store. */
+#include "apply/internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "json/json.h"
+
+#include <assert.h>
+
+#define ERRORS_BYTES_MAX (1u << 20u)
+#define CHUNK_BYTES      LIMIT_UPLOAD_BLOCK_BYTES
+
+void apply_upload_destroy(struct apply_upload *upload)
+{
+    if (upload == NULL) {
+        return;
+    }
+    list_remove(&upload->link);
+    journal_upload_close(upload->reader);
+    buffer_finish(&upload->errors);
+    mem_free(upload->result);
+    mem_free(upload->slices);
+    mem_free(upload->head);
+    mem_free(upload);
+}
+
+bool apply_upload_is_done(const struct apply_upload *upload)
+{
+    return upload->slice_next >= upload->slice_count;
+}
+
+static void write_reject(struct json_writer *writer, const struct record_reject *reject)
+{
+    json_write_object_begin(writer);
+    json_write_member_u64(writer, "index", reject->index);
+    json_write_member_u64(writer, "offset", reject->offset);
+    json_write_member_string(writer, "code", reject->code);
+    json_write_member_string(writer, "pointer", reject->pointer);
+    json_write_member_string(writer, "message", reject->message);
+    json_write_object_end(writer);
+}
+
+/* Slices, then refused elements. */
+static enum err read_table(struct apply_upload *upload, struct slice table)
+{
+    uint64_t slices = upload->end.slice_count;
+    uint64_t rejects = upload->end.rejected_count < LIMIT_BATCH_ITEMS_ANSWERED
+                           ? upload->end.rejected_count
+                           : LIMIT_BATCH_ITEMS_ANSWERED;
+    if (table.size < slices * RECORD_SLICE_BYTES + rejects * RECORD_REJECT_BYTES) {
+        return ERR_CORRUPT;
+    }
+    upload->slices = mem_try_alloc((slices + 1) * sizeof(*upload->slices));
+    if (upload->slices == NULL) {
+        return ERR_NO_MEMORY;
+    }
+    for (uint64_t i = 0; i < slices; i++) {
+        record_slice_decode(table.data + i * RECORD_SLICE_BYTES, &upload->slices[i]);
+    }
+    upload->slice_count = (uint32_t)slices;
+    struct json_writer writer;
+    json_writer_init(&writer, &upload->errors);
+    json_write_array_begin(&writer);
+    const uint8_t *from = table.data + slices * RECORD_SLICE_BYTES;
+    for (uint64_t i = 0; i < rejects; i++) {
+        struct record_reject reject;
+        record_reject_decode(from + i * RECORD_REJECT_BYTES, &reject);
+        write_reject(&writer, &reject);
+    }
+    json_write_array_end(&writer);
+    return json_writer_err(&writer);
+}
+
+static bool is_passing(enum err err)
+{
+    return err_class(err) == ERR_CLASS_RETRY || err == ERR_IO;
+}
+
+static enum err load_table(struct apply *apply, struct apply_upload *upload)
+{
+    struct buffer table;
+    buffer_init(&table, (size_t)upload->end.slice_count * RECORD_SLICE_BYTES +
+                            (LIMIT_BATCH_ITEMS_ANSWERED + 1) * RECORD_REJECT_BYTES);
+    enum err err = journal_upload_open(&upload->reader, apply->options.journal, upload->end.upload);
+    if (err == ERR_OK) {
+        err = journal_upload_table(upload->reader, &table);
+    }
+    if (err == ERR_OK) {
+        err = read_table(upload, buffer_slice(&table));
+    }
+    buffer_finish(&table);
+    journal_upload_close(upload->reader); /* opened again at its turn: files are few */
+    upload->reader = NULL;
+    return err;
+}
+
+static enum err take_head(struct apply_upload *upload, struct slice head)
+{
+    upload->head = mem_try_alloc(head.size + RECORD_UPLOAD_END_BYTES);
+    if (upload->head == NULL) {
+        return ERR_NO_MEMORY;
+    }
+    memcpy(upload->head, head.data, head.size);
+    record_upload_end_encode(&upload->end, upload->head + head.size);
+    upload->head_size = head.size;
+    return record_frame_decode(slice_make(upload->head, head.size + RECORD_UPLOAD_END_BYTES),
+                               &upload->frame);
+}
+
+static struct apply_upload *make_upload(void)
+{
+    struct apply_upload *upload = mem_alloc(sizeof(*upload));
+    buffer_init(&upload->errors, ERRORS_BYTES_MAX);
+    return upload;
+}
+
+static void take_waiter(struct apply *apply, struct apply_upload *upload)
+{
+    const struct record_frame *frame = &upload->frame;
+    if (frame->waiter == RECORD_WAITER_NONE || frame->run != apply->options.run) {
+        return;
+    }
+    upload->waiter = frame->waiter;
+    upload->result = mem_alloc(sizeof(*upload->result));
+    uint64_t count = upload->end.element_count;
+    upload->result->item_count =
+        (uint32_t)(count < LIMIT_BATCH_ITEMS_ANSWERED ? count : LIMIT_BATCH_ITEMS_ANSWERED);
+    upload->result->position = upload->position;
+}
+
+enum err apply_upload_create(struct apply_upload **ret, struct apply *apply,
+                             const struct record_frame *frame, struct slice head, uint64_t position)
+{
+    struct apply_upload *upload = make_upload();
+    enum err err = record_upload_end_decode(frame->body, &upload->end);
+    if (err == ERR_OK) {
+        err = take_head(upload, head);
+    }
+    if (err == ERR_OK) {
+        err = load_table(apply, upload);
+        if (err != ERR_OK && !is_passing(err)) {
+            log_write(LOG_ERROR, "apply", "an upload cannot be read: %s", err_text(err));
+            upload->failed = err;
+            upload->slice_count = 0;
+            err = ERR_OK;
+        }
+    }
+    if (err != ERR_OK) {
+        goto out;
+    }
+    upload->position = position;
+    upload->is_counted = true;
+    take_waiter(apply, upload);
+    *ret = upload;
+    upload = NULL;
+out:
+    apply_upload_destroy(upload);
+    return err;
+}
+
+/* --- those of earlier runs
+ * ------------------------------------------------------------------------ */
+
+struct load_job {
+    struct store_job job;
+    struct apply *apply;
+};
+
+static enum err load_slices(struct apply_upload *upload, struct store_connection *connection)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = true;
+    upload->slices = mem_try_alloc((upload->end.slice_count + 1u) * sizeof(*upload->slices));
+    if (upload->slices == NULL) {
+        return ERR_NO_MEMORY;
+    }
+    enum err err = store_prepare(connection,
+                                 "SELECT byte_offset, first_index, element_count, done_count"
+                                 " FROM upload_slices WHERE upload = $1 ORDER BY number",
+                                 &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_blob(statement, 1, slice_make(upload->end.upload.bytes, 16));
+    while ((err = store_step(statement, &has_row)) == ERR_OK && has_row &&
+           upload->slice_count < upload->end.slice_count) {
+        struct record_slice *slice = &upload->slices[upload->slice_count];
+        slice->offset = (uint64_t)store_column_i64(statement, 0);
+        slice->index = (uint64_t)store_column_i64(statement, 1);
+        slice->count = (uint64_t)store_column_i64(statement, 2);
+        uint64_t done = (uint64_t)store_column_i64(statement, 3);
+        if (upload->slice_next == upload->slice_count) {
+            upload->slice_next += done >= slice->count;
+            upload->slice_done = done >= slice->count ? 0 : done;
+        }
+        upload->slice_count++;
+    }
+    return err;
+}
+
+static enum err load_row(struct apply *apply, struct store_statement *statement)
+{
+    struct apply_upload *upload = make_upload();
+    struct slice id = store_column_bytes(statement, 0);
+    if (id.size == sizeof(upload->end.upload.bytes)) {
+        memcpy(upload->end.upload.bytes, id.data, id.size);
+    }
+    upload->end.form = (uint8_t)store_column_i64(statement, 1);
+    upload->end.decoded_bytes = (uint64_t)store_column_i64(statement, 2);
+    upload->end.stored_bytes = (uint64_t)store_column_i64(statement, 3);
+    upload->end.element_count = (uint64_t)store_column_i64(statement, 4);
+    upload->end.slice_count = (uint32_t)store_column_i64(statement, 5);
+    upload->position = (uint64_t)store_column_i64(statement, 6);
+    enum err err = take_head(upload, store_column_bytes(statement, 7));
+    if (err != ERR_OK) {
+        apply_upload_destroy(upload);
+        return err;
+    }
+    list_push_back(&apply->uploads, &upload->link);
+    return ERR_OK;
+}
+
+static enum err load_run(struct store_job *job, struct store_connection *connection)
+{
+    struct apply *apply = ((struct load_job *)job)->apply;
+    struct store_statement *statement = NULL;
+    bool has_row = true;
+    enum err err = store_prepare(connection,
+                                 "SELECT id, form, decoded_bytes, stored_bytes, element_count,"
+                                 " slice_count, position, head FROM uploads WHERE state = 1"
+                                 " ORDER BY position",
+                                 &statement);
+    while (err == ERR_OK && has_row) {
+        err = store_step(statement, &has_row);
+        if (err == ERR_OK && has_row) {
+            err = load_row(apply, statement);
+        }
+    }
+    for (struct list_link *link = list_first(&apply->uploads); link != NULL && err == ERR_OK;
+         link = list_after(&apply->uploads, link)) {
+        err = load_slices(LIST_CONTAINER(link, struct apply_upload, link), connection);
+    }
+    return err;
+}
+
+static void load_done(struct store_job *job)
+{
+    (void)job;
+}
+
+enum err apply_uploads_load(struct apply *apply)
+{
+    struct load_job load = {.apply = apply};
+    load.job.priority = STORE_CONTROL;
+    load.job.run = load_run;
+    load.job.on_done = load_done;
+    return store_run_here(apply->options.store, &load.job);
+}
+
+/* --- turns
+ * ---------------------------------------------------------------------------------------- */
+
+/* When the org of `upload` was last served. */
+static uint64_t served_of(struct apply *apply, const struct apply_upload *upload)
+{
+    uint64_t served = 0;
+    for (struct list_link *link = list_first(&apply->uploads); link != NULL;
+         link = list_after(&apply->uploads, link)) {
+        const struct apply_upload *other = LIST_CONTAINER(link, struct apply_upload, link);
+        if (other->frame.org == upload->frame.org && other->served > served) {
+            served = other->served;
+        }
+    }
+    return served;
+}
+
+struct apply_upload *apply_upload_turn(struct apply *apply, int *ret_wait_ms)
+{
+    struct apply_upload *best = NULL;
+    uint64_t best_served = 0;
+    uint64_t now_ns = clock_mono_ns();
+    *ret_wait_ms = -1;
+    for (struct list_link *link = list_first(&apply->uploads); link != NULL;
+         link = list_after(&apply->uploads, link)) {
+        struct apply_upload *upload = LIST_CONTAINER(link, struct apply_upload, link);
+        if (upload->retry_ns > now_ns) {
+            int wait_ms = (int)((upload->retry_ns - now_ns) / 1000000u) + 1;
+            *ret_wait_ms = *ret_wait_ms < 0 || wait_ms < *ret_wait_ms ? wait_ms : *ret_wait_ms;
+            continue;
+        }
+        uint64_t served = served_of(apply, upload);
+        if (best == NULL || served < best_served) {
+            best = upload;
+            best_served = served;
+        }
+    }
+    return best;
+}
+
+/* --- one slice
+ * ------------------------------------------------------------------------------------- */
+
+struct slice_walk {
+    struct apply *apply;
+    struct apply_batch *batch;
+    struct apply_upload *upload;
+    struct apply_frame *step; /* NULL: none is open */
+    const struct record_slice *slice;
+};
+
+static enum err step_begin(struct slice_walk *walk)
+{
+    walk->step = apply_fill_begin(walk->batch);
+    if (walk->step == NULL) {
+        return ERR_NO_MEMORY;
+    }
+    walk->step->kind = APPLY_FRAME_EVENTS;
+    walk->step->form = walk->upload->end.form;
+    walk->step->position = walk->upload->position;
+    walk->step->org = walk->upload->frame.org;
+    walk->step->id = walk->upload->end.upload;
+    walk->step->received_ms = walk->upload->frame.received_ms;
+    return ERR_OK;
+}
+
+static void step_end(struct slice_walk *walk, uint64_t done)
+{
+    if (walk->step != NULL) {
+        walk->step->element_count = done;
+        walk->step->credit_records = walk->step->event_count;
+        walk->batch->frame_count++;
+        walk->step = NULL;
+    }
+}
+
+static enum err take_item(struct slice_walk *walk, const struct format_item *item)
+{
+    uint64_t done = item->index - walk->slice->index + 1;
+    if (done <= walk->upload->slice_done) {
+        return ERR_OK; /* by an earlier transaction */
+    }
+    enum err err = walk->step == NULL ? step_begin(walk) : ERR_OK;
+    if (err == ERR_OK && item->err == ERR_OK) {
+        err = apply_fill_event(walk->batch, walk->step, &item->event);
+    }
+    if (err == ERR_OK && walk->step->event_count >= APPLY_SLICE_ROWS) {
+        step_end(walk, done);
+    }
+    return err;
+}
+
+static enum err take_items(struct slice_walk *walk, bool is_end)
+{
+    struct format_reader *format = walk->apply->format;
+    for (;;) {
+        struct format_item item;
+        bool has_item = false;
+        enum err err = is_end ? format_batch_end(format, &item, &has_item)
+                              : format_batch_next(format, &item, &has_item);
+        if (err != ERR_OK || !has_item) {
+            return err;
+        }
+        err = take_item(walk, &item);
+        if (err != ERR_OK || is_end) {
+            return err;
+        }
+    }
+}
+
+static enum err read_slice(struct slice_walk *walk)
+{
+    struct apply_upload *upload = walk->upload;
+    uint64_t at = walk->slice->offset;
+    bool is_last = upload->slice_next + 1 == upload->slice_count;
+    uint64_t end = is_last ? upload->end.decoded_bytes : walk->slice[1].offset;
+    struct buffer *chunk = &walk->apply->chunk;
+    buffer_clear(chunk);
+    enum err err = buffer_reserve(chunk, CHUNK_BYTES);
+    while (err == ERR_OK && at < end) {
+        size_t size = 0;
+        size_t wanted = end - at < CHUNK_BYTES ? (size_t)(end - at) : CHUNK_BYTES;
+        err = journal_upload_read(upload->reader, at, chunk->data, wanted, &size);
+        if (err == ERR_OK && size == 0) {
+            err = ERR_CORRUPT;
+        }
+        if (err == ERR_OK) {
+            at += size;
+            format_batch_feed(walk->apply->format, slice_make(chunk->data, size));
+            err = take_items(walk, false);
+        }
+    }
+    return err != ERR_OK ? err : take_items(walk, true);
+}
+
+static void postpone(struct apply_upload *upload)
+{
+    upload->pause_ms = apply_backoff_step(upload->pause_ms);
+    upload->retry_ns = clock_mono_ns() + upload->pause_ms * 1000000ull;
+}
+
+static enum err open_slice(struct slice_walk *walk, uint8_t id_key[32])
+{
+    struct apply_upload *upload = walk->upload;
+    if (upload->failed != ERR_OK || apply_upload_is_done(upload)) {
+        return ERR_OK; /* only its end is missing */
+    }
+    enum err err = apply_id_key(walk->apply, upload->frame.org, id_key);
+    if (err == ERR_OK && upload->reader == NULL) {
+        err =
+            journal_upload_open(&upload->reader, walk->apply->options.journal, upload->end.upload);
+    }
+    if (err != ERR_OK) {
+        return err;
+    }
+    struct format_context context;
+    format_context_of_frame(&upload->frame, id_key, &context);
+    format_batch_begin_at(walk->apply->format, (enum record_form)upload->end.form, &context,
+                          walk->slice->index, walk->slice->count);
+    return read_slice(walk);
+}
+
+enum err apply_fill_slice(struct apply *apply, struct apply_batch *batch,
+                          struct apply_upload *upload)
+{
+    uint8_t id_key[32];
+    struct slice_walk walk = {.apply = apply, .batch = batch, .upload = upload};
+    if (!apply_upload_is_done(upload)) {
+        walk.slice = &upload->slices[upload->slice_next];
+    }
+    assert(batch->frame_count == 0);
+    batch->upload = upload;
+    upload->served = ++apply->turn;
+    enum err err = open_slice(&walk, id_key);
+    if (err != ERR_OK && is_passing(err)) {
+        apply_batch_reset(batch);
+        postpone(upload);
+        return err;
+    }
+    upload->pause_ms = 0;
+    if (err != ERR_OK) {
+        log_write(LOG_ERROR, "apply", "an upload cannot be read: %s", err_text(err));
+        apply_batch_reset(batch);
+        batch->upload = upload;
+        upload->failed = err;
+        walk.step = NULL;
+    }
+    if (walk.step == NULL && batch->frame_count == 0) {
+        err = step_begin(&walk); /* nothing to insert, but the cursor or the end to write */
+        if (err != ERR_OK) {
+            apply_batch_reset(batch);
+            postpone(upload);
+            return err;
+        }
+    }
+    step_end(&walk, 0);
+    batch->frames[batch->frame_count - 1].element_count =
+        walk.slice == NULL ? 0 : walk.slice->count;
+    batch->is_closed = true;
+    return ERR_OK;
+}

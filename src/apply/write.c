@@ -1,0 +1,386 @@
+/* What the writer does for a part of a batch, in one transaction: rows, dead letters, uploads, and
+ * the cursor. So a crash at any instant leaves each record applied once or not at all, and then it
+ * is read again.
+ *
+ * Failure modes: a row that the engine refuses fails the part; it comes back smaller, then careful,
+ * and the refused rows become dead letters here. Whatever else fails rolls everything back. */
+#include "apply/internal.h"
+
+#include "base/clock.h"
+#include "json/json.h"
+
+#include <assert.h>
+
+#define DEAD_RECORD_BYTES_MAX (4u << 20u)
+
+struct dead_letter {
+    const uint8_t *id;
+    uint64_t org;
+    const char *kind;
+    const char *reason;
+    const char *detail; /* may be NULL */
+    uint64_t position;
+    uint64_t element;
+    uint8_t form;
+    struct slice record;
+    int64_t received_ms;
+};
+
+static enum err write_dead_letter(struct store_connection *connection,
+                                  const struct dead_letter *letter)
+{
+    struct store_statement *statement = NULL;
+    enum err err = store_prepare(
+        connection,
+        "INSERT INTO dead_letters (id, org, kind, reason, detail, position, element, form, record,"
+        " received_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+        " ON CONFLICT (id) DO NOTHING",
+        &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_blob(statement, 1, slice_make(letter->id, 16));
+    store_bind_i64(statement, 2, (int64_t)letter->org);
+    store_bind_text(statement, 3, slice_from_text(letter->kind));
+    store_bind_text(statement, 4, slice_from_text(letter->reason));
+    if (letter->detail != NULL) {
+        store_bind_text(statement, 5, slice_from_text(letter->detail));
+    }
+    store_bind_i64(statement, 6, (int64_t)letter->position);
+    store_bind_i64(statement, 7, (int64_t)letter->element);
+    store_bind_i64(statement, 8, letter->form);
+    store_bind_blob(statement, 9, letter->record);
+    store_bind_i64(statement, 10, letter->received_ms);
+    return store_execute(statement);
+}
+
+/* The event as one that can be sent again. */
+static enum err event_document(const struct store_event *event, struct buffer *to)
+{
+    char time[CLOCK_TEXT_BYTES];
+    struct json_writer writer;
+    json_writer_init(&writer, to);
+    json_write_object_begin(&writer);
+    json_write_member_string(&writer, "type", event->type);
+    if (event->dedup_id.size > 0) {
+        json_write_member_string(&writer, "dedup_id", event->dedup_id);
+    }
+    if (event->subject.data != NULL) {
+        json_write_member_string(&writer, "subject", event->subject);
+    }
+    if (event->source.data != NULL) {
+        json_write_member_string(&writer, "source", event->source);
+    }
+    if (event->app.data != NULL) {
+        json_write_member_string(&writer, "app", event->app);
+    }
+    clock_format_rfc3339(event->occurred_ms, time);
+    json_write_member_string(&writer, "occurred_at", slice_make(time, sizeof(time)));
+    if (event->attributes.size > 2) {
+        /* Members again, as they came: the object without its braces. */
+        json_write_raw(&writer, slice_part(event->attributes, 1, event->attributes.size - 1));
+    }
+    json_write_key(&writer, "payload");
+    json_write_raw(&writer, event->payload);
+    json_write_object_end(&writer);
+    return json_writer_err(&writer);
+}
+
+static enum err write_refused(struct store_connection *connection, const struct store_event *event,
+                              uint64_t element)
+{
+    struct buffer record;
+    buffer_init(&record, DEAD_RECORD_BYTES_MAX);
+    enum err err = event_document(event, &record);
+    if (err == ERR_OK) {
+        struct dead_letter letter = {.id = event->id,
+                                     .org = event->org,
+                                     .kind = "event",
+                                     .reason = "refused",
+                                     .position = event->position,
+                                     .element = element,
+                                     .form = RECORD_FORM_EVENT,
+                                     .record = buffer_slice(&record),
+                                     .received_ms = event->created_ms};
+        err = write_dead_letter(connection, &letter);
+    }
+    buffer_finish(&record);
+    return err;
+}
+
+static enum err write_unreadable(struct store_connection *connection,
+                                 const struct apply_frame *frame)
+{
+    uint8_t id[16] = {0};
+    struct id none = {{0}};
+    if (id_equal(frame->id, none)) {
+        memcpy(id, &frame->position, sizeof(frame->position)); /* its head is not known either */
+    } else {
+        memcpy(id, frame->id.bytes, sizeof(id));
+    }
+    struct dead_letter letter = {.id = id,
+                                 .org = frame->org,
+                                 .kind = "frame",
+                                 .reason = "unreadable",
+                                 .position = frame->position,
+                                 .form = frame->form,
+                                 .record = frame->bytes,
+                                 .received_ms = frame->received_ms};
+    return write_dead_letter(connection, &letter);
+}
+
+static enum err write_failed_upload(struct store_connection *connection,
+                                    const struct apply_upload *upload)
+{
+    struct dead_letter letter = {.id = upload->end.upload.bytes,
+                                 .org = upload->frame.org,
+                                 .kind = "upload",
+                                 .reason = "unreadable",
+                                 .detail = err_text(upload->failed),
+                                 .position = upload->position,
+                                 .form = RECORD_FORM_UPLOAD_END,
+                                 .record = slice_make(upload->head, upload->head_size),
+                                 .received_ms = upload->frame.received_ms};
+    return write_dead_letter(connection, &letter);
+}
+
+/* --- uploads
+ * -------------------------------------------------------------------------------------- */
+
+static enum err write_upload_row(struct store_connection *connection,
+                                 const struct apply_upload *upload)
+{
+    struct store_statement *statement = NULL;
+    enum err err = store_prepare(
+        connection,
+        "INSERT INTO uploads (id, org, key, position, form, state, head, decoded_bytes,"
+        " stored_bytes, element_count, accepted_count, rejected_count, slice_count, errors,"
+        " received_ms) VALUES ($1, $2, $3, $4, $5, 1, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+        " ON CONFLICT (id) DO NOTHING",
+        &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    const struct record_upload_end *end = &upload->end;
+    store_bind_blob(statement, 1, slice_make(end->upload.bytes, 16));
+    store_bind_i64(statement, 2, (int64_t)upload->frame.org);
+    store_bind_i64(statement, 3, (int64_t)upload->frame.key);
+    store_bind_i64(statement, 4, (int64_t)upload->position);
+    store_bind_i64(statement, 5, end->form);
+    store_bind_blob(statement, 6, slice_make(upload->head, upload->head_size));
+    store_bind_i64(statement, 7, (int64_t)end->decoded_bytes);
+    store_bind_i64(statement, 8, (int64_t)end->stored_bytes);
+    store_bind_i64(statement, 9, (int64_t)end->element_count);
+    store_bind_i64(statement, 10, (int64_t)end->accepted_count);
+    store_bind_i64(statement, 11, (int64_t)end->rejected_count);
+    store_bind_i64(statement, 12, upload->slice_count);
+    store_bind_text(statement, 13, buffer_slice(&upload->errors));
+    store_bind_i64(statement, 14, upload->frame.received_ms);
+    return store_execute(statement);
+}
+
+static enum err write_slice_rows(struct store_connection *connection,
+                                 const struct apply_upload *upload)
+{
+    enum err err = ERR_OK;
+    for (uint32_t i = 0; i < upload->slice_count && err == ERR_OK; i++) {
+        struct store_statement *statement = NULL;
+        err = store_prepare(connection,
+                            "INSERT INTO upload_slices (upload, number, byte_offset, first_index,"
+                            " element_count) VALUES ($1, $2, $3, $4, $5)",
+                            &statement);
+        if (err == ERR_OK) {
+            store_bind_blob(statement, 1, slice_make(upload->end.upload.bytes, 16));
+            store_bind_i64(statement, 2, i);
+            store_bind_i64(statement, 3, (int64_t)upload->slices[i].offset);
+            store_bind_i64(statement, 4, (int64_t)upload->slices[i].index);
+            store_bind_i64(statement, 5, (int64_t)upload->slices[i].count);
+            err = store_execute(statement);
+        }
+    }
+    return err;
+}
+
+static enum err write_version(struct store_connection *connection, uint64_t org)
+{
+    struct store_statement *statement = NULL;
+    enum err err = store_prepare(
+        connection, "UPDATE orgs SET data_version = data_version + 1 WHERE number = $1",
+        &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)org);
+    return store_execute(statement);
+}
+
+static enum err write_upload(struct store_connection *connection, const struct apply_upload *upload)
+{
+    enum err err = write_upload_row(connection, upload);
+    if (err == ERR_OK) {
+        err = write_slice_rows(connection, upload);
+    }
+    return err != ERR_OK ? err : write_version(connection, upload->frame.org);
+}
+
+/* The slice's cursor, if nobody else has moved it. ERR_NOT_FOUND: the upload was deleted. */
+static enum err write_slice_cursor(struct store_connection *connection,
+                                   const struct apply_batch *batch, uint64_t done)
+{
+    const struct apply_upload *upload = batch->upload;
+    struct store_statement *statement = NULL;
+    enum err err = store_prepare(connection,
+                                 "UPDATE upload_slices SET done_count = $1, holder = $2,"
+                                 " lease_until_ms = $3 WHERE upload = $4 AND number = $5"
+                                 " AND done_count = $6",
+                                 &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)done);
+    store_bind_i64(statement, 2, (int64_t)batch->apply->options.run);
+    store_bind_i64(statement, 3, clock_wall_ms() + APPLY_LEASE_MS);
+    store_bind_blob(statement, 4, slice_make(upload->end.upload.bytes, 16));
+    store_bind_i64(statement, 5, upload->slice_next);
+    store_bind_i64(statement, 6, (int64_t)upload->slice_done);
+    err = store_execute(statement);
+    return err == ERR_OK && store_changes(connection) == 0 ? ERR_NOT_FOUND : err;
+}
+
+static enum err write_upload_end(struct store_connection *connection,
+                                 const struct apply_upload *upload)
+{
+    struct store_statement *statement = NULL;
+    enum err err = store_prepare(
+        connection,
+        "UPDATE uploads SET finished_ms = $1, state = CASE WHEN $2 THEN 4"
+        " WHEN rejected_count = 0 AND refused_count = 0 THEN 2 ELSE 3 END WHERE id = $3",
+        &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, clock_wall_ms());
+    store_bind_i64(statement, 2, upload->failed != ERR_OK);
+    store_bind_blob(statement, 3, slice_make(upload->end.upload.bytes, 16));
+    err = store_execute(statement);
+    if (err == ERR_OK) {
+        err = store_prepare(connection, "DELETE FROM upload_slices WHERE upload = $1", &statement);
+    }
+    if (err == ERR_OK) {
+        store_bind_blob(statement, 1, slice_make(upload->end.upload.bytes, 16));
+        err = store_execute(statement);
+    }
+    if (err == ERR_OK && upload->failed != ERR_OK) {
+        err = write_failed_upload(connection, upload);
+    }
+    return err;
+}
+
+static enum err write_upload_counts(struct store_connection *connection,
+                                    const struct apply_upload *upload, const uint64_t counts[4],
+                                    bool is_slice_done)
+{
+    struct store_statement *statement = NULL;
+    enum err err = store_prepare(
+        connection,
+        "UPDATE uploads SET applied_count = applied_count + $1,"
+        " inserted_count = inserted_count + $2, duplicate_count = duplicate_count + $3,"
+        " conflict_count = conflict_count + $4, refused_count = refused_count + $5,"
+        " slices_done = slices_done + $6 WHERE id = $7",
+        &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    uint64_t duplicates = counts[STORE_EVENT_DUPLICATE] + counts[STORE_EVENT_CONFLICT];
+    uint64_t all = counts[STORE_EVENT_INSERTED] + duplicates + counts[STORE_EVENT_REFUSED];
+    store_bind_i64(statement, 1, (int64_t)all);
+    store_bind_i64(statement, 2, (int64_t)counts[STORE_EVENT_INSERTED]);
+    store_bind_i64(statement, 3, (int64_t)duplicates);
+    store_bind_i64(statement, 4, (int64_t)counts[STORE_EVENT_CONFLICT]);
+    store_bind_i64(statement, 5, (int64_t)counts[STORE_EVENT_REFUSED]);
+    store_bind_i64(statement, 6, is_slice_done);
+    store_bind_blob(statement, 7, slice_make(upload->end.upload.bytes, 16));
+    return store_execute(statement);
+}
+
+static enum err write_slice(struct store_connection *connection, const struct apply_batch *batch,
+                            const uint64_t counts[4])
+{
+    const struct apply_upload *upload = batch->upload;
+    bool is_last = upload->slice_next + 1 >= upload->slice_count;
+    bool is_slice_done = false;
+    enum err err = ERR_OK;
+    if (upload->failed == ERR_OK && !apply_upload_is_done(upload)) {
+        uint64_t done = batch->frames[batch->part_to - 1].element_count;
+        is_slice_done = done == upload->slices[upload->slice_next].count;
+        err = write_slice_cursor(connection, batch, done);
+        if (err == ERR_OK) {
+            err = write_upload_counts(connection, upload, counts, is_slice_done);
+        }
+    }
+    bool is_end =
+        upload->failed != ERR_OK || apply_upload_is_done(upload) || (is_slice_done && is_last);
+    if (err == ERR_OK && is_end) {
+        err = write_upload_end(connection, upload);
+    }
+    return err != ERR_OK ? err : write_version(connection, upload->frame.org);
+}
+
+/* --- the part
+ * ------------------------------------------------------------------------------------- */
+
+static enum err write_cursor(struct store_connection *connection, const struct apply_batch *batch)
+{
+    struct store_statement *statement = NULL;
+    enum err err =
+        store_prepare(connection,
+                      "INSERT INTO cursors (journal, lane, position) VALUES ($1, $2, $3)"
+                      " ON CONFLICT (journal, lane) DO UPDATE SET position = excluded.position",
+                      &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_blob(statement, 1, slice_make(batch->apply->journal.bytes, 16));
+    store_bind_i64(statement, 2, APPLY_CURSOR_LANE);
+    store_bind_i64(statement, 3, (int64_t)batch->frames[batch->part_to - 1].position);
+    return store_execute(statement);
+}
+
+static enum err write_events(struct store_connection *connection, const struct apply_batch *batch,
+                             uint64_t counts[4])
+{
+    const struct apply_frame *last = &batch->frames[batch->part_to - 1];
+    uint32_t from = batch->frames[batch->part_from].first_event;
+    uint32_t to = last->first_event + last->event_count;
+    enum err err = store_insert_events(connection, batch->events + from, to - from, batch->careful);
+    for (uint32_t i = from; i < to && err == ERR_OK; i++) {
+        const struct store_event *event = &batch->events[i];
+        counts[event->state]++;
+        if (event->state == STORE_EVENT_REFUSED) {
+            err = write_refused(connection, event, batch->elements[i]);
+        }
+    }
+    return err;
+}
+
+enum err apply_write_part(struct store_job *job, struct store_connection *connection)
+{
+    struct apply_batch *batch = LIST_CONTAINER(job, struct apply_batch, job);
+    uint64_t counts[4] = {0};
+    static_assert(STORE_EVENT_REFUSED == 3, "one count for each state");
+    batch->has_run = true;
+    enum err err = write_events(connection, batch, counts);
+    for (uint32_t i = batch->part_from; i < batch->part_to && err == ERR_OK; i++) {
+        const struct apply_frame *frame = &batch->frames[i];
+        if (frame->kind == APPLY_FRAME_UPLOAD) {
+            err = write_upload(connection, frame->upload);
+        } else if (frame->bytes.data != NULL) {
+            err = write_unreadable(connection, frame);
+        }
+    }
+    if (err == ERR_OK) {
+        err = batch->upload != NULL ? write_slice(connection, batch, counts)
+                                    : write_cursor(connection, batch);
+    }
+    return err;
+}
