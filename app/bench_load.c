@@ -138,6 +138,7 @@ static void head_write(struct bench_run *run)
     int used =
         snprintf(run->head, sizeof(run->head), "%s %s HTTP/1.1\r\nHost: %s:%u\r\nX-API-Key: %s\r\n",
                  options->get ? "GET" : "POST", path, options->host, options->port, options->key);
+    run->key_end = (size_t)used - 2;
     if (!options->get) {
         used += snprintf(run->head + used, sizeof(run->head) - (size_t)used,
                          "Content-Type: application/%s\r\nContent-Length: 000000000\r\n",

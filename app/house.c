@@ -1,8 +1,8 @@
 /* Opening, starting, stopping and closing the stages.
  *
- * Order of start: lock, store (writer, readers), gate (verifiers), journal (committer, preparer),
- * api, http, apply, loops. The journal is opened with the cursor that the store has, and numbered
- * from the base that the store gives it.
+ * Order of start: lock, store (writer, readers), gate (verifiers), journal (committer, preparer,
+ * uploader), api, http, apply, loops. The journal is opened with the cursor that the store has, and
+ * numbered from the base that the store gives it.
  *
  * Order of stop follows the data: http stops accepting and answers what is open (so committer,
  * applier and store still run), the journal commits and closes, the applier commits its batch, the
@@ -246,6 +246,9 @@ static enum err start_journal(struct house *house, struct err_detail *detail)
     }
     if (err == ERR_OK) {
         err = thread_add(house, HOUSE_JOURNAL, "prepare", journal_preparer_run, house->journal);
+    }
+    if (err == ERR_OK) {
+        err = thread_add(house, HOUSE_JOURNAL, "upload", journal_uploader_run, house->journal);
     }
     return err;
 }
