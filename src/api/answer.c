@@ -33,7 +33,7 @@ static int api_stored_status(const struct api_request *request, const struct int
     if (!answer->is_stored) {
         return 202;
     }
-    return answer->accepted > answer->duplicates ? 201 : 200;
+    return answer->accepted > 0 ? 201 : 200;
 }
 
 static void api_answer_single(struct api_request *request, const struct intake_answer *answer)
@@ -158,35 +158,22 @@ void api_records_refused(struct api_request *request, enum err err)
     api_reply_problem(request, &problem, retry_after_s);
 }
 
-static void api_count_refusal(enum err err)
-{
-    if (err == ERR_SYNTAX || err == ERR_DEPTH) {
-        metrics_add(METRIC_VALIDATION_MALFORMED, 1);
-    } else if (err == ERR_TOO_LARGE) {
-        metrics_add(METRIC_VALIDATION_TOO_LARGE, 1);
-    } else if (err == ERR_UNSUPPORTED) {
-        metrics_add(METRIC_VALIDATION_UNSUPPORTED, 1);
-    } else {
-        metrics_add(METRIC_VALIDATION_INVALID, 1);
-    }
-}
-
 static void api_answer_fault(struct api_request *request, const struct intake_answer *answer)
 {
     const struct api_problem_row *row = api_problem_of(answer->err);
     const struct format_fault *fault = &answer->fault;
-    struct http_problem_item item = {.pointer = slice_from_text(fault->pointer),
-                                     .offset = (int64_t)fault->offset,
-                                     .code = fault->code != NULL ? fault->code : row->code,
-                                     .message =
-                                         fault->message != NULL ? fault->message : row->detail};
+    struct http_problem_item item = {
+        .pointer =
+            fault->pointer[0] == 0 ? (struct slice){NULL, 0} : slice_from_text(fault->pointer),
+        .offset = (int64_t)fault->offset,
+        .code = fault->code != NULL ? fault->code : row->code,
+        .message = fault->message != NULL ? fault->message : row->detail};
     struct http_problem problem = {.status = row->status,
                                    .code = row->code,
                                    .detail = item.message,
                                    .offset = row->status == 400 ? (int64_t)fault->offset : -1,
                                    .items = &item,
                                    .item_count = 1};
-    api_count_refusal(answer->err);
     api_reply_problem(request, &problem, 0);
 }
 
@@ -226,19 +213,12 @@ static void api_answer_rejected(struct api_request *request, const struct intake
                                    .items = items,
                                    .item_count = count,
                                    .extra = slice_make(extra, (size_t)size)};
-    api_count_refusal(ERR_INVALID);
     api_reply_problem(request, &problem, 0);
-}
-
-static bool api_is_refusal_of_journal(enum err err)
-{
-    return err == ERR_FULL || err == ERR_BUSY || err == ERR_NO_SPACE || err == ERR_IO ||
-           err == ERR_DRAINING || err == ERR_CLOSED || err == ERR_AWAY;
 }
 
 void api_records_answer(struct api_request *request, const struct intake_answer *answer)
 {
-    if (answer->err == ERR_OK && (answer->accepted > 0 || answer->rejected == 0)) {
+    if (answer->err == ERR_OK) {
         metrics_observe(METRIC_INGEST_LATENCY,
                         clock_mono_ns() - http_request_started_ns(request->http));
         if (answer->is_single && request->answer == API_ANSWER_WEIR) {
@@ -246,9 +226,9 @@ void api_records_answer(struct api_request *request, const struct intake_answer 
         } else {
             api_answer_batch(request, answer);
         }
-    } else if (api_is_refusal_of_journal(answer->err)) {
+    } else if (err_class(answer->err) != ERR_CLASS_REJECT) {
         api_records_refused(request, answer->err);
-    } else if (answer->rejected > 0 && (answer->err == ERR_OK || !answer->is_single)) {
+    } else if (answer->err == ERR_INVALID && answer->rejected > 0 && !answer->is_single) {
         api_answer_rejected(request, answer);
     } else {
         api_answer_fault(request, answer);

@@ -104,6 +104,8 @@ struct api_request {
     void (*on_body_end)(struct api_request *request);
     struct buffer body; /* documents, and bodies whose key is inside */
     bool body_ended;
+    uint64_t body_bytes;       /* given to intake so far */
+    uint64_t body_bytes_known; /* decoded, when known before; 0: not */
     /* records */
     struct intake_request *intake;
     bool wait_stored;

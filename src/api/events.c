@@ -4,6 +4,7 @@
 #include "api/records.h"
 #include "api/reply.h"
 #include "base/limits.h"
+#include "base/metrics.h"
 
 #include <assert.h>
 
@@ -65,6 +66,7 @@ void api_events_post(struct api_request *request)
     enum err err =
         format_body_form(http_request_header(http, "Content-Type"), has_ce, '{', &records.form);
     if (err != ERR_OK) {
+        metrics_add(METRIC_VALIDATION_UNSUPPORTED, 1);
         api_reply_err(request, ERR_UNSUPPORTED,
                       "Events come as application/json, application/x-ndjson, text/plain that is "
                       "JSON, or CloudEvents.");

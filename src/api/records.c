@@ -64,6 +64,10 @@ void api_records_data(struct api_request *request, struct slice chunk)
     if (!api_records_count(request, chunk.size)) {
         return;
     }
+    /* Intake may take a whole body in its first chunk: from then on its answer comes in any case.
+     */
+    request->body_bytes += chunk.size;
+    request->body_ended = request->body_ended || request->body_bytes == request->body_bytes_known;
     intake_data(request->intake, chunk, &pause);
     if (pause && request->intake != NULL) {
         http_body_pause(request->http);
@@ -84,7 +88,9 @@ void api_records_end(struct api_request *request)
         request->on_timer = api_records_timeout;
         http_request_set_timer(request->http, request->loop->api->options.processing_timeout_ms);
     }
-    intake_end(request->intake);
+    if (request->intake != NULL) {
+        intake_end(request->intake);
+    }
 }
 
 /* wait=, atomic=, Idempotency-Key, traceparent. */
@@ -129,6 +135,14 @@ static void api_records_warn(const struct api_request *request)
     }
 }
 
+/* Decoded bytes of the body when they are known before it. */
+static uint64_t api_records_bytes(const struct api_request *request)
+{
+    int64_t bytes = http_request_body_bytes(request->http);
+    bool is_coded = http_request_header(request->http, "Content-Encoding").data != NULL;
+    return bytes > 0 && !is_coded ? (uint64_t)bytes : 0;
+}
+
 bool api_records_begin(struct api_request *request, const struct api_records *records)
 {
     const struct api_loop *loop = request->loop;
@@ -138,6 +152,7 @@ bool api_records_begin(struct api_request *request, const struct api_records *re
                                  .id_key = request->identity.id_key,
                                  .form = records->form,
                                  .may_be_array = records->may_be_array,
+                                 .body_bytes = api_records_bytes(request),
                                  .attributes = records->attributes,
                                  .attribute_count = records->attribute_count,
                                  .on_answer = api_records_on_answer,
@@ -146,6 +161,7 @@ bool api_records_begin(struct api_request *request, const struct api_records *re
     if (!api_records_options(request, &begin, key)) {
         return false;
     }
+    request->body_bytes_known = begin.body_bytes;
     begin.wait = request->wait_stored ? INTAKE_WAIT_STORED : INTAKE_WAIT_JOURNAL;
     request->answer = (uint8_t)records->answer;
     enum err err =
