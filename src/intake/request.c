@@ -514,8 +514,25 @@ static void intake_on_result_mail(struct mail *mail)
 {
     struct intake_slot *slot = (struct intake_slot *)(void *)mail;
     struct intake_request *request = slot->request;
-    assert(request != NULL && request->waiter == slot->waiter);
+    if (request == NULL) {
+        intake_waiters_give(&slot->intake->waiters, slot->waiter);
+        return;
+    }
+    assert(request->waiter == slot->waiter);
     request->result = &slot->result;
+    if (request->state == INTAKE_STORE) {
+        intake_answer(request);
+    }
+}
+
+void intake_stop_waiting(struct intake_request *request)
+{
+    if (request->waiter == RECORD_WAITER_NONE || request->result != NULL) {
+        return; /* it will be answered without this */
+    }
+    assert(request->state == INTAKE_SYNC || request->state == INTAKE_STORE);
+    intake_waiters_abandon(&request->intake->waiters, request->waiter);
+    request->waiter = RECORD_WAITER_NONE;
     if (request->state == INTAKE_STORE) {
         intake_answer(request);
     }

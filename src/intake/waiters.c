@@ -68,10 +68,17 @@ struct intake_slot *intake_waiters_find(struct intake_waiters *waiters, uint64_t
     return number == 0 || number > waiters->count ? NULL : &waiters->slots[number - 1];
 }
 
-void intake_waiters_give(struct intake_waiters *waiters, uint64_t waiter)
+void intake_waiters_abandon(struct intake_waiters *waiters, uint64_t waiter)
 {
     struct intake_slot *slot = intake_waiters_find(waiters, waiter);
     assert(slot != NULL && slot->waiter == waiter && slot->request != NULL);
+    slot->request = NULL;
+}
+
+void intake_waiters_give(struct intake_waiters *waiters, uint64_t waiter)
+{
+    struct intake_slot *slot = intake_waiters_find(waiters, waiter);
+    assert(slot != NULL && slot->waiter == waiter);
     slot->request = NULL;
     slot->next_free = waiters->free_first;
     waiters->free_first = (uint32_t)(slot - waiters->slots) + 1;

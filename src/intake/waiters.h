@@ -16,7 +16,7 @@ struct intake_request;
 struct intake_slot {
     struct mail mail;
     struct intake *intake;
-    struct intake_request *request; /* NULL while free */
+    struct intake_request *request; /* NULL while free, and when nobody waits any more */
     uint64_t waiter;                /* its name; each use has another */
     uint32_t next_free;
     struct record_result result;
@@ -35,5 +35,7 @@ void intake_waiters_finish(struct intake_waiters *waiters);
 uint64_t intake_waiters_take(struct intake_waiters *waiters, struct intake *intake,
                              struct intake_request *request);
 void intake_waiters_give(struct intake_waiters *waiters, uint64_t waiter);
+/* Nobody waits any more, and the result may still come: who takes it gives the slot back. */
+void intake_waiters_abandon(struct intake_waiters *waiters, uint64_t waiter);
 /* NULL for a number that no slot has. */
 struct intake_slot *intake_waiters_find(struct intake_waiters *waiters, uint64_t waiter);
