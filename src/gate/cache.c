@@ -1,8 +1,9 @@
 /* Cache.
  *
- * A key is named by BLAKE2b-256 of its whole text under a random key of this process. The first
- * half finds the entry, and the whole is compared in constant time: nobody outside can aim at an
- * entry.
+ * A key is named by SipHash-2-4 with 128 bits of its whole text under a random key of this process:
+ * a function that nobody outside can compute, or aim at an entry with, and that takes a sixth of
+ * the time of BLAKE2b, which would be half of a check's. The first half finds the entry, the whole
+ * is compared in constant time.
  *
  *   absent --put--> LIVE --TTL since last use--> STALE --put--> LIVE
  *                     ^                            |
@@ -20,6 +21,7 @@
 #include "gate/cache.h"
 
 #include <assert.h>
+#include <sodium.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -27,13 +29,13 @@
 #include "base/mem.h"
 #include "base/table.h"
 
-#define CACHE_NAME_BYTES 16u
+#define CACHE_NAME_BYTES 8u
 
 struct gate_cache {
     struct table *keys;
     struct table *refused;
     uint64_t ttl_ms;
-    uint8_t digest_key[32];
+    uint8_t digest_key[crypto_shorthash_siphashx24_KEYBYTES];
     /* The add in forget pairs with the load in put; the stripe's lock orders them, so relaxed. */
     atomic_uint_fast64_t generation;
 };
@@ -70,8 +72,8 @@ void gate_cache_destroy(struct gate_cache *cache)
 void gate_cache_digest(const struct gate_cache *cache, struct slice key,
                        uint8_t ret[GATE_DIGEST_BYTES])
 {
-    hash_keyed(slice_make(cache->digest_key, sizeof(cache->digest_key)), key, ret,
-               GATE_DIGEST_BYTES);
+    static_assert(crypto_shorthash_siphashx24_BYTES == GATE_DIGEST_BYTES, "128 bits");
+    (void)crypto_shorthash_siphashx24(ret, key.data, key.size, cache->digest_key); /* always 0 */
 }
 
 static struct slice cache_name(const uint8_t digest[GATE_DIGEST_BYTES])

@@ -11,7 +11,7 @@
 #include "base/slice.h"
 #include "gate/gate.h"
 
-#define GATE_DIGEST_BYTES      32u
+#define GATE_DIGEST_BYTES      16u
 #define GATE_REFUSED_KEPT_MS   60000u
 #define GATE_STALE_SERVED_MS   5000u /* before the store is asked again */
 #define GATE_USE_NOTED_EACH_MS 60000u

@@ -12,7 +12,7 @@
  * The cache stands before the tag because a good key is the common case, and a digest is all it
  * takes.
  *
- * Happy path: one BLAKE2b, one look in a table.
+ * Happy path: one SipHash, one look in a table.
  * Failure modes: open: the store does not give the tag key, or a setting is out of range; the
  * detail says which. */
 #include <assert.h>
@@ -22,6 +22,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/limits.h"
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "base/table.h"
@@ -30,8 +31,6 @@
 #include "gate/secret.h"
 #include "gate/verify.h"
 #include "store/store.h"
-
-#define REFUSED_MAX 16384u
 
 /* --- opening and closing
  * -------------------------------------------------------------------------- */
@@ -125,7 +124,7 @@ enum err gate_open(struct gate **ret, const struct gate_options *options, struct
     gate->options = *options;
     gate->options.tag_key = NULL;
     struct gate_cache_options cache_options = {.entries_max = options->cache_entries,
-                                               .refused_max = REFUSED_MAX,
+                                               .refused_max = LIMIT_KEYS_REFUSED,
                                                .ttl_ms = options->cache_ttl_s * 1000u};
     gate->cache = gate_cache_create(&cache_options);
     gate->ledger = gate_ledger_create(options->store, options->cache_entries);

@@ -92,7 +92,7 @@ struct gate_waiter {
     /* The gate's while waiting; nobody sets or reads these. */
     struct gate *gate;
     uint64_t started_ns;
-    uint8_t digest[32];
+    uint8_t digest[16];
     uint8_t address_size;
     uint8_t key[GATE_KEY_TEXT_MAX]; /* wiped before on_checked */
     uint8_t address[GATE_ADDRESS_BYTES_MAX];

@@ -10,7 +10,7 @@
  *
  * Happy path: upsert ... upsert, write: drain, post, commit, the batch is freed.
  * Failure modes: the store is away: the batch is kept and posted again by the next write, while new
- * counts gather in the tables. More than GATE_FAILURES_MAX kinds of failures between two writes:
+ * counts gather in the tables. More than LIMIT_FAILURES kinds of failures between two writes:
  * the oldest lose their counts. The store refuses the batch: it is dropped and logged. */
 #include "gate/ledger.h"
 
@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/table.h"
@@ -62,7 +63,7 @@ struct gate_ledger *gate_ledger_create(struct store *store, uint32_t keys_max)
 {
     struct gate_ledger *ledger = mem_alloc(sizeof(*ledger));
     ledger->store = store;
-    ledger->failures = table_create(GATE_FAILURES_MAX, sizeof(struct ledger_failure));
+    ledger->failures = table_create(LIMIT_FAILURES, sizeof(struct ledger_failure));
     ledger->uses = table_create(keys_max, sizeof(struct ledger_use));
     return ledger;
 }
@@ -151,8 +152,8 @@ static void ledger_batch_take(struct gate_ledger *ledger)
 {
     ledger->failed_max = table_count(ledger->failures);
     ledger->used_max = table_count(ledger->uses);
-    ledger->has_more = ledger->used_max > GATE_USES_PER_JOB;
-    ledger->used_max = ledger->has_more ? GATE_USES_PER_JOB : ledger->used_max;
+    ledger->has_more = ledger->used_max > LIMIT_USES_PER_JOB;
+    ledger->used_max = ledger->has_more ? LIMIT_USES_PER_JOB : ledger->used_max;
     if (ledger->failed_max > 0) {
         ledger->failed = mem_alloc_array(ledger->failed_max, sizeof(*ledger->failed));
         table_erase_if(ledger->failures, ledger_take_failure, ledger);
@@ -265,8 +266,8 @@ static enum err ledger_run(struct store_job *job, struct store_connection *conne
 {
     struct gate_ledger *ledger =
         (struct gate_ledger *)(void *)((char *)job - offsetof(struct gate_ledger, job));
-    uint32_t known_left = GATE_FAILURE_ROWS_KNOWN_MAX;
-    uint32_t unknown_left = GATE_FAILURE_ROWS_UNKNOWN_MAX;
+    uint32_t known_left = LIMIT_FAILURE_ROWS_KNOWN;
+    uint32_t unknown_left = LIMIT_FAILURE_ROWS_UNKNOWN;
     int64_t newest = 0;
     enum err err = ERR_OK;
     for (uint32_t i = 0; i < ledger->failed_count && err == ERR_OK; i++) {

@@ -12,16 +12,7 @@
 struct gate_ledger;
 struct mailbox;
 struct store;
-struct store_connection;
 
-/* Different (key id, address, minute) between two writes; beyond, the oldest lose their counts. */
-#define GATE_FAILURES_MAX 1024u
-/* Last uses that one job writes; more go in the jobs that follow at once. */
-#define GATE_USES_PER_JOB 2048u
-/* Rows that one write makes at most, for ids of real keys and for others; beyond, they are counted
- * together. */
-#define GATE_FAILURE_ROWS_KNOWN_MAX   512u
-#define GATE_FAILURE_ROWS_UNKNOWN_MAX 128u
 /* Rows of failed checks are kept for 30 days. */
 #define GATE_FAILURES_KEPT_MS (30ll * 86400000ll)
 

@@ -4,12 +4,13 @@
  * is taken back, so a refused request counts nowhere. No two locks are held.
  *
  * Happy path: one or two upserts, a few dozen instructions under each lock.
- * Failure modes: more orgs and keys than WINDOWS_MAX within an hour: the least recently used window
- * is forgotten and starts anew. */
+ * Failure modes: more orgs and keys than LIMIT_WINDOWS within an hour: the least recently used
+ * window is forgotten and starts anew. */
 #include <assert.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/limits.h"
 #include "base/metrics.h"
 #include "base/table.h"
 #include "gate/gate_private.h"
@@ -55,7 +56,7 @@ uint32_t gate_limits_of_tier(enum gate_tier tier)
 
 struct table *gate_limits_create(void)
 {
-    return table_create(GATE_WINDOWS_MAX, sizeof(struct gate_window_state));
+    return table_create(LIMIT_WINDOWS, sizeof(struct gate_window_state));
 }
 
 /* One limit and what it limits. */

@@ -11,9 +11,6 @@
 
 struct table;
 
-/* Orgs and keys with a limit that can be counted at the same time. */
-#define GATE_WINDOWS_MAX 131072u
-
 struct gate_limits_request {
     const struct gate_identity *identity;
     uint64_t amount; /* requests or bytes */

@@ -29,6 +29,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/limits.h"
 #include "base/list.h"
 #include "base/mem.h"
 #include "base/metrics.h"
@@ -408,7 +409,7 @@ enum err gate_verify_create(struct gate_verifier **ret, struct gate *gate, uint3
     uint32_t flight_max =
         (options->verify_queue_max + options->verifier_count - 1) / options->verifier_count;
     struct mailbox *mailbox;
-    enum err err = mailbox_create(&mailbox, GATE_WAITERS_MAX);
+    enum err err = mailbox_create(&mailbox, LIMIT_KEY_WAITERS);
     if (err != ERR_OK) {
         return err;
     }

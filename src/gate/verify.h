@@ -10,9 +10,6 @@
 #include "gate/gate.h"
 #include "gate/keys.h"
 
-/* Waiters posted to one verifier and not yet taken. */
-#define GATE_WAITERS_MAX 65536u
-
 struct gate_verifier;
 
 MUST_CHECK enum err gate_verify_create(struct gate_verifier **ret, struct gate *gate,

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/limits.h"
 #include "base/metrics.h"
 #include "gate/ledger.h"
 
@@ -111,11 +112,11 @@ static void test_a_flood_is_bounded(void **state)
     write_all();
     int64_t known = number("SELECT count(*) FROM audit WHERE org = 1");
     int64_t unknown = number("SELECT count(*) FROM audit WHERE org = 0");
-    assert_true(known > 0 && known <= GATE_FAILURE_ROWS_KNOWN_MAX);
-    assert_true(unknown <= GATE_FAILURE_ROWS_UNKNOWN_MAX + 1);
+    assert_true(known > 0 && known <= LIMIT_FAILURE_ROWS_KNOWN);
+    assert_true(unknown <= LIMIT_FAILURE_ROWS_UNKNOWN + 1);
     /* What went beyond the rows is counted in the one without a name. */
     assert_true(number("SELECT count FROM audit WHERE address = ''") > 0);
-    assert_true(number("SELECT sum(count) FROM audit") <= GATE_FAILURES_MAX);
+    assert_true(number("SELECT sum(count) FROM audit") <= LIMIT_FAILURES);
 }
 
 static void test_old_failures_go_and_deeds_stay(void **state)
@@ -151,7 +152,7 @@ static void test_uses_are_written_to_the_minute_and_forward_only(void **state)
 static void test_more_uses_than_a_job_holds(void **state)
 {
     (void)state;
-    const int64_t count = 2 * GATE_USES_PER_JOB + 100;
+    const int64_t count = 2 * LIMIT_USES_PER_JOB + 100;
     char sql[512];
     (void)snprintf(sql, sizeof(sql),
                    "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %lld)"
