@@ -19,8 +19,9 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 
-#define INTAKE_TRY_BYTES (16u * 1024u)
-#define INTAKE_ITEMS_MAX (2u * LIMIT_BATCH_ITEMS_ANSWERED)
+#define INTAKE_TRY_BYTES  (16u * 1024u)
+#define INTAKE_ROOM_BYTES (4u * 1024u * 1024u)
+#define INTAKE_ITEMS_MAX  (2u * LIMIT_BATCH_ITEMS_ANSWERED)
 
 enum err intake_create(struct intake **ret, const struct intake_options *options)
 {
@@ -176,13 +177,17 @@ void intake_release(struct intake_request *request)
     intake_wake_paused(intake);
 }
 
-/* What is not read costs nothing; a body that is as small as its answer is simply tried. */
+/* What is not read costs nothing; a body that is as small as its answer is simply tried. Of a large
+ * one the size on disk is not known, since uploads are compressed: it needs room for a beginning.
+ */
 static enum err intake_look_for_room(struct intake *intake, const struct intake_begin *begin)
 {
-    if (begin->body_bytes != 0 && begin->body_bytes <= INTAKE_TRY_BYTES) {
+    uint64_t bytes = begin->body_bytes;
+    if (bytes != 0 && bytes <= INTAKE_TRY_BYTES) {
         return ERR_OK;
     }
-    return journal_room(intake->options.journal, begin->org, begin->body_bytes);
+    return journal_room(intake->options.journal, begin->org,
+                        bytes < INTAKE_ROOM_BYTES ? bytes : INTAKE_ROOM_BYTES);
 }
 
 enum err intake_open(struct intake *intake, const struct intake_begin *begin,
