@@ -40,12 +40,13 @@ class Answer:
 
 
 class Weir:
-    """One running server."""
+    """One running server. `wrap`: words in front of the command (a namespace, another user)."""
 
-    def __init__(self, data_dir, settings, start=True):
+    def __init__(self, data_dir, settings, start=True, wrap=()):
         self.data_dir = pathlib.Path(data_dir)
         self.settings = {"PORT": "0", "DATA_DIR": str(self.data_dir), "DISK_RESERVE_MB": "16"}
         self.settings.update({name: str(value) for name, value in settings.items()})
+        self.wrap = list(wrap)
         self.process = None
         self.port = None
         self.key = None
@@ -68,7 +69,7 @@ class Weir:
         listening = threading.Event()
         self.log, self.output = [], []
         self.process = subprocess.Popen(
-            [str(BINARY), "serve"], cwd=self.data_dir.parent, env=self.environment(),
+            [*self.wrap, str(BINARY), "serve"], cwd=self.data_dir.parent, env=self.environment(),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
         def read_log(pipe):
@@ -183,8 +184,8 @@ def weir():
     running = []
     with tempfile.TemporaryDirectory(prefix="weir-test-") as folder:
 
-        def make(start=True, data_dir=None, **settings):
-            one = Weir(data_dir or os.path.join(folder, f"data{len(running)}"), settings, start)
+        def make(start=True, data_dir=None, wrap=(), **settings):
+            one = Weir(data_dir or os.path.join(folder, f"data{len(running)}"), settings, start, wrap)
             running.append(one)
             return one
 
