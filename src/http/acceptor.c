@@ -36,6 +36,12 @@ struct address {
     uint32_t count;
 };
 
+union socket_address {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+};
+
 struct http_acceptor {
     struct http_server *server;
     int fd;
@@ -76,12 +82,11 @@ out:
 
 static uint16_t bound_port(int fd)
 {
-    struct sockaddr_storage bound = {0};
+    union socket_address bound = {0};
     socklen_t size = sizeof(bound);
-    int result = getsockname(fd, (struct sockaddr *)&bound, &size);
+    int result = getsockname(fd, &bound.any, &size);
     assert(result == 0);
-    /* The port stands at the same place in both families. */
-    return ntohs(((const struct sockaddr_in *)&bound)->sin_port);
+    return ntohs(bound.any.sa_family == AF_INET ? bound.v4.sin_port : bound.v6.sin6_port);
 }
 
 enum err http_acceptor_create(struct http_acceptor **ret, struct http_server *server,
@@ -229,15 +234,14 @@ void http_acceptor_return(struct http_connection *connection)
 
 /* --- accepting -------------------------------------------------------------------------------- */
 
-static void set_address(struct http_connection *connection, const struct sockaddr_storage *peer)
+static void set_address(struct http_connection *connection, const union socket_address *peer)
 {
     const void *bytes = NULL;
-    if (peer->ss_family == AF_INET) {
-        const struct sockaddr_in *v4 = (const struct sockaddr_in *)peer;
+    if (peer->any.sa_family == AF_INET) {
         memset(connection->address + 10, 0xff, 2);
-        memcpy(connection->address + 12, &v4->sin_addr, 4);
+        memcpy(connection->address + 12, &peer->v4.sin_addr, 4);
     } else {
-        memcpy(connection->address, &((const struct sockaddr_in6 *)peer)->sin6_addr, 16);
+        memcpy(connection->address, &peer->v6.sin6_addr, 16);
     }
     bool is_v4 = is_mapped(connection->address);
     bytes = is_v4 ? connection->address + 12 : connection->address;
@@ -265,7 +269,7 @@ static void hand_out(struct http_acceptor *acceptor, struct http_connection *con
     mailbox_answer(connection->loop->mailbox, &connection->mail);
 }
 
-static void admit(struct http_acceptor *acceptor, int fd, const struct sockaddr_storage *peer)
+static void admit(struct http_acceptor *acceptor, int fd, const union socket_address *peer)
 {
     struct http_server *server = acceptor->server;
     struct http_connection *connection = mem_alloc(sizeof(*connection));
@@ -299,10 +303,9 @@ static void rest(struct http_acceptor *acceptor)
 void http_acceptor_on_event(struct http_acceptor *acceptor)
 {
     for (uint32_t i = 0; i < ACCEPTS_PER_ROUND && acceptor->fd >= 0; i++) {
-        struct sockaddr_storage peer;
+        union socket_address peer = {0};
         socklen_t size = sizeof(peer);
-        int fd =
-            accept4(acceptor->fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept4(acceptor->fd, &peer.any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             admit(acceptor, fd, &peer);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {

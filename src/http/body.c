@@ -25,7 +25,7 @@
 #include "http/chars.h"
 
 #define SIZE_DIGITS_MAX   16u
-#define TRAILER_BYTES_MAX (8u * 1024u)
+#define TRAILER_BYTES_MAX (8u << 10)
 
 void http_body_init(struct http_body *body, int64_t body_bytes)
 {
@@ -90,22 +90,21 @@ static bool size_byte(struct http_body *body, uint8_t byte)
     return true;
 }
 
-static bool extension_byte(struct http_body *body, uint8_t byte)
+/* Inside the quotes of a value. */
+static bool quoted_byte(struct http_body *body, uint8_t byte)
 {
-    if (body->state == HTTP_BODY_CHUNK_QUOTED) {
-        if (byte == '"' || byte == '\\') {
-            body->state = byte == '"' ? HTTP_BODY_CHUNK_CLOSED : HTTP_BODY_CHUNK_ESCAPED;
-            return true;
-        }
-        return (http_chars[byte] & HTTP_CHAR_VALUE) != 0 || bad_chunk(body);
-    }
     if (body->state == HTTP_BODY_CHUNK_ESCAPED) {
         body->state = HTTP_BODY_CHUNK_QUOTED;
-        return (http_chars[byte] & HTTP_CHAR_VALUE) != 0 || bad_chunk(body);
+    } else if (byte == '"' || byte == '\\') {
+        body->state = byte == '"' ? HTTP_BODY_CHUNK_CLOSED : HTTP_BODY_CHUNK_ESCAPED;
+        return true;
     }
-    if (body->state == HTTP_BODY_CHUNK_CLOSED) {
-        return end_part(body, byte);
-    }
+    return (http_chars[byte] & HTTP_CHAR_VALUE) != 0 || bad_chunk(body);
+}
+
+/* In a name, or in a value that is a token or has not begun. */
+static bool token_byte(struct http_body *body, uint8_t byte)
+{
     if (is_token_byte(byte)) {
         body->has_part = true;
         return true;
@@ -123,6 +122,14 @@ static bool extension_byte(struct http_body *body, uint8_t byte)
         return true;
     }
     return end_part(body, byte);
+}
+
+static bool extension_byte(struct http_body *body, uint8_t byte)
+{
+    if (body->state == HTTP_BODY_CHUNK_QUOTED || body->state == HTTP_BODY_CHUNK_ESCAPED) {
+        return quoted_byte(body, byte);
+    }
+    return body->state == HTTP_BODY_CHUNK_CLOSED ? end_part(body, byte) : token_byte(body, byte);
 }
 
 static bool size_line_byte(struct http_body *body, uint8_t byte)

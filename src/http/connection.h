@@ -27,13 +27,13 @@
 
 #define HTTP_REQUEST_ID_BYTES 28u
 #define HTTP_DATE_BYTES       37u /* "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n" */
-#define HTTP_SCRATCH_BYTES    (64u * 1024u)
+#define HTTP_SCRATCH_BYTES    (64u << 10)
 #define HTTP_ARENAS_KEPT      64u
 /* A reply before the body's end: the rest is read and dropped up to this, else the connection is
  * closed (after lingering). */
-#define HTTP_DROP_BYTES_MAX (64u * 1024u)
+#define HTTP_DROP_BYTES_MAX (64u << 10)
 /* With more than this to be sent, no further pipelined request is begun. */
-#define HTTP_OUTPUT_HIGH_BYTES (64u * 1024u)
+#define HTTP_OUTPUT_HIGH_BYTES (64u << 10)
 #define HTTP_LINGER_MS         5000u  /* between two reads */
 #define HTTP_LINGER_TOTAL_MS   30000u /* in all */
 
@@ -113,6 +113,7 @@ enum http_reply_state {
 };
 
 struct http_request {
+    struct http_request *self; /* for accessors, which decode into the arena of a const request */
     struct http_loop *loop;
     struct http_connection *connection; /* NULL once the reply is complete or the peer gone */
     struct http_block *head_block;
@@ -263,6 +264,8 @@ void http_request_finish_loop(struct http_loop *loop);
 /* --- reply.c ---------------------------------------------------------------------------------- */
 /* Answers a fault of the parser or the framing. */
 void http_reply_fault(struct http_request *request, const struct http_fault *fault);
+/* 413 that names the limit. */
+void http_refuse_large(struct http_request *request, uint64_t decoded_bytes_max);
 /* A line of the coming reply whose name and value are ours. */
 void http_reply_text(struct http_request *request, const char *name, const char *value);
 

@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <brotli/decode.h>
+#define ZLIB_CONST /* next_in is a pointer to const */
 #include <zlib.h>
 #include <zstd.h>
 
@@ -96,7 +97,7 @@ static enum err step_gzip(struct http_decoder *decoder, struct slice *rest, uint
 {
     z_stream *gzip = &decoder->gzip;
     assert(rest->size <= UINT32_MAX && room <= UINT32_MAX);
-    gzip->next_in = (z_const Bytef *)(uintptr_t)rest->data; /* zlib only reads; it lacks a const */
+    gzip->next_in = rest->data;
     gzip->avail_in = (uInt)rest->size;
     gzip->next_out = to;
     gzip->avail_out = (uInt)room;
@@ -127,6 +128,7 @@ static enum err step_gzip(struct http_decoder *decoder, struct slice *rest, uint
 static enum err step_brotli(struct http_decoder *decoder, struct slice *rest, uint8_t *to,
                             size_t room, size_t *ret_size)
 {
+    uint8_t *out = to;
     size_t in_size = rest->size;
     const uint8_t *in = rest->data;
     size_t left = room;
@@ -138,7 +140,7 @@ static enum err step_brotli(struct http_decoder *decoder, struct slice *rest, ui
         return ERR_SYNTAX; /* bytes after the end */
     }
     BrotliDecoderResult result =
-        BrotliDecoderDecompressStream(decoder->brotli, &in_size, &in, &left, &to, NULL);
+        BrotliDecoderDecompressStream(decoder->brotli, &in_size, &in, &left, &out, NULL);
     decoder->is_whole = result == BROTLI_DECODER_RESULT_SUCCESS;
     *rest = slice_make(in, in_size);
     *ret_size = room - left;
@@ -150,12 +152,13 @@ static enum err step_zstd(struct http_decoder *decoder, struct slice *rest, uint
                           size_t room, size_t *ret_size)
 {
     ZSTD_inBuffer in = {rest->data, rest->size, 0};
-    ZSTD_outBuffer out = {to, room, 0};
+    ZSTD_outBuffer out = {NULL, room, 0};
     if (in.size == 0 && decoder->is_whole) {
         *ret_size = 0;
         return ERR_OK;
     }
     size_t result = 1;
+    out.dst = to;
     do {
         size_t in_before = in.pos;
         size_t out_before = out.pos;

@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <brotli/encode.h>
+#define ZLIB_CONST /* next_in is a pointer to const */
 #include <zlib.h>
 #include <zstd.h>
 
@@ -99,7 +100,7 @@ static enum err write_gzip(struct http_encoder *encoder, struct slice bytes, boo
 {
     z_stream *gzip = &encoder->gzip;
     assert(bytes.size <= UINT32_MAX);
-    gzip->next_in = (z_const Bytef *)(uintptr_t)bytes.data; /* zlib only reads; it lacks a const */
+    gzip->next_in = bytes.data;
     gzip->avail_in = (uInt)bytes.size;
     int result = Z_OK;
     do {

@@ -129,23 +129,19 @@ bool http_exchange_parse(struct http_connection *connection)
 
 /* --- bodies ----------------------------------------------------------------------------------- */
 
-static void refuse_size(struct http_request *request, const char *detail)
-{
-    http_reply_error(request, 413, "payload_too_large", detail);
-}
-
 /* One piece of the decoded body, with its caps. */
 static void deliver(struct http_request *request, struct slice piece)
 {
     request->decoded_bytes += piece.size;
     uint64_t consumed = request->encoded_bytes - request->undecoded.size;
     if (request->decoded_bytes_max > 0 && request->decoded_bytes > request->decoded_bytes_max) {
-        refuse_size(request, "The body is larger than permitted here.");
+        http_refuse_large(request, request->decoded_bytes_max);
         return;
     }
-    if (request->decoder != NULL && request->decoded_bytes > LIMIT_RATIO_FREE_BYTES &&
+    if (request->decoder != NULL && request->decoded_bytes > (size_t)LIMIT_RATIO_FREE_BYTES &&
         request->decoded_bytes / LIMIT_RATIO > consumed) {
-        refuse_size(request, "The body is compressed more than 200 to 1.");
+        http_reply_error(request, 413, "payload_too_large",
+                         "The body is compressed more than 200 to 1.");
         return;
     }
     request->loop->server->options.handler->on_body(request, piece);

@@ -97,8 +97,9 @@ MUST_CHECK enum err http_server_open(struct http_server **ret, const struct http
 uint16_t http_server_port(const struct http_server *server);
 uint32_t http_server_loop_count(const struct http_server *server);
 struct http_loop *http_server_loop(struct http_server *server, uint32_t index);
-/* The body of a loop's thread: returns after http_server_drain when its last connection is gone. */
-void http_loop_run(void *loop);
+/* The body of a loop's thread, given the loop: returns after http_server_drain when its last
+ * connection is gone. */
+void http_loop_run(void *argument);
 uint32_t http_loop_index(const struct http_loop *loop);
 /* Where other threads post what is to be run on this loop. */
 struct mailbox *http_loop_mailbox(struct http_loop *loop);

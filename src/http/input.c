@@ -21,7 +21,7 @@ static enum http_input read_into(struct http_connection *connection, uint8_t *to
     if (!connection->readable) {
         return HTTP_INPUT_NONE;
     }
-    if (connection->round_bytes >= LIMIT_LOOP_ROUND_BYTES) {
+    if (connection->round_bytes >= (size_t)LIMIT_LOOP_ROUND_BYTES) {
         http_connection_make_ready(connection);
         return HTTP_INPUT_NONE;
     }
@@ -54,7 +54,7 @@ static bool make_room(struct http_connection *connection)
             connection->broken = true;
             return false;
         }
-        if (held > 0) {
+        if (block != NULL) {
             memcpy(larger->data, block->data + connection->input_start, held);
         }
         http_pool_give(&connection->loop->pool, block);

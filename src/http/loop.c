@@ -23,7 +23,7 @@
 #include "http/loop.h"
 
 #define EVENTS_PER_ROUND  256
-#define ENCODED_BYTES_MAX (64u * 1024u * 1024u)
+#define ENCODED_BYTES_MAX (64u << 20)
 
 /* RFC 9110 5.6.7; the names are those of the C locale, which is set nowhere else. */
 static void format_date(char *to, int64_t seconds)

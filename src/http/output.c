@@ -23,7 +23,7 @@ uint8_t *http_output_reserve(struct http_connection *connection, size_t size)
             connection->broken = true;
             return NULL;
         }
-        if (held > 0) {
+        if (old != NULL) {
             memcpy(block->data, old->data + connection->output_start, held);
         }
         http_pool_give(&connection->loop->pool, old);

@@ -359,48 +359,44 @@ static void parse_expect(struct http_head *head, struct slice value)
     }
 }
 
+static enum http_parse parse_host(struct http_parser *parser, struct slice value)
+{
+    return http_is_authority(value)
+               ? HTTP_PARSE_DONE
+               : bad_request(parser, "Host is not a host with an optional port.");
+}
+
 /* Fields that decide where the request ends, and Host: once each, and without tabs. */
-static enum http_parse check_single(struct http_parser *parser, const struct http_head *head,
+static enum http_parse parse_single(struct http_parser *parser, struct http_head *head,
                                     enum http_known known, struct slice raw)
 {
+    struct slice value = slice_trim(raw);
     if (head->known[known] != 0) {
         return bad_request(parser, "Host, Content-Length or Transfer-Encoding came twice.");
     }
-    if (memchr(raw.data, '\t', raw.size) != NULL) {
+    if (slice_find(raw, '\t') < raw.size) {
         return bad_request(parser, "Host, Content-Length or Transfer-Encoding holds a tab.");
     }
-    return HTTP_PARSE_DONE;
+    if (known == HTTP_KNOWN_HOST) {
+        return parse_host(parser, value);
+    }
+    return known == HTTP_KNOWN_CONTENT_LENGTH ? parse_content_length(parser, head, value)
+                                              : parse_transfer_coding(parser, head, value);
 }
 
 static enum http_parse parse_known(struct http_parser *parser, struct http_head *head,
                                    enum http_known known, struct slice raw)
 {
-    struct slice value = slice_trim(raw);
-    enum http_parse result = HTTP_PARSE_DONE;
     switch (known) {
     case HTTP_KNOWN_HOST:
-        result = check_single(parser, head, known, raw);
-        if (result == HTTP_PARSE_DONE && !http_is_authority(value)) {
-            result = bad_request(parser, "Host is not a host with an optional port.");
-        }
-        break;
     case HTTP_KNOWN_CONTENT_LENGTH:
-        result = check_single(parser, head, known, raw);
-        if (result == HTTP_PARSE_DONE) {
-            result = parse_content_length(parser, head, value);
-        }
-        break;
     case HTTP_KNOWN_TRANSFER_ENCODING:
-        result = check_single(parser, head, known, raw);
-        if (result == HTTP_PARSE_DONE) {
-            result = parse_transfer_coding(parser, head, value);
-        }
-        break;
+        return parse_single(parser, head, known, raw);
     case HTTP_KNOWN_CONNECTION:
-        parse_connection(parser, value);
+        parse_connection(parser, slice_trim(raw));
         break;
     case HTTP_KNOWN_EXPECT:
-        parse_expect(head, value);
+        parse_expect(head, slice_trim(raw));
         break;
     case HTTP_KNOWN_CONTENT_ENCODING:
         head->content_codings_many = head->content_codings_many || head->known[known] != 0;
@@ -412,7 +408,7 @@ static enum http_parse parse_known(struct http_parser *parser, struct http_head 
     case HTTP_KNOWN_OTHER:
         break;
     }
-    return result;
+    return HTTP_PARSE_DONE;
 }
 
 static enum http_parse parse_field(struct http_parser *parser, struct http_head *head,

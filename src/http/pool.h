@@ -14,7 +14,7 @@
  * fall into the same cache sets. */
 #define HTTP_BLOCK_SMALL 4000u
 /* A head at its limit, or what one read of a body left over. */
-#define HTTP_BLOCK_LARGE (64u * 1024u)
+#define HTTP_BLOCK_LARGE (64u << 10)
 
 struct http_block {
     struct http_block *next; /* the pool's */

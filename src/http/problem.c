@@ -11,7 +11,7 @@
 
 #include "http/connection.h"
 
-#define PROBLEM_BYTES_MAX (256u * 1024u)
+#define PROBLEM_BYTES_MAX (256u << 10)
 #define TOTALS_MAX        32u
 
 /* Appends and remembers the first error, so that only the end has to look. */

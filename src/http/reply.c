@@ -95,6 +95,24 @@ static const char fields_of_all[] = "X-Content-Type-Options: nosniff\r\n"
 static const char field_of_policy[] =
     "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n";
 
+/* Where the reply is being written; room was reserved before. */
+struct pen {
+    uint8_t *at;
+};
+
+static void put(struct pen *pen, struct slice text)
+{
+    if (text.size > 0) {
+        memcpy(pen->at, text.data, text.size);
+        pen->at += text.size;
+    }
+}
+
+static void put_text(struct pen *pen, const char *text)
+{
+    put(pen, slice_from_text(text));
+}
+
 /* --- the handler's lines ---------------------------------------------------------------------- */
 
 void http_reply_header(struct http_request *request, const char *name, struct slice value)
@@ -114,13 +132,11 @@ void http_reply_header(struct http_request *request, const char *name, struct sl
         request->connection->broken = true; /* more than 64 KiB of headers, or no memory */
         return;
     }
-    uint8_t *to = fields->data + fields->size;
-    memcpy(to, name_text.data, name_text.size);
-    memcpy(to + name_text.size, ": ", 2);
-    if (value.size > 0) {
-        memcpy(to + name_text.size + 2, value.data, value.size);
-    }
-    memcpy(to + name_text.size + 2 + value.size, "\r\n", 2);
+    struct pen pen = {fields->data + fields->size};
+    put(&pen, name_text);
+    put(&pen, SLICE_LITERAL(": "));
+    put(&pen, value);
+    put(&pen, SLICE_LITERAL("\r\n"));
     fields->size += name_text.size + value.size + 4;
 }
 
@@ -136,22 +152,6 @@ void http_reply_close(struct http_request *request)
 
 /* --- heads ------------------------------------------------------------------------------------ */
 
-/* Where the reply is being written; room was reserved before. */
-struct pen {
-    uint8_t *at;
-};
-
-static void put(struct pen *pen, const void *data, size_t size)
-{
-    memcpy(pen->at, data, size);
-    pen->at += size;
-}
-
-static void put_text(struct pen *pen, const char *text)
-{
-    put(pen, text, strlen(text));
-}
-
 static void put_number(struct pen *pen, uint64_t number)
 {
     char digits[20];
@@ -161,7 +161,7 @@ static void put_number(struct pen *pen, uint64_t number)
         digits[at] = (char)('0' + number % 10);
         number /= 10;
     } while (number > 0);
-    put(pen, digits + at, sizeof(digits) - at);
+    put(pen, slice_make(digits + at, sizeof(digits) - at));
 }
 
 /* A reply before the body's end: whether the connection can go on after it. */
@@ -202,8 +202,8 @@ static void put_head(struct pen *pen, struct http_request *request, int status,
 {
     const struct status_row *row = find_status(status);
     const struct buffer *fields = &request->reply_fields;
-    put(pen, row->line, row->line_size);
-    put(pen, request->loop->date, HTTP_DATE_BYTES);
+    put(pen, slice_make(row->line, row->line_size));
+    put(pen, slice_make(request->loop->date, HTTP_DATE_BYTES));
     if (reply->content_type != NULL) {
         put_text(pen, "Content-Type: ");
         put_text(pen, reply->content_type);
@@ -225,15 +225,13 @@ static void put_head(struct pen *pen, struct http_request *request, int status,
         put_text(pen, "\r\n");
     }
     put_text(pen, "X-Request-Id: ");
-    put(pen, request->id.data, request->id.size);
+    put(pen, request->id);
     put_text(pen, "\r\n");
-    put(pen, fields_of_all, sizeof(fields_of_all) - 1);
+    put_text(pen, fields_of_all);
     if (!request->has_policy) {
-        put(pen, field_of_policy, sizeof(field_of_policy) - 1);
+        put_text(pen, field_of_policy);
     }
-    if (fields->size > 0) {
-        put(pen, fields->data, fields->size);
-    }
+    put(pen, buffer_slice(fields));
     put_connection(pen, request);
     put_text(pen, "\r\n");
 }
@@ -285,9 +283,7 @@ static void send_reply(struct http_request *request, int status, const struct re
     }
     struct pen pen = {start};
     put_head(&pen, request, status, reply);
-    if (body_size > 0) {
-        put(&pen, body.data, body_size);
-    }
+    put(&pen, slice_make(body.data, body_size));
     http_output_added(connection, (size_t)(pen.at - start));
 }
 
@@ -403,8 +399,8 @@ static void put_chunk_size(struct pen *pen, size_t size)
         text[at] = digits[size & 15];
         size >>= 4;
     } while (size > 0);
-    put(pen, text + at, sizeof(text) - at);
-    put(pen, "\r\n", 2);
+    put(pen, slice_make(text + at, sizeof(text) - at));
+    put_text(pen, "\r\n");
 }
 
 enum err http_stream_write(struct http_request *request, struct slice bytes)
@@ -417,7 +413,7 @@ enum err http_stream_write(struct http_request *request, struct slice bytes)
     if (request->head.method == HTTP_HEAD || bytes.size == 0) {
         return ERR_OK;
     }
-    if (http_output_bytes(connection) >= LIMIT_STREAM_BUFFER_BYTES) {
+    if (http_output_bytes(connection) >= (size_t)LIMIT_STREAM_BUFFER_BYTES) {
         request->wants_room = true;
         return ERR_FULL;
     }
@@ -430,12 +426,12 @@ enum err http_stream_write(struct http_request *request, struct slice bytes)
     if (request->chunked_reply) {
         put_chunk_size(&pen, bytes.size);
     }
-    put(&pen, bytes.data, bytes.size);
+    put(&pen, bytes);
     if (request->chunked_reply) {
-        put(&pen, "\r\n", 2);
+        put_text(&pen, "\r\n");
     }
     http_output_added(connection, (size_t)(pen.at - start));
-    if (http_output_bytes(connection) >= LIMIT_STREAM_BUFFER_BYTES / 2) {
+    if (http_output_bytes(connection) >= (size_t)LIMIT_STREAM_BUFFER_BYTES / 2) {
         request->wants_room = true;
     }
     wake(request);
@@ -448,7 +444,7 @@ size_t http_stream_room(const struct http_request *request)
         return 0;
     }
     size_t held = http_output_bytes(request->connection);
-    return held < LIMIT_STREAM_BUFFER_BYTES ? LIMIT_STREAM_BUFFER_BYTES - held : 0;
+    return held < (size_t)LIMIT_STREAM_BUFFER_BYTES ? (size_t)LIMIT_STREAM_BUFFER_BYTES - held : 0;
 }
 
 void http_stream_end(struct http_request *request)
@@ -458,10 +454,11 @@ void http_stream_end(struct http_request *request)
     }
     assert(request->reply == HTTP_REPLY_STREAM);
     if (request->chunked_reply && request->head.method != HTTP_HEAD) {
-        uint8_t *to = http_output_reserve(request->connection, 5);
-        if (to != NULL) {
-            memcpy(to, "0\r\n\r\n", 5);
-            http_output_added(request->connection, 5);
+        static const struct slice last = {(const uint8_t *)"0\r\n\r\n", 5};
+        struct pen pen = {http_output_reserve(request->connection, last.size)};
+        if (pen.at != NULL) {
+            put(&pen, last);
+            http_output_added(request->connection, last.size);
         }
     }
     request->reply = HTTP_REPLY_DONE;

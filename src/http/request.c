@@ -7,14 +7,16 @@
  * reference goes.
  * Failure modes: the arena is full: a decoded value is empty. */
 #include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
 
 #include "base/mem.h"
 #include "http/connection.h"
 
 #define FREE_REQUESTS_MAX      1024u
 #define ARENA_BLOCK_BYTES      4096u
-#define ARENA_BYTES_MAX        (1024u * 1024u)
-#define REPLY_FIELDS_BYTES_MAX (64u * 1024u)
+#define ARENA_BYTES_MAX        (1u << 20)
+#define REPLY_FIELDS_BYTES_MAX (64u << 10)
 #define REPLY_FIELDS_KEPT      1024u
 
 static struct http_request *make_request(struct http_loop *loop)
@@ -37,6 +39,7 @@ struct http_request *http_request_take(struct http_connection *connection)
     /* All but the head, which the parser initialises. */
     memset(request, 0, offsetof(struct http_request, head));
     request->reply_fields = fields;
+    request->self = request;
     request->loop = loop;
     request->connection = connection;
     request->refs = 1;
@@ -285,8 +288,7 @@ static struct slice decode_text(struct http_request *request, struct slice text,
 struct slice http_request_param(const struct http_request *request, uint32_t index)
 {
     assert(index < request->param_count);
-    /* Decoding uses the arena, which is no part of what the request says. */
-    return decode_text((struct http_request *)(uintptr_t)request, request->params[index], false);
+    return decode_text(request->self, request->params[index], false);
 }
 
 bool http_request_query_at(const struct http_request *request, uint32_t n, struct slice *ret_name,
@@ -302,10 +304,9 @@ bool http_request_query_at(const struct http_request *request, uint32_t n, struc
         if (found == n) {
             struct slice value = {NULL, 0};
             struct slice name = slice_cut(pair, '=', &value);
-            struct http_request *owner = (struct http_request *)(uintptr_t)request; /* as above */
-            *ret_name = decode_text(owner, name, true);
+            *ret_name = decode_text(request->self, name, true);
             *ret_value = value.size == 0 ? slice_make(pair.data + pair.size, 0)
-                                         : decode_text(owner, value, true);
+                                         : decode_text(request->self, value, true);
             return true;
         }
         found++;
@@ -321,11 +322,11 @@ bool http_request_query(const struct http_request *request, const char *name, st
         struct slice value = {NULL, 0};
         struct slice pair = slice_cut(rest, '&', &rest);
         struct slice found = slice_cut(pair, '=', &value);
-        struct http_request *owner = (struct http_request *)(uintptr_t)request; /* as above */
         if (slice_equal(found, wanted) ||
-            (found.size > wanted.size && slice_equal(decode_text(owner, found, true), wanted))) {
+            (found.size > wanted.size &&
+             slice_equal(decode_text(request->self, found, true), wanted))) {
             *ret = value.size == 0 ? slice_make(pair.data + pair.size, 0)
-                                   : decode_text(owner, value, true);
+                                   : decode_text(request->self, value, true);
             return true;
         }
     }
@@ -360,6 +361,14 @@ static bool begin_decoding(struct http_request *request)
     return true;
 }
 
+void http_refuse_large(struct http_request *request, uint64_t decoded_bytes_max)
+{
+    char detail[96];
+    (void)snprintf(detail, sizeof(detail),
+                   "The body is larger than %" PRIu64 " bytes, the limit here.", decoded_bytes_max);
+    http_reply_error(request, 413, "payload_too_large", detail);
+}
+
 void http_body_accept(struct http_request *request, uint64_t decoded_bytes_max)
 {
     struct http_connection *connection = request->connection;
@@ -369,8 +378,7 @@ void http_body_accept(struct http_request *request, uint64_t decoded_bytes_max)
     int64_t bytes = request->head.body_bytes;
     if (decoded_bytes_max > 0 && request->decoder == NULL && bytes > 0 &&
         (uint64_t)bytes > decoded_bytes_max) {
-        http_reply_error(request, 413, "payload_too_large",
-                         "The body is larger than permitted here.");
+        http_refuse_large(request, decoded_bytes_max);
         return;
     }
     request->body_accepted = true;

@@ -250,6 +250,15 @@ void http_router_find(const struct http_router *router, enum http_method method,
     }
 }
 
+static size_t add_word(char *to, size_t size, const char *word)
+{
+    for (size_t i = 0; word[i] != 0; i++) {
+        to[size] = word[i];
+        size++;
+    }
+    return size;
+}
+
 size_t http_router_allow(const struct http_route *const *by_method, char *to)
 {
     size_t size = 0;
@@ -258,13 +267,8 @@ size_t http_router_allow(const struct http_route *const *by_method, char *to)
         if (by_method[i] == NULL && i != HTTP_OPTIONS && !is_head_of_get) {
             continue;
         }
-        struct slice name = slice_from_text(method_names[i]);
-        if (size > 0) {
-            memcpy(to + size, ", ", 2);
-            size += 2;
-        }
-        memcpy(to + size, name.data, name.size);
-        size += name.size;
+        size = add_word(to, size, size > 0 ? ", " : "");
+        size = add_word(to, size, method_names[i]);
     }
     assert(size <= HTTP_ALLOW_BYTES);
     return size;

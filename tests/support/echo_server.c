@@ -27,9 +27,14 @@ static void *on_loop_start(void *owner, struct http_loop *loop)
     return owner;
 }
 
-static void on_loop_stop(void *context)
+static void on_context(void *context)
 {
-    (void)context;
+    (void)context; /* no state */
+}
+
+static void on_stream_room(struct http_request *request)
+{
+    (void)request; /* no streams */
 }
 
 static void on_head(struct http_request *request, const struct http_route *route)
@@ -63,12 +68,12 @@ static void on_finish(struct http_request *request)
 
 static const struct http_handler handler = {
     .on_loop_start = on_loop_start,
-    .on_loop_stop = on_loop_stop,
-    .on_round_end = on_loop_stop,
+    .on_loop_stop = on_context,
+    .on_round_end = on_context,
     .on_head = on_head,
     .on_body = on_body,
     .on_body_end = on_body_end,
-    .on_stream_room = on_finish,
+    .on_stream_room = on_stream_room,
     .on_finish = on_finish,
 };
 

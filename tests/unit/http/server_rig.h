@@ -401,7 +401,8 @@ static inline void read_head(int fd, struct answer *answer)
     }
     answer->head[size] = 0;
     answer->head_size = size;
-    assert_int_equal(sscanf(answer->head, "HTTP/1.1 %3d ", &answer->status), 1);
+    assert_memory_equal(answer->head, "HTTP/1.1 ", 9);
+    answer->status = (int)strtol(answer->head + 9, NULL, 10);
     answer->body_size = 0;
 }
 

@@ -166,6 +166,12 @@ static void test_every_prefix_needs_more(void **state)
     }
 }
 
+static size_t put(char *to, size_t at, struct slice text)
+{
+    memcpy(to + at, text.data, text.size);
+    return at + text.size;
+}
+
 static void test_limits(void **state)
 {
     char bytes[16384];
@@ -177,22 +183,22 @@ static void test_limits(void **state)
     /* "1;" and the extension's name, CR and LF make the line. */
     for (size_t over = 0; over < 2; over++) {
         size_t name = LIMIT_CHUNK_LINE_BYTES - 4 + over;
-        memcpy(bytes, "1;", 2);
+        (void)put(bytes, 0, SLICE_LITERAL("1;"));
         memset(bytes + 2, 'a', name);
-        memcpy(bytes + 2 + name, "\r\nx\r\n0\r\n\r\n", 10);
+        (void)put(bytes, 2 + name, SLICE_LITERAL("\r\nx\r\n0\r\n\r\n"));
         assert_int_equal(feed(-1, slice_make(bytes, name + 12), 5, data, &size, &unused, &status),
                          over == 0 ? HTTP_BODY_END : HTTP_BODY_BAD);
         assert_int_equal(status, over == 0 ? 0 : 400);
     }
     /* Trailers above 8 KiB, as one line and as many. */
-    memcpy(bytes, "0\r\nA: ", 6);
+    (void)put(bytes, 0, SLICE_LITERAL("0\r\nA: "));
     memset(bytes + 6, 'a', 9000);
     assert_int_equal(feed(-1, slice_make(bytes, 9000), 5, data, &size, &unused, &status),
                      HTTP_BODY_BAD);
     assert_int_equal(status, 431);
     size = 3;
     for (size_t i = 0; i <= LIMIT_HEADER_COUNT + 1; i++) {
-        memcpy(bytes + 3 + i * 5, "A: \r\n", 5);
+        (void)put(bytes, 3 + i * 5, SLICE_LITERAL("A: \r\n"));
     }
     assert_int_equal(feed(-1, slice_make(bytes, 3 + (LIMIT_HEADER_COUNT + 2) * 5), 5, data, &size,
                           &unused, &status),
