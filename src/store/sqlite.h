@@ -38,12 +38,9 @@ struct sqlite_key {
     uint32_t index;
 };
 
-struct batch;
-
 /* The batch in hand, as the virtual table weir_rows shows it. */
 struct sqlite_rows {
     struct store_connection *connection;
-    const struct batch *batch;
     struct store_event *events;
     const struct sqlite_key *order; /* which, in which order */
     uint32_t count;
@@ -93,10 +90,8 @@ void store_sqlite_finalize_all(struct sqlite_connection *c);
 void store_sqlite_slow_watch(struct sqlite_connection *c);
 void store_sqlite_slow_log(struct sqlite_connection *c);
 
-/* Registers the virtual table weir_rows and the function weir_known. */
+/* Registers the virtual table weir_rows. */
 enum err store_sqlite_rows_register(struct sqlite_connection *c);
-/* The event that was to get `sequence` has an id that stands there with the sequence `known`. */
-void store_sqlite_rows_note_known(struct sqlite_rows *rows, uint64_t sequence, uint64_t known);
 
 enum err store_sqlite_insert_events(struct store_connection *connection, struct store_event *events,
                                     size_t count, bool careful);

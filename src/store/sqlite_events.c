@@ -10,6 +10,10 @@
  *   4. orgs.last_sequence, the data version and the hours are brought up to date.
  * A duplicate's number stays unused: sequences may have gaps.
  *
+ * OR FAIL: a statement that could undo itself alone would copy every page that it touches (in
+ * memory, hundreds of megabytes with random ids); here the whole transaction is undone, or a
+ * savepoint.
+ *
  * Failure modes: a row that the engine refuses fails the whole statement. In careful mode each part
  * of the batch has a savepoint; a part that is refused is rolled back and tried as two halves, down
  * to the one row, which is then marked. So one bad row costs a few statements, and none is lost. */
@@ -70,7 +74,7 @@ static enum err run_rows(struct batch *b, const char *sql, size_t count)
 {
     struct store_connection *connection = &b->c->base;
     struct store_statement *statement = NULL;
-    b->c->rows = (struct sqlite_rows){connection, b, b->events, b->scratch, (uint32_t)count};
+    b->c->rows = (struct sqlite_rows){connection, b->events, b->scratch, (uint32_t)count};
     enum err err = store_prepare(connection, sql, &statement);
     return err != ERR_OK || count == 0 ? err : store_execute(statement);
 }
@@ -89,15 +93,6 @@ static const struct sqlite_key *place_of(const struct batch *b, uint64_t sequenc
         }
     }
     return low < b->count && b->places[low].low == sequence ? &b->places[low] : NULL;
-}
-
-void store_sqlite_rows_note_known(struct sqlite_rows *rows, uint64_t sequence, uint64_t known)
-{
-    const struct sqlite_key *place = place_of(rows->batch, sequence);
-    assert(place != NULL);
-    struct store_event *event = &rows->events[place->index];
-    event->state = STORE_EVENT_DUPLICATE;
-    event->sequence = known;
 }
 
 /* *ret_last 0 and *ret_is false: no such org. */
@@ -161,6 +156,29 @@ static uint64_t read_big_endian(const uint8_t *from)
     return __builtin_bswap64(value);
 }
 
+/* Notes the duplicates: ids of the batch that stand with another sequence. */
+static enum err note_known(struct batch *b, size_t count)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = true;
+    b->c->rows = (struct sqlite_rows){&b->c->base, b->events, b->scratch, (uint32_t)count};
+    enum err err = store_prepare(&b->c->base,
+                                 "SELECT r.sequence, i.sequence FROM weir_rows r CROSS JOIN"
+                                 " event_ids i ON i.id = r.id WHERE i.sequence <> r.sequence",
+                                 &statement);
+    while (err == ERR_OK && has_row) {
+        err = store_step(statement, &has_row);
+        if (err == ERR_OK && has_row) {
+            const struct sqlite_key *place = place_of(b, (uint64_t)store_column_i64(statement, 0));
+            assert(place != NULL);
+            struct store_event *event = &b->events[place->index];
+            event->state = STORE_EVENT_DUPLICATE;
+            event->sequence = (uint64_t)store_column_i64(statement, 1);
+        }
+    }
+    return err;
+}
+
 static enum err insert_ids(struct batch *b, struct span span)
 {
     size_t count = 0;
@@ -175,11 +193,15 @@ static enum err insert_ids(struct batch *b, struct span span)
         }
     }
     keys_sort(b->scratch, count);
-    return run_rows(b,
-                    "INSERT INTO event_ids (id, sequence) SELECT id, sequence FROM weir_rows "
-                    "WHERE true ON CONFLICT (id) DO UPDATE SET sequence = sequence "
-                    "WHERE weir_known(excluded.sequence, event_ids.sequence)",
-                    count);
+    enum err err = run_rows(b,
+                            "INSERT OR FAIL INTO event_ids (id, sequence)"
+                            " SELECT id, sequence FROM weir_rows WHERE true"
+                            " ON CONFLICT (id) DO NOTHING",
+                            count);
+    if (err == ERR_OK && count > 0 && store_changes(&b->c->base) < count) {
+        err = note_known(b, count);
+    }
+    return err;
 }
 
 /* Whether a duplicate says something else than the row that was first. */
@@ -225,12 +247,13 @@ static enum err insert_rows(struct batch *b, struct span span)
             b->scratch[count++] = (struct sqlite_key){0, place->low, place->index};
         }
     }
-    return run_rows(b,
-                    "INSERT INTO events (sequence, id, position, type, subject, source, app, "
-                    "dedup_id, payload, attributes, occurred_ms, created_ms) "
-                    "SELECT sequence, id, position, type, subject, source, app, dedup_id, payload, "
-                    "attributes, occurred_ms, created_ms FROM weir_rows",
-                    count);
+    return run_rows(
+        b,
+        "INSERT OR FAIL INTO events (sequence, id, position, type, subject, source, app, "
+        "dedup_id, payload, attributes, occurred_ms, created_ms) "
+        "SELECT sequence, id, position, type, subject, source, app, dedup_id, payload, "
+        "attributes, occurred_ms, created_ms FROM weir_rows",
+        count);
 }
 
 static enum err insert_subjects(struct batch *b, struct span span)
@@ -248,7 +271,7 @@ static enum err insert_subjects(struct batch *b, struct span span)
     }
     keys_sort(b->scratch, count);
     return run_rows(b,
-                    "INSERT INTO event_subjects (key, sequence) "
+                    "INSERT OR FAIL INTO event_subjects (key, sequence) "
                     "SELECT subject_key, sequence FROM weir_rows",
                     count);
 }

@@ -4,15 +4,10 @@
  * Why: a statement per row pays for binding, for the start of the virtual machine and for a descent
  * from the root in every index. One statement per table keeps its cursors: measured twice as fast.
  *
- * weir_known(new, old) is called in the place where an id is found that is there already: it notes
- * the duplicate in the array, and gives 0, so that nothing is changed.
- *
  * Happy path: the caller fills struct sqlite_rows and steps the statement once.
  * Failure modes: when something of higher priority waits and the transaction has lasted its time,
  * the next row is an interrupt: the statement fails and the transaction is rolled back. */
 #include "store/sqlite.h"
-
-#include <assert.h>
 
 #define ROWS_PER_LOOK 256u /* rows between looks at who waits */
 
@@ -200,21 +195,8 @@ static const sqlite3_module rows_module = {
     .xRowid = rows_rowid,
 };
 
-static void known(sqlite3_context *context, int count, sqlite3_value **values)
-{
-    assert(count == 2);
-    struct sqlite_rows *rows = sqlite3_user_data(context);
-    store_sqlite_rows_note_known(rows, (uint64_t)sqlite3_value_int64(values[0]),
-                                 (uint64_t)sqlite3_value_int64(values[1]));
-    sqlite3_result_int(context, 0);
-}
-
 enum err store_sqlite_rows_register(struct sqlite_connection *c)
 {
     int code = sqlite3_create_module_v2(c->db, "weir_rows", &rows_module, &c->rows, NULL);
-    if (code == SQLITE_OK) {
-        code = sqlite3_create_function_v2(c->db, "weir_known", 2, SQLITE_UTF8 | SQLITE_DIRECTONLY,
-                                          &c->rows, known, NULL, NULL, NULL);
-    }
     return store_sqlite_err(c, code);
 }

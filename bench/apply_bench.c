@@ -1,0 +1,368 @@
+/* P4: how fast the journal's events become rows, from an empty store, the whole way of apply
+ * counted.
+ *
+ *     apply_bench [--rows N] [--per-frame N] [--random-dedup | --server-ids] [--subjects N]
+ *                 [--cache-mb N] [--directory D]
+ *
+ * Fills a journal with N events of about 160 bytes (frames of NDJSON lines, or single events with
+ * --per-frame 1), and then times apply until the last is queryable. Prints rows a second in all and
+ * by the million, the largest resident size, and one line for bench/run:
+ *
+ *     apply_rows_per_s <mean> ids <kind> rows <n> per_frame <n> cache_mb <n> rss_mb <n>
+ *
+ * Yardstick: none but the target of 100,000/s (random dedup ids) and 300,000/s (server-made ids) at
+ * 32 MiB of cache; PostgreSQL's COPY is the yardstick of its own backend. */
+#include "apply/apply.h"
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/thread.h"
+#include "journal/journal.h"
+#include "store/store.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+
+#define ORG            1u
+#define FRAMES_PENDING 512u
+#define LINE_BYTES_MAX 512u
+
+struct bench {
+    uint64_t rows;
+    uint32_t per_frame;
+    bool random_dedup;
+    uint32_t subjects;
+    uint32_t cache_mb;
+    const char *directory;
+    struct store *store;
+    struct journal *journal;
+    struct mailbox *mailbox;
+    struct journal_producer *producer;
+    struct journal_ticket ticket;
+    uint64_t frames;
+    uint64_t durable;
+    uint64_t last_position;
+    struct thread *threads[7];
+    uint32_t thread_count;
+    struct mailbox *done; /* woken when everything is applied */
+    struct apply *apply;
+};
+
+static struct bench bench = {.rows = 1000000,
+                             .per_frame = 1000,
+                             .random_dedup = true,
+                             .cache_mb = 32,
+                             .directory = "apply_bench.tmp"};
+
+static void check(enum err err, const char *what)
+{
+    if (err != ERR_OK) {
+        (void)fprintf(stderr, "apply_bench: %s: %s\n", what, err_text(err));
+        exit(1); /* NOLINT(concurrency-mt-unsafe): a tool's end */
+    }
+}
+
+static void start(const char *name, void (*run)(void *argument), void *argument)
+{
+    check(thread_start(&bench.threads[bench.thread_count++], name, run, argument), name);
+}
+
+static enum err add_org(struct store_job *job, struct store_connection *connection)
+{
+    (void)job;
+    struct store_statement *statement = NULL;
+    enum err err = store_prepare(connection,
+                                 "INSERT INTO orgs (number, id, name, tier, id_key, created_ms)"
+                                 " VALUES (1, randomblob(16), 'bench', 'unlimited',"
+                                 " randomblob(32), 1)",
+                                 &statement);
+    return err != ERR_OK ? err : store_execute(statement);
+}
+
+static void no_answer(struct store_job *job)
+{
+    (void)job;
+}
+
+static void open_all(void)
+{
+    char url[512];
+    char journal[512];
+    char uploads[512];
+    struct err_detail detail = {""};
+    struct journal_state state;
+    uint64_t base = 0;
+    (void)snprintf(url, sizeof(url), "sqlite:%s/weir.db", bench.directory);
+    (void)snprintf(journal, sizeof(journal), "%s/journal", bench.directory);
+    (void)snprintf(uploads, sizeof(uploads), "%s/uploads", bench.directory);
+    struct store_options store = {.url = url,
+                                  .cache_mb = bench.cache_mb,
+                                  .reader_count = 1,
+                                  .write_queue_max = 100,
+                                  .read_queue_max = 100};
+    check(store_open(&bench.store, &store, &detail), detail.text);
+    struct store_job job = {.durable = true, .run = add_org, .on_done = no_answer};
+    check(store_run_here(bench.store, &job), "add the org");
+    start("store", store_writer_run, bench.store);
+    start("reader", store_reader_run, store_reader(bench.store, 0));
+    struct journal_options options = {.directory = journal,
+                                      .uploads_directory = uploads,
+                                      .segment_bytes = 64u << 20u,
+                                      .backlog_bytes_max = 1ull << 40u,
+                                      .producer_count = 1};
+    check(journal_open(&bench.journal, &options, 0, &detail), detail.text);
+    journal_state(bench.journal, &state);
+    check(apply_base(bench.store, state.id, state.is_new, &base), "base");
+    check(journal_start(bench.journal, base, &detail), detail.text);
+    start("commit", journal_committer_run, bench.journal);
+    start("prepare", journal_preparer_run, bench.journal);
+    check(mailbox_create(&bench.mailbox, 1000), "mailbox");
+    check(mailbox_create(&bench.done, 1), "mailbox");
+    check(journal_producer_create(&bench.producer, bench.journal, 0, bench.mailbox), "producer");
+}
+
+/* --- filling the journal -------------------------------------------------------------------------
+ */
+
+struct frame_ticket {
+    struct journal_ticket ticket;
+};
+static struct frame_ticket tickets[FRAMES_PENDING];
+
+static void on_durable(struct journal_ticket *ticket, enum err err, uint64_t position)
+{
+    (void)ticket;
+    check(err, "append");
+    bench.durable++;
+    bench.last_position = position > bench.last_position ? position : bench.last_position;
+}
+
+static void drain(void)
+{
+    journal_submit(bench.producer);
+    while (bench.durable < bench.frames) {
+        mailbox_wait(bench.mailbox, -1);
+        (void)mailbox_run_all(bench.mailbox);
+    }
+}
+
+static uint64_t random_state = 88172645463325252u;
+static uint64_t next_random(void)
+{
+    random_state ^= random_state << 13u;
+    random_state ^= random_state >> 7u;
+    random_state ^= random_state << 17u;
+    return random_state * 2685821657736338717u;
+}
+
+/* About 160 bytes, with a dedup_id or padding of its size. */
+static void add_line(struct buffer *body)
+{
+    char subject[64] = "";
+    char dedup[64] = "";
+    if (bench.subjects > 0) {
+        (void)snprintf(subject, sizeof(subject), "\"subject\":\"user-%" PRIu64 "\",",
+                       next_random() % bench.subjects);
+    }
+    (void)snprintf(dedup, sizeof(dedup), "\"%s\":\"%016" PRIx64 "%016" PRIx64 "\",",
+                   bench.random_dedup ? "dedup_id" : "trace_no", next_random(), next_random());
+    check(buffer_printf(body,
+                        "{\"type\":\"user.login%02u\",%s%s\"payload\":{\"user_id\":%u,"
+                        "\"timestamp\":\"2026-11-21T10:00:00.123Z\",\"ok\":true}}\n",
+                        (unsigned)(next_random() % 20), dedup, subject,
+                        (unsigned)(next_random() % 1000000)),
+          "line");
+}
+
+static void append_frame(uint32_t lines)
+{
+    static struct record_frame frame;
+    static struct buffer body;
+    static struct buffer head;
+    if (body.bytes_max == 0) {
+        buffer_init(&body, 1u << 20u);
+        buffer_init(&head, 1u << 16u);
+    }
+    buffer_clear(&body);
+    buffer_clear(&head);
+    for (uint32_t i = 0; i < lines; i++) {
+        add_line(&body);
+    }
+    int64_t now_ms = clock_wall_ms();
+    frame = (struct record_frame){
+        .form = (uint8_t)(bench.per_frame == 1 ? RECORD_FORM_EVENT : RECORD_FORM_EVENT_LINES),
+        .lane = RECORD_LANE_MIXED,
+        .org = ORG,
+        .received_ms = now_ms,
+        .id = id_make_v7(now_ms),
+        .record_count = lines,
+        .body = buffer_slice(&body)};
+    check(record_frame_encode_head(&frame, &head), "head");
+    struct journal_frame_parts parts = {.org = ORG,
+                                        .lane = frame.lane,
+                                        .form = frame.form,
+                                        .record_count = lines,
+                                        .head = buffer_slice(&head),
+                                        .body = frame.body};
+    struct frame_ticket *ticket = &tickets[bench.frames % FRAMES_PENDING];
+    *ticket = (struct frame_ticket){.ticket = {.on_durable = on_durable}};
+    enum err err = journal_append(bench.producer, &parts, &ticket->ticket);
+    if (err == ERR_FULL) {
+        drain();
+        err = journal_append(bench.producer, &parts, &ticket->ticket);
+    }
+    check(err, "append");
+    bench.frames++;
+    if (bench.frames % FRAMES_PENDING == 0) {
+        drain();
+    }
+}
+
+/* --- applying
+ * ------------------------------------------------------------------------------------- */
+
+static uint64_t started_ns;
+
+static void on_result(void *owner, uint64_t waiter, const struct record_result *result)
+{
+    (void)owner;
+    (void)waiter;
+    (void)result;
+}
+
+static void on_applied(void *owner, uint64_t position, const uint64_t *orgs, uint32_t count)
+{
+    static uint64_t next_report = 1;
+    static uint64_t last_ns;
+    (void)owner;
+    (void)orgs;
+    (void)count;
+    uint64_t first = bench.last_position - bench.frames;
+    uint64_t rows = (position - first) * bench.per_frame;
+    if (rows >= next_report * 1000000u) {
+        uint64_t now_ns = clock_mono_ns();
+        (void)printf("%" PRIu64 " rows, %.0f/s since the last line\n", rows,
+                     1e15 / (double)(now_ns - (last_ns == 0 ? started_ns : last_ns)));
+        last_ns = now_ns;
+        next_report = rows / 1000000u + 1;
+    }
+    if (position >= bench.last_position) {
+        mailbox_wake(bench.done);
+    }
+}
+
+static void run_apply(void)
+{
+    struct err_detail detail = {""};
+    struct apply_options options = {.journal = bench.journal,
+                                    .store = bench.store,
+                                    .batch_size = 50,
+                                    .batch_timeout_ms = 500,
+                                    .run = 1,
+                                    .raw_retention_days = 30,
+                                    .on_result = on_result,
+                                    .on_applied = on_applied};
+    check(apply_open(&bench.apply, &options, &detail), detail.text);
+    started_ns = clock_mono_ns();
+    start("apply", apply_run, bench.apply);
+    while (apply_position(bench.apply) < bench.last_position) {
+        mailbox_wait(bench.done, -1);
+    }
+    double seconds = (double)(clock_mono_ns() - started_ns) / 1e9;
+    struct rusage usage;
+    (void)getrusage(RUSAGE_SELF, &usage);
+    (void)printf("target %u/s at 32 MiB of cache\n", bench.random_dedup ? 100000u : 300000u);
+    (void)printf("apply_rows_per_s %.0f ids %s rows %" PRIu64
+                 " per_frame %u cache_mb %u rss_mb %ld\n",
+                 (double)bench.rows / seconds, bench.random_dedup ? "random-dedup" : "server",
+                 bench.rows, bench.per_frame, bench.cache_mb, usage.ru_maxrss / 1024);
+}
+
+static void close_all(void)
+{
+    apply_stop(bench.apply);
+    journal_stop(bench.journal);
+    thread_join(bench.threads[--bench.thread_count]); /* apply */
+    store_stop(bench.store);
+    while (bench.thread_count > 0) {
+        thread_join(bench.threads[--bench.thread_count]);
+    }
+    (void)mailbox_run_all(bench.mailbox);
+    apply_close(bench.apply);
+    journal_producer_destroy(bench.producer);
+    journal_close(bench.journal);
+    store_close(bench.store);
+    mailbox_destroy(bench.mailbox);
+    mailbox_destroy(bench.done);
+}
+
+static void read_options(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"rows", required_argument, NULL, 'r'},      {"per-frame", required_argument, NULL, 'f'},
+        {"random-dedup", no_argument, NULL, 'd'},    {"server-ids", no_argument, NULL, 's'},
+        {"subjects", required_argument, NULL, 'u'},  {"cache-mb", required_argument, NULL, 'c'},
+        {"directory", required_argument, NULL, 'D'}, {NULL, 0, NULL, 0}};
+    int option = 0;
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): before any thread */
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        uint64_t number = 0;
+        if (optarg != NULL && option != 'D' && !slice_to_u64(slice_from_text(optarg), &number)) {
+            option = '?';
+        }
+        switch (option) {
+        case 'r':
+            bench.rows = number;
+            break;
+        case 'f':
+            bench.per_frame = (uint32_t)number;
+            break;
+        case 'd':
+        case 's':
+            bench.random_dedup = option == 'd';
+            break;
+        case 'u':
+            bench.subjects = (uint32_t)number;
+            break;
+        case 'c':
+            bench.cache_mb = (uint32_t)number;
+            break;
+        case 'D':
+            bench.directory = optarg;
+            break;
+        default:
+            (void)fprintf(stderr, "usage: apply_bench [--rows N] [--per-frame N] [--random-dedup |"
+                                  " --server-ids] [--subjects N] [--cache-mb N] [--directory D]\n");
+            exit(2); /* NOLINT(concurrency-mt-unsafe): before any thread */
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    char command[600];
+    read_options(argc, argv);
+    log_set_level(LOG_WARN);
+    check(hash_start(), "crypto");
+    (void)snprintf(command, sizeof(command), "rm -rf '%s' && mkdir -p '%s'", bench.directory,
+                   bench.directory);
+    if (system(command) !=
+        0) { /* NOLINT(cert-env33-c,concurrency-mt-unsafe): a tool's own folder */
+        return 1;
+    }
+    bench.rows -= bench.rows % bench.per_frame;
+    open_all();
+    for (uint64_t rows = 0; rows < bench.rows; rows += bench.per_frame) {
+        append_frame(bench.per_frame);
+    }
+    drain();
+    run_apply();
+    close_all();
+    (void)snprintf(command, sizeof(command), "cd '%s' && rm -rf weir.db* journal uploads",
+                   bench.directory);
+    return system(command) == 0 ? 0 : 1; /* NOLINT(cert-env33-c,concurrency-mt-unsafe): as above */
+}
