@@ -54,7 +54,7 @@ static enum err check_scan(struct check *check, uint32_t i, int fd,
     bool is_clean = false;
     enum err err = ERR_OK;
     journal_scan_init(&scan, fd, head, journal_files_void_position(&check->files, i));
-    while (err == ERR_OK && item.kind != JOURNAL_SCAN_END && !is_clean) {
+    while (err == ERR_OK && item.kind != JOURNAL_SCAN_END) {
         err = journal_scan_next(&scan, size, &item);
         if (err != ERR_OK || item.kind == JOURNAL_SCAN_END) {
             break;
@@ -63,9 +63,11 @@ static enum err check_scan(struct check *check, uint32_t i, int fd,
             check->report.commits++;
             claimed_end = item.offset + item.size + item.commit.bytes;
             is_clean = (item.commit.flags & JOURNAL_COMMIT_CLOSES) != 0;
+            /* Nothing comes after a closing commit: only its own page is looked at. */
+            size = is_clean ? journal_align(claimed_end, JOURNAL_PAGE_BYTES) : size;
         } else if (item.kind == JOURNAL_SCAN_FRAME) {
             check_frame(check, &item.frame);
-        } else if (item.kind == JOURNAL_SCAN_BAD) {
+        } else if (item.kind == JOURNAL_SCAN_BAD || is_clean) {
             check_damage(check, item.size);
         } else if (is_newest) {
             err = journal_scan_torn(&scan, head, claimed_end, &item, &check->report.torn_bytes);

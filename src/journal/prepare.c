@@ -250,8 +250,8 @@ static enum err preparer_make_spare(struct journal *journal)
 bool journal_preparer_step(struct journal *journal)
 {
     struct journal_preparer *preparer = &journal->preparer;
-    uint64_t now_ns = clock_mono_ns();
     bool has_done = mailbox_run_all(journal->preparer_mailbox) > 0;
+    uint64_t now_ns = clock_mono_ns(); /* after the mail: nothing was closed later than now */
     if (now_ns < preparer->retry_ns) {
         return has_done;
     }

@@ -169,19 +169,22 @@ static enum err recover_scan(struct recovery *recovery, struct recovery_segment 
     struct journal_scan scan;
     struct journal_scan_item item;
     bool is_clean = false;
+    uint64_t limit = segment->file->size;
     uint64_t good_end = JOURNAL_SEGMENT_HEAD_BYTES;
     journal_scan_init(&scan, segment->fd, &segment->head, void_position);
-    enum err err = journal_scan_next(&scan, segment->file->size, &item);
-    while (err == ERR_OK && item.kind != JOURNAL_SCAN_END && !is_clean) {
+    enum err err = journal_scan_next(&scan, limit, &item);
+    while (err == ERR_OK && item.kind != JOURNAL_SCAN_END) {
         if (item.kind == JOURNAL_SCAN_COMMIT) {
             segment->claimed_end = item.offset + item.size + item.commit.bytes;
             is_clean = (item.commit.flags & JOURNAL_COMMIT_CLOSES) != 0;
+            /* Nothing comes after a closing commit: only its own page is looked at. */
+            limit = is_clean ? journal_align(segment->claimed_end, JOURNAL_PAGE_BYTES) : limit;
             recovery->durable = item.commit.durable_before > recovery->durable
                                     ? item.commit.durable_before
                                     : recovery->durable;
         } else if (item.kind == JOURNAL_SCAN_FRAME) {
             recover_frame(recovery, &item.frame);
-        } else if (item.kind == JOURNAL_SCAN_BAD) {
+        } else if (item.kind == JOURNAL_SCAN_BAD || is_clean) {
             recover_damage(recovery, segment, item.offset, item.size);
         } else if (segment->is_newest) {
             err = journal_scan_torn(&scan, &segment->head, segment->claimed_end, &item,
@@ -190,8 +193,8 @@ static enum err recover_scan(struct recovery *recovery, struct recovery_segment 
         if (item.kind == JOURNAL_SCAN_COMMIT || item.kind == JOURNAL_SCAN_FRAME) {
             good_end = item.offset + item.size;
         }
-        if (err == ERR_OK && !is_clean) {
-            err = journal_scan_next(&scan, segment->file->size, &item);
+        if (err == ERR_OK) {
+            err = journal_scan_next(&scan, limit, &item);
         }
     }
     journal_scan_finish(&scan);

@@ -535,7 +535,13 @@ static uint64_t image_draw(const struct image *image, uint64_t a, uint64_t b, ui
 
 static void image_resize(struct image_node *node, uint64_t size)
 {
-    if (size > node->capacity) {
+    if (node->bytes == NULL && size > 0) {
+        node->bytes = calloc(1, size); /* large ones are zero pages that nobody has touched */
+        if (node->bytes == NULL) {
+            record_fail("memory", "");
+        }
+        node->capacity = size;
+    } else if (size > node->capacity) {
         node->bytes = record_memory(node->bytes, size);
         memset(node->bytes + node->capacity, 0, size - node->capacity);
         node->capacity = size;

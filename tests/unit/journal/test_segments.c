@@ -1,0 +1,173 @@
+/* Promise: segments are prepared, recycled and let go without a frame lost or one of an earlier
+ * life of a file read again; what a failed commit left on disk stays void. link: journal_rig.c */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "support/journal_rig.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+static uint32_t numbers[RIG_FRAMES_MAX];
+static uint64_t positions[RIG_FRAMES_MAX];
+
+static uint32_t count_files(struct rig *rig, enum journal_file_kind kind)
+{
+    struct journal_files files;
+    uint32_t count = 0;
+    assert_int_equal(journal_files_list(&files, rig->directory), ERR_OK);
+    for (uint32_t i = 0; i < files.count; i++) {
+        count += files.rows[i].kind == kind;
+    }
+    journal_files_finish(&files);
+    return count;
+}
+
+/* A spare is there before it is needed, and the active segment moves to it. */
+static void test_spare_is_prepared_and_used(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_init(&rig);
+    rig_open(&rig, 0);
+    assert_false(rig.journal->committer.segment.is_prepared);
+    rig_run_all(&rig);
+    assert_int_equal(count_files(&rig, JOURNAL_FILE_SPARE), 1);
+    (void)rig_append(&rig, 0, 100);
+    rig_run(&rig);
+    assert_true(rig.journal->committer.segment.is_prepared);
+    assert_int_equal(count_files(&rig, JOURNAL_FILE_SPARE), 0);
+    rig_run_all(&rig);
+    rig_close(&rig, true);
+    /* The next run starts with the spare that is left, and removes what is not whole. */
+    char path[JOURNAL_PATH_BYTES];
+    struct journal_file file = {JOURNAL_FILE_UNFINISHED, 77, 0, 0};
+    journal_file_path(path, rig.directory, &file);
+    int fd = open(path, O_CREAT | O_WRONLY, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(close(fd), 0);
+    assert_int_equal(count_files(&rig, JOURNAL_FILE_SPARE), 1);
+    rig_open(&rig, 0);
+    assert_true(rig.journal->committer.segment.is_prepared);
+    assert_int_equal(count_files(&rig, JOURNAL_FILE_SPARE), 0);
+    assert_int_equal(count_files(&rig, JOURNAL_FILE_UNFINISHED), 0);
+    assert_int_equal(rig_read(&rig, 0, numbers, NULL, RIG_FRAMES_MAX), 1);
+    rig_finish(&rig);
+}
+
+/* Hundreds of frames through a handful of files, each used many times. */
+static void test_recycled_segments_hold_only_their_own(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_init(&rig);
+    rig_open(&rig, 0);
+    for (uint32_t i = 0; i < 400; i++) {
+        uint32_t ticket = rig_append(&rig, i, 60000);
+        rig_run_all(&rig);
+        journal_credit(rig.journal, 1, journal_frame_size(72 + 60000), 1);
+        if (i % 10 == 9) { /* all but the last five are applied */
+            journal_release(rig.journal, rig.tickets[ticket].position - 5);
+            rig_run_all(&rig);
+        }
+    }
+    uint64_t last = journal_durable_position(rig.journal);
+    assert_int_equal(last, 400);
+    /* 24 MB have gone through. */
+    assert_in_range(rig_segment_count(&rig), 1, 4);
+    rig_close(&rig, false);
+    rig_open(&rig, last - 5);
+    struct journal_state found;
+    journal_state(rig.journal, &found);
+    assert_int_equal(found.last_position, last);
+    assert_int_equal(found.damaged_bytes, 0);
+    uint32_t count = rig_read(&rig, last - 5, numbers, positions, RIG_FRAMES_MAX);
+    assert_int_equal(count, 5);
+    for (uint32_t i = 0; i < 5; i++) {
+        assert_int_equal(numbers[i], 395 + i);
+        assert_int_equal(positions[i], 396 + i);
+    }
+    rig_finish(&rig);
+}
+
+/* What is not released stays, whatever else goes; the window keeps what is released. */
+static void test_only_released_segments_go(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_init(&rig);
+    rig.options.replay_window_s = 1000;
+    rig_open(&rig, 0);
+    for (uint32_t i = 0; i < 100; i++) {
+        (void)rig_append(&rig, i, 50000);
+        rig_run(&rig);
+    }
+    uint32_t before = rig_segment_count(&rig);
+    assert_in_range(before, 4, 8);
+    journal_release(rig.journal, 50);
+    rig_run_all(&rig);
+    assert_int_equal(rig_segment_count(&rig), before);
+    /* Short of disk: the window is given up, and no spare is made. */
+    atomic_store(&rig.journal->room.is_short, true);
+    rig_run_all(&rig);
+    assert_true(rig_segment_count(&rig) < before);
+    uint32_t count = rig_read(&rig, 50, numbers, NULL, RIG_FRAMES_MAX);
+    assert_int_equal(count, 50);
+    assert_int_equal(numbers[0], 50);
+    /* Everything is released: the newest stays. */
+    journal_release(rig.journal, 100);
+    rig_run_all(&rig);
+    assert_int_equal(rig_segment_count(&rig), 1);
+    assert_int_equal(count_files(&rig, JOURNAL_FILE_SPARE), 1); /* made before it was short */
+    rig_finish(&rig);
+}
+
+/* A segment that was given up still holds the frames of the failed commit, whole and verifying. */
+static void test_failed_commit_stays_void(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct journal_state found;
+    rig_init(&rig);
+    rig_open(&rig, 0);
+    (void)rig_append(&rig, 0, 100);
+    rig_run(&rig);
+    /* The commit reaches the disk, its sync "fails": as the committer would do then. */
+    (void)rig_append(&rig, 666, 100);
+    rig_run(&rig);
+    struct journal_committer *committer = &rig.journal->committer;
+    journal_segment_close(&committer->segment);
+    committer->next_position = 2;
+    atomic_store(&rig.journal->durable_position, 1);
+    (void)rig_append(&rig, 1, 100);
+    (void)rig_append(&rig, 2, 100);
+    rig_run(&rig);
+    for (int round = 0; round < 2; round++) {
+        assert_int_equal(rig_read(&rig, 0, numbers, positions, RIG_FRAMES_MAX), 3);
+        for (uint32_t i = 0; i < 3; i++) {
+            assert_int_equal(numbers[i], i);
+            assert_int_equal(positions[i], i + 1);
+        }
+        rig_close(&rig, false);
+        rig_open(&rig, 0);
+        journal_state(rig.journal, &found);
+        assert_int_equal(found.last_position, 3);
+        assert_int_equal(found.damaged_bytes, 0);
+    }
+    rig_finish(&rig);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_spare_is_prepared_and_used),
+        cmocka_unit_test(test_recycled_segments_hold_only_their_own),
+        cmocka_unit_test(test_only_released_segments_go),
+        cmocka_unit_test(test_failed_commit_stays_void),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
