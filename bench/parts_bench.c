@@ -77,7 +77,7 @@ static void bench_check(size_t kilobytes, double target_us)
         for (uint32_t i = 0; i < count; i++) {
             struct record_event event;
             struct format_fault fault;
-            must(format_event_read(reader, RECORD_FORM_EVENT, slice_make(body, size), &context, 0,
+            must(format_event_read(reader, RECORD_FORM_EVENT, slice_make(body, size), &context,
                                    &event, &fault) == ERR_OK,
                  "the event is refused");
         }

@@ -95,8 +95,9 @@ static enum err format_batch_take(struct format_reader *reader, const struct jso
                          "the event is larger than 262144 bytes", "", 0);
         return ERR_OK;
     }
-    ret->err = format_event_read(reader, batch->form, element->raw, &batch->context, ret->index,
-                                 &ret->event, &ret->fault);
+    batch->context.index = ret->index;
+    ret->err = format_event_read(reader, batch->form, element->raw, &batch->context, &ret->event,
+                                 &ret->fault);
     if (ret->err == ERR_OK || ret->err == ERR_INVALID || ret->err == ERR_TOO_LARGE) {
         return ERR_OK;
     }

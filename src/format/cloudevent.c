@@ -195,6 +195,30 @@ static enum err format_header_decode(struct slice value, struct buffer *to)
     return ERR_OK;
 }
 
+/* What an attribute may be called: letters and digits, and none of the names that say how data is
+ * carried. */
+static bool format_extension_is_valid(struct slice name)
+{
+    for (size_t i = 0; i < name.size; i++) {
+        uint8_t byte = name.data[i];
+        if ((byte < 'a' || byte > 'z') && (byte < '0' || byte > '9')) {
+            return false;
+        }
+    }
+    return name.size != 0 && !slice_equal(name, SLICE_LITERAL("datacontenttype")) &&
+           !slice_equal(name, SLICE_LITERAL("data"));
+}
+
+/* An attribute of the event itself, or CLOUDEVENT_DATA: an extension. */
+static size_t format_attribute_find(struct slice name)
+{
+    size_t field = 0;
+    while (field < CLOUDEVENT_DATA && !slice_equal(name, format_cloudevent_fields[field].name)) {
+        field++;
+    }
+    return field;
+}
+
 /* One ce- header; `name` without the prefix. */
 static void format_cloudevent_header(struct format_reader *reader, struct slice name,
                                      struct slice value)
@@ -212,10 +236,8 @@ static void format_cloudevent_header(struct format_reader *reader, struct slice 
         format_reject(reader, "invalid_value", "a ce- header is not valid UTF-8", "", 0);
         return;
     }
-    for (size_t field = 0; field < CLOUDEVENT_DATA; field++) {
-        if (!slice_equal(name, format_cloudevent_fields[field].name)) {
-            continue;
-        }
+    size_t field = format_attribute_find(name);
+    if (field < CLOUDEVENT_DATA) {
         uint32_t bit = UINT32_C(1) << field;
         if ((reader->draft.seen & bit) != 0) {
             format_reject(reader, "duplicate_key", "a ce- header stands in the request twice",
@@ -223,32 +245,30 @@ static void format_cloudevent_header(struct format_reader *reader, struct slice 
         }
         reader->draft.seen |= bit;
         format_cloudevent_member(reader, field, &member);
-        return;
-    }
-    bool is_name = name.size != 0;
-    for (size_t i = 0; i < name.size; i++) {
-        is_name = is_name && ((name.data[i] >= 'a' && name.data[i] <= 'z') ||
-                              (name.data[i] >= '0' && name.data[i] <= '9'));
-    }
-    if (!is_name || slice_equal(name, SLICE_LITERAL("datacontenttype")) ||
-        slice_equal(name, SLICE_LITERAL("data"))) {
+    } else if (format_extension_is_valid(name)) {
+        format_keep_text(reader, name, member.text);
+    } else {
         format_reject(reader, "invalid_value", "a ce- header has a name that no attribute may have",
                       "", 0);
-        return;
     }
-    format_keep_text(reader, name, member.text);
 }
+
+#define BASE64_PAD 64u /* place of the padding among the digits */
 
 static enum err format_base64_append(struct slice data, struct buffer *to)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    static const char digits[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=";
     for (size_t i = 0; i < data.size; i += 3) {
         uint32_t bits = (uint32_t)data.data[i] << 16;
         bits |= i + 1 < data.size ? (uint32_t)data.data[i + 1] << 8 : 0;
         bits |= i + 2 < data.size ? (uint32_t)data.data[i + 2] : 0;
-        char four[4] = {digits[bits >> 18], digits[bits >> 12 & 63],
-                        i + 1 < data.size ? digits[bits >> 6 & 63] : '=',
-                        i + 2 < data.size ? digits[bits & 63] : '='};
+        const char four[4] = {
+            digits[bits >> 18],
+            digits[bits >> 12 & 63],
+            digits[i + 1 < data.size ? bits >> 6 & 63 : BASE64_PAD],
+            digits[i + 2 < data.size ? bits & 63 : BASE64_PAD],
+        };
         enum err err = buffer_append(to, four, sizeof(four));
         if (err != ERR_OK) {
             return err;
@@ -324,7 +344,7 @@ enum err format_cloudevent_binary_read(struct format_reader *reader,
     for (uint32_t i = 0; i < frame->attribute_count; i++) {
         texts_bytes += frame->attributes[i].value.size;
     }
-    format_draft_begin(reader, context, 0, texts_bytes);
+    format_draft_begin(reader, context, texts_bytes);
     reader->draft.is_single = true;
     struct slice content_type = record_frame_attribute(frame, "content-type");
     if (content_type.size != 0) {

@@ -28,6 +28,7 @@ struct format_context {
     const uint8_t *id_key; /* 32 bytes of the org: DESIGN I8 */
     struct id frame_id;    /* v7: elements without dedup_id derive theirs from it and their index */
     int64_t received_ms;
+    uint64_t index;               /* of the element in its batch */
     struct slice idempotency_key; /* stands in for the dedup_id of a single event; with the index it
                                      names an element of a batch; data NULL: none */
     struct slice traceparent;     /* data NULL: none */
@@ -43,13 +44,13 @@ struct format_reader *format_reader_create(void);
 void format_reader_destroy(struct format_reader *reader);
 
 /* One contiguous event object as it came: of a single form (RECORD_FORM_EVENT, _CLOUDEVENT,
- * _SEGMENT_CALL), which without dedup_id takes the frame's own id, or number `index` of a batch
- * form. ERR_SYNTAX, ERR_DEPTH: not well-formed JSON. ERR_INVALID: well-formed, refused.
- * ERR_TOO_LARGE: above LIMIT_EVENT_BYTES. *ret_fault is filled on each of them. */
+ * _SEGMENT_CALL), which without dedup_id takes the frame's own id, or one element (see
+ * context->index) of a batch form. ERR_SYNTAX, ERR_DEPTH: not well-formed JSON. ERR_INVALID:
+ * well-formed, refused. ERR_TOO_LARGE: above LIMIT_EVENT_BYTES. *ret_fault is filled on each of
+ * them. */
 MUST_CHECK enum err format_event_read(struct format_reader *reader, enum record_form form,
                                       struct slice raw, const struct format_context *context,
-                                      uint64_t index, struct record_event *ret,
-                                      struct format_fault *ret_fault);
+                                      struct record_event *ret, struct format_fault *ret_fault);
 /* Binary CloudEvent: the ce- headers stand in the frame's attributes, body is the data. */
 MUST_CHECK enum err format_cloudevent_binary_read(struct format_reader *reader,
                                                   const struct record_frame *frame,

@@ -17,8 +17,8 @@ void format_context_of_frame(const struct record_frame *frame, const uint8_t id_
 }
 
 enum err format_event_read(struct format_reader *reader, enum record_form form, struct slice raw,
-                           const struct format_context *context, uint64_t index,
-                           struct record_event *ret, struct format_fault *ret_fault)
+                           const struct format_context *context, struct record_event *ret,
+                           struct format_fault *ret_fault)
 {
     const struct format_shape *shape = format_shape_of(form);
     assert(shape != NULL);
@@ -27,7 +27,7 @@ enum err format_event_read(struct format_reader *reader, enum record_form form, 
                          "the event is larger than 262144 bytes", "", LIMIT_EVENT_BYTES);
         return ERR_TOO_LARGE;
     }
-    format_draft_begin(reader, context, index, raw.size);
+    format_draft_begin(reader, context, raw.size);
     reader->draft.is_single = !format_form_is_batch(form);
     enum err err = format_object_read(reader, shape, raw, ret_fault);
     if (err != ERR_OK) {
@@ -86,7 +86,7 @@ enum err format_frame_next(struct format_reader *reader, struct format_item *ret
             format_cloudevent_binary_read(reader, frame, &walk->context, &ret->event, &ret->fault);
     } else {
         ret->err = format_event_read(reader, (enum record_form)frame->form, frame->body,
-                                     &walk->context, 0, &ret->event, &ret->fault);
+                                     &walk->context, &ret->event, &ret->fault);
     }
     *ret_has = true;
     bool is_item = ret->err == ERR_OK || ret->err == ERR_INVALID || ret->err == ERR_TOO_LARGE;

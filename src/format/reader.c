@@ -13,9 +13,9 @@
 
 #include "base/mem.h"
 
-#define FORMAT_TEXTS_BYTES_MAX      (2u * LIMIT_FRAME_BYTES)
-#define FORMAT_ATTRIBUTES_BYTES_MAX (4u * LIMIT_FRAME_BYTES)
-#define FORMAT_PAYLOAD_BYTES_MAX    (8u * LIMIT_EVENT_BYTES)
+#define FORMAT_TEXTS_BYTES_MAX      ((size_t)2 * LIMIT_FRAME_BYTES)
+#define FORMAT_ATTRIBUTES_BYTES_MAX ((size_t)4 * LIMIT_FRAME_BYTES)
+#define FORMAT_PAYLOAD_BYTES_MAX    ((size_t)8 * LIMIT_EVENT_BYTES)
 #define FORMAT_TYPE_ROOM            512u /* a mapped type, beside the texts */
 
 static const struct json_options format_json_options = {
@@ -75,12 +75,12 @@ void format_reject(struct format_reader *reader, const char *code, const char *m
 }
 
 void format_draft_begin(struct format_reader *reader, const struct format_context *context,
-                        uint64_t index, size_t texts_bytes)
+                        size_t texts_bytes)
 {
     reader->draft = (struct format_draft){
         .event = {.received_ms = context->received_ms,
                   .occurred_ms = context->received_ms,
-                  .index = index},
+                  .index = context->index},
         .texts_bytes = texts_bytes,
     };
     reader->context = context;

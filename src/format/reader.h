@@ -15,7 +15,7 @@
 #include "json/json.h"
 
 #define FORMAT_TOKENS     64u
-#define FORMAT_KEEP_BYTES (64u * 1024u) /* memory kept from one body to the next */
+#define FORMAT_KEEP_BYTES ((size_t)64 * 1024) /* memory kept from one body to the next */
 
 /* A literal as a slice where only a constant may stand. */
 #define FORMAT_NAME(text)                                                                          \
@@ -102,7 +102,6 @@ struct format_reader {
     struct buffer attributes;
     struct buffer payload; /* binary CloudEvents whose data is no JSON */
     const struct format_context *context;
-    uint64_t index;
     struct format_walk walk;
     struct format_draft draft;
     struct format_batch batch;
@@ -117,7 +116,7 @@ void format_reject(struct format_reader *reader, const char *code, const char *m
                    const char *pointer, uint64_t offset);
 /* Empties what the last element left. `texts_bytes` bounds what its texts can take. */
 void format_draft_begin(struct format_reader *reader, const struct format_context *context,
-                        uint64_t index, size_t texts_bytes);
+                        size_t texts_bytes);
 /* ERR_OK also when the object is refused for its meaning: format_draft_end says so. */
 MUST_CHECK enum err format_object_read(struct format_reader *reader,
                                        const struct format_shape *shape, struct slice raw,

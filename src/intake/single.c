@@ -10,7 +10,7 @@ static enum err intake_single_read(struct intake_request *request, struct record
     if (request->form == RECORD_FORM_CLOUDEVENT_BINARY) {
         return format_cloudevent_binary_read(reader, frame, &context, ret, ret_fault);
     }
-    return format_event_read(reader, request->form, frame->body, &context, 0, ret, ret_fault);
+    return format_event_read(reader, request->form, frame->body, &context, ret, ret_fault);
 }
 
 void intake_single(struct intake_request *request, struct slice body)

@@ -131,15 +131,17 @@ static enum err query_letter_find(struct store_connection *connection, uint64_t 
 static enum err query_letter_insert(struct store_connection *connection, uint64_t org,
                                     const struct query_letter *letter, struct format_reader *reader)
 {
-    struct format_context context = {
-        .id_key = letter->id_key, .frame_id = letter->id, .received_ms = letter->received_ms};
+    struct format_context context = {.id_key = letter->id_key,
+                                     .frame_id = letter->id,
+                                     .received_ms = letter->received_ms,
+                                     .index = letter->element};
     struct record_event event = {0};
     struct format_fault fault = {0};
     if (letter->form != RECORD_FORM_EVENT && letter->form != RECORD_FORM_CLOUDEVENT) {
         return ERR_INVALID;
     }
     enum err err = format_event_read(reader, letter->form, buffer_slice(&letter->record), &context,
-                                     letter->element, &event, &fault);
+                                     &event, &fault);
     if (err != ERR_OK) {
         return ERR_INVALID;
     }

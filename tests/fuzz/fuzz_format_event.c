@@ -87,7 +87,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         frame.attributes[0].value = SLICE_LITERAL("track");
         frame.attribute_count = 1;
         format_context_of_frame(&frame, id_key, &context);
-        enum err err = format_event_read(first, forms[i], frame.body, &context, 0, &event, &fault);
+        enum err err = format_event_read(first, forms[i], frame.body, &context, &event, &fault);
         must(err == ERR_OK || fault.code != NULL, "a refusal without a reason");
         must(err == ERR_OK || fault.offset <= size, "a fault outside");
         if (err != ERR_OK) {

@@ -47,7 +47,7 @@ static int read_teardown(void **state)
 
 static inline enum err read_form(struct read *read, enum record_form form, const char *text)
 {
-    return format_event_read(read->reader, form, slice_from_text(text), &read->context, 0,
+    return format_event_read(read->reader, form, slice_from_text(text), &read->context,
                              &read->event, &read->fault);
 }
 

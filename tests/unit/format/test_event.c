@@ -192,34 +192,30 @@ static void depth_and_size_are_bounded(void **state)
     assert_int_equal(read_form(read, EVENT, large), ERR_OK);
 }
 
+static struct id name_of_element(struct read *read, uint64_t index)
+{
+    struct slice raw = SLICE_LITERAL("{\"type\":\"a\",\"payload\":1}");
+    struct record_event event;
+    read->context.index = index;
+    assert_int_equal(format_event_read(read->reader, RECORD_FORM_EVENT_ARRAY, raw, &read->context,
+                                       &event, &read->fault),
+                     ERR_OK);
+    assert_int_equal(event.index, index);
+    return event.id;
+}
+
 static void elements_are_named_by_their_number(void **state)
 {
     struct read *read = *state;
-    struct slice raw = SLICE_LITERAL("{\"type\":\"a\",\"payload\":1}");
-    struct record_event event;
     for (uint64_t i = 0; i < 3; i++) {
-        assert_int_equal(format_event_read(read->reader, RECORD_FORM_EVENT_ARRAY, raw,
-                                           &read->context, i, &event, &read->fault),
-                         ERR_OK);
-        assert_true(id_equal(event.id, id_make_element(read->context.frame_id, i)));
-        assert_int_equal(event.index, i);
+        assert_true(id_equal(name_of_element(read, i), id_make_element(read->context.frame_id, i)));
     }
     /* With an idempotency key a second try, in another frame, gives the same names. */
     read->context.idempotency_key = SLICE_LITERAL("try");
-    struct id first;
-    assert_int_equal(format_event_read(read->reader, RECORD_FORM_EVENT_ARRAY, raw, &read->context,
-                                       1, &event, &read->fault),
-                     ERR_OK);
-    first = event.id;
+    struct id first = name_of_element(read, 1);
     read->context.frame_id = id_make_v7(READ_RECEIVED_MS + 1);
-    assert_int_equal(format_event_read(read->reader, RECORD_FORM_EVENT_ARRAY, raw, &read->context,
-                                       1, &event, &read->fault),
-                     ERR_OK);
-    assert_true(id_equal(event.id, first));
-    assert_int_equal(format_event_read(read->reader, RECORD_FORM_EVENT_ARRAY, raw, &read->context,
-                                       2, &event, &read->fault),
-                     ERR_OK);
-    assert_false(id_equal(event.id, first));
+    assert_true(id_equal(name_of_element(read, 1), first));
+    assert_false(id_equal(name_of_element(read, 2), first));
 }
 
 int main(void)
