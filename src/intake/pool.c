@@ -64,7 +64,7 @@ uint8_t *intake_pool_take(struct intake_pool *pool, size_t size, size_t *ret_siz
     return NULL;
 }
 
-void intake_pool_give(struct intake_pool *pool, uint8_t *block)
+void intake_pool_give(struct intake_pool *pool, const uint8_t *block)
 {
     if (block == NULL) {
         return;

@@ -11,10 +11,10 @@
 #include "base/limits.h"
 
 #define INTAKE_BLOCK_SMALL_BYTES  4096u
-#define INTAKE_BLOCK_MIDDLE_BYTES (32u * 1024u)
-#define INTAKE_BLOCK_LARGE_BYTES  LIMIT_SMALL_BODY_BYTES
+#define INTAKE_BLOCK_MIDDLE_BYTES ((size_t)32 * 1024)
+#define INTAKE_BLOCK_LARGE_BYTES  ((size_t)LIMIT_SMALL_BODY_BYTES)
 #define INTAKE_BLOCK_SIZES        3u
-#define INTAKE_POOL_BYTES_MIN     (1024u * 1024u)
+#define INTAKE_POOL_BYTES_MIN     ((size_t)1024 * 1024)
 
 struct intake_blocks {
     uint8_t *base;
@@ -35,7 +35,7 @@ void intake_pool_finish(struct intake_pool *pool);
 /* A block of at least `size` bytes (at most INTAKE_BLOCK_LARGE_BYTES), the smallest there is. */
 uint8_t *intake_pool_take(struct intake_pool *pool, size_t size, size_t *ret_size);
 /* NULL is fine. */
-void intake_pool_give(struct intake_pool *pool, uint8_t *block);
+void intake_pool_give(struct intake_pool *pool, const uint8_t *block);
 bool intake_pool_has_large(const struct intake_pool *pool);
 
 /* Chain: items of one size, in order, in blocks of a pool. A zeroed chain is empty. */

@@ -19,9 +19,9 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 
-#define INTAKE_TRY_BYTES  (16u * 1024u)
-#define INTAKE_ROOM_BYTES (4u * 1024u * 1024u)
-#define INTAKE_ITEMS_MAX  (2u * LIMIT_BATCH_ITEMS_ANSWERED)
+#define INTAKE_TRY_BYTES  ((uint64_t)16 * 1024)
+#define INTAKE_ROOM_BYTES ((uint64_t)4 * 1024 * 1024)
+#define INTAKE_ITEMS_MAX  ((size_t)2 * LIMIT_BATCH_ITEMS_ANSWERED)
 
 enum err intake_create(struct intake **ret, const struct intake_options *options)
 {
@@ -79,6 +79,9 @@ static void intake_on_durable(struct journal_ticket *ticket, enum err err, uint6
     intake_remember(request);
     if (request->waiter != RECORD_WAITER_NONE && request->result == NULL) {
         request->state = INTAKE_STORE;
+        if (!request->waits_for_store) {
+            intake_stop_waiting(request);
+        }
         return;
     }
     intake_answer(request);
@@ -532,15 +535,13 @@ static void intake_on_result_mail(struct mail *mail)
 
 void intake_stop_waiting(struct intake_request *request)
 {
-    if (request->waiter == RECORD_WAITER_NONE || request->result != NULL) {
-        return; /* it will be answered without this */
+    request->waits_for_store = false;
+    if (request->state != INTAKE_STORE) {
+        return; /* until it is durable the slot is its own: no result may ever come */
     }
-    assert(request->state == INTAKE_SYNC || request->state == INTAKE_STORE);
     intake_waiters_abandon(&request->intake->waiters, request->waiter);
     request->waiter = RECORD_WAITER_NONE;
-    if (request->state == INTAKE_STORE) {
-        intake_answer(request);
-    }
+    intake_answer(request);
 }
 
 void intake_on_result(struct intake *intake, uint64_t waiter, const struct record_result *result)

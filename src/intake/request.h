@@ -26,7 +26,7 @@
 #define INTAKE_UPLOADS_MAX       32u    /* of one loop at once: each has a reader of its own */
 #define INTAKE_UPLOADS_KEPT      2u     /* readers kept for the next uploads */
 #define INTAKE_MARKS_MAX         16384u /* ids of one batch beyond the answered ones */
-#define INTAKE_SLICE_BYTES       (1024u * 1024u)
+#define INTAKE_SLICE_BYTES       ((uint64_t)1024 * 1024)
 #define INTAKE_SLICE_ELEMENTS    8192u
 #define INTAKE_PAUSE_MS_MAX      30000u
 #define INTAKE_LANE_NONE         (RECORD_LANE_MIXED - 1) /* no element yet */
@@ -77,8 +77,8 @@ struct intake_request {
     bool may_be_array; /* until the first byte is seen */
     bool is_single;
     bool atomic;
-    bool waits_for_store;
-    bool is_upload; /* its end record is with the journal */
+    bool waits_for_store; /* wishes to, until it is told to stop */
+    bool is_upload;       /* its end record is with the journal */
     uint64_t org;
     uint64_t key;
     uint64_t body_bytes_known;

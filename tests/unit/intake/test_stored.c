@@ -1,5 +1,6 @@
 /* Promise: who asks for wait=stored is answered with the store's exact result, in whichever order
- * result and durability come, and when all slots are taken as soon as it is durable. */
+ * result and durability come, and when all slots are taken as soon as it is durable; who stops
+ * waiting too. */
 #include "unit/intake/fixture.h"
 
 static int open_two_waiters(void **state)
@@ -167,6 +168,66 @@ static void without_a_slot_it_is_answered_when_durable(void **state)
     fixture_wait(fixture, &answered[1]);
 }
 
+/* Told to stop before it is durable, or after: answered when it is durable, and its slot is back
+ * when the result has come, not before. */
+static void who_stops_waiting_is_answered_when_durable(void **state)
+{
+    struct fixture *fixture = *state;
+    static struct answered answered;
+    struct record_result result = {.inserted = 1};
+    for (int round = 0; round < 8; round++) {
+        bool before = round % 2 == 0;
+        struct intake_begin begin = begin_waiting(RECORD_FORM_EVENT, &answered);
+        struct intake_request *request = NULL;
+        bool pause = false;
+        assert_int_equal(intake_open(fixture->intake, &begin, &request), ERR_OK);
+        intake_data(request, SLICE_LITERAL(event), &pause);
+        intake_end(request);
+        if (before) {
+            intake_stop_waiting(request);
+            assert_int_equal(answered.count, 0);
+            fixture_wait(fixture, &answered);
+        } else {
+            intake_round_end(fixture->intake);
+            while (journal_durable_position(fixture->journal) == fixture->read_after) {
+                mailbox_wait(fixture->mailbox, -1);
+            }
+            (void)mailbox_run_all(fixture->mailbox);
+            assert_int_equal(answered.count, 0);
+            intake_stop_waiting(request);
+            assert_int_equal(answered.count, 1);
+        }
+        assert_int_equal(answered.answer.err, ERR_OK);
+        assert_false(answered.answer.is_stored);
+        uint64_t waiter = read_waiter(fixture);
+        assert_int_not_equal(waiter, RECORD_WAITER_NONE);
+        intake_on_result(fixture->intake, waiter, &result);
+        (void)mailbox_run_all(fixture->mailbox);
+        assert_int_equal(answered.count, 1);
+    }
+}
+
+static void who_stops_waiting_and_fails_gives_its_slot_back(void **state)
+{
+    struct fixture *fixture = *state;
+    static struct answered answered[3];
+    struct intake_request *requests[3];
+    bool pause = false;
+    for (int i = 0; i < 3; i++) {
+        struct intake_begin begin = begin_waiting(RECORD_FORM_EVENT, &answered[i]);
+        assert_int_equal(intake_open(fixture->intake, &begin, &requests[i]), ERR_OK);
+        intake_data(requests[i], SLICE_LITERAL(event), &pause);
+        intake_end(requests[i]);
+        intake_stop_waiting(requests[i]);
+    }
+    /* Appended and not submitted: the journal stops first, so none becomes durable. */
+    journal_stop(fixture->journal);
+    for (int i = 0; i < 3; i++) {
+        fixture_wait(fixture, &answered[i]);
+        assert_int_equal(answered[i].answer.err, ERR_DRAINING);
+    }
+}
+
 static void a_failed_append_gives_its_slot_back(void **state)
 {
     struct fixture *fixture = *state;
@@ -187,6 +248,8 @@ int main(void)
         TEST(the_result_is_the_answer),
         TEST(items_say_what_the_store_says),
         TEST(without_a_slot_it_is_answered_when_durable),
+        TEST(who_stops_waiting_is_answered_when_durable),
+        TEST(who_stops_waiting_and_fails_gives_its_slot_back),
         TEST(a_failed_append_gives_its_slot_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
