@@ -71,7 +71,7 @@ static void close_connection(struct http_connection *connection)
  * sending, since closing at once would destroy the reply on its way. */
 static bool end_flush(struct http_connection *connection)
 {
-    if (!connection->linger) {
+    if (!connection->linger && !connection->readable) {
         close_connection(connection);
         return false;
     }
@@ -95,10 +95,6 @@ static bool peer_ended(struct http_connection *connection)
 
 static bool step_head(struct http_connection *connection)
 {
-    if (connection->loop->cut_ms != 0 && connection->state == HTTP_STATE_IDLE &&
-        connection->input_start == connection->input_end) {
-        return peer_ended(connection); /* draining: no further request is awaited */
-    }
     if (connection->round_requests >= LIMIT_PIPELINE_DEPTH ||
         http_output_bytes(connection) > HTTP_OUTPUT_HIGH_BYTES) {
         connection->gated = true;
@@ -119,6 +115,9 @@ static bool step_head(struct http_connection *connection)
         break;
     }
     http_input_release(connection);
+    if (connection->loop->cut_ms != 0 && connection->state == HTTP_STATE_IDLE) {
+        return peer_ended(connection); /* draining: no further request is awaited */
+    }
     return false;
 }
 
@@ -479,6 +478,7 @@ void http_connection_flush(struct http_connection *connection)
 void http_connection_drain(struct http_connection *connection)
 {
     if (connection->state == HTTP_STATE_IDLE) {
+        connection->readable = true; /* a request that came but was not told yet is answered */
         http_connection_run(connection);
     }
 }
