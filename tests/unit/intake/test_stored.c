@@ -3,6 +3,8 @@
  * waiting too. */
 #include "unit/intake/fixture.h"
 
+#include "intake/request.h"
+
 static int open_two_waiters(void **state)
 {
     *state = fixture_open(&(struct fixture_options){.waiters = 2});
@@ -207,6 +209,18 @@ static void who_stops_waiting_is_answered_when_durable(void **state)
     }
 }
 
+/* How many slots are free: takes them all. */
+static uint32_t take_free_slots(struct fixture *fixture)
+{
+    static struct intake_request nobody;
+    uint32_t count = 0;
+    while (intake_waiters_take(&fixture->intake->waiters, fixture->intake, &nobody) !=
+           RECORD_WAITER_NONE) {
+        count++;
+    }
+    return count;
+}
+
 static void who_stops_waiting_and_fails_gives_its_slot_back(void **state)
 {
     struct fixture *fixture = *state;
@@ -226,6 +240,7 @@ static void who_stops_waiting_and_fails_gives_its_slot_back(void **state)
         fixture_wait(fixture, &answered[i]);
         assert_int_equal(answered[i].answer.err, ERR_DRAINING);
     }
+    assert_int_equal(take_free_slots(fixture), 2);
 }
 
 static void a_failed_append_gives_its_slot_back(void **state)
@@ -238,6 +253,7 @@ static void a_failed_append_gives_its_slot_back(void **state)
         fixture_send(fixture, &begin, SLICE_LITERAL(event), 20);
         assert_int_equal(answered.answer.err, ERR_DRAINING);
     }
+    assert_int_equal(take_free_slots(fixture), 2);
 }
 
 int main(void)
