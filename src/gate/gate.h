@@ -62,7 +62,8 @@ void *gate_verifier(struct gate *gate, uint32_t index);
 /* Any thread: whoever waits is answered (ERR_DRAINING), what was counted is written, the verifiers
  * return. The store's threads must still run. */
 void gate_stop(struct gate *gate);
-/* After the verifiers were joined. NULL is fine. */
+/* After the verifiers and the store's threads were joined: one that has answered a verifier may
+ * still be waking it. NULL is fine. */
 void gate_close(struct gate *gate);
 
 /* Who asks. */

@@ -42,12 +42,16 @@ void gate_fixture_finish(struct gate_fixture *fixture)
 
 void gate_fixture_open(struct gate_fixture *fixture, const struct gate_options *options)
 {
-    struct gate_options usual = gate_fixture_options(fixture);
     struct err_detail detail = {""};
-    if (gate_open(&fixture->gate, options == NULL ? &usual : options, &detail) != ERR_OK) {
+    if (fixture->store.store == NULL) {
+        store_fixture_open(&fixture->store, true);
+    }
+    struct gate_options used = options == NULL ? gate_fixture_options(fixture) : *options;
+    used.store = fixture->store.store;
+    if (gate_open(&fixture->gate, &used, &detail) != ERR_OK) {
         fail_msg("gate_open: %s", detail.text);
     }
-    fixture->verifier_count = options == NULL ? usual.verifier_count : options->verifier_count;
+    fixture->verifier_count = used.verifier_count;
 }
 
 void gate_fixture_start(struct gate_fixture *fixture)
@@ -68,6 +72,8 @@ void gate_fixture_close(struct gate_fixture *fixture)
         thread_join(fixture->verifiers[i]);
         fixture->verifiers[i] = NULL;
     }
+    fixture->verifier_count = 0;
+    store_fixture_close(&fixture->store);
     gate_close(fixture->gate);
     fixture->gate = NULL;
 }

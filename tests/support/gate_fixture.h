@@ -29,10 +29,10 @@ struct gate_options gate_fixture_options(const struct gate_fixture *fixture);
 /* Store with its threads, orgs 1 and 2. */
 void gate_fixture_init(struct gate_fixture *fixture);
 void gate_fixture_finish(struct gate_fixture *fixture);
-/* options NULL: gate_fixture_options. */
+/* options NULL: gate_fixture_options. The store is always the fixture's. */
 void gate_fixture_open(struct gate_fixture *fixture, const struct gate_options *options);
 void gate_fixture_start(struct gate_fixture *fixture);
-/* Stops and joins the verifiers, closes the gate. */
+/* Stops and joins the verifiers, closes the store and the gate; open opens the store again. */
 void gate_fixture_close(struct gate_fixture *fixture);
 
 /* A key of org `org` with all scopes; gives its number. options NULL: no more than that. */

@@ -283,6 +283,21 @@ static void test_with_the_store_away_a_known_key_is_served(void **state)
     assert_int_equal(gate_fixture_ask(fixture, cold.text, &asked), ERR_OK);
 }
 
+static void test_with_the_store_stopped_a_known_key_is_served(void **state)
+{
+    struct gate_fixture *fixture = *state;
+    struct gate_new_key known;
+    struct gate_new_key cold;
+    struct gate_asked asked;
+    open_with_ttl_0(fixture);
+    (void)gate_fixture_key(fixture, 1, &known, NULL);
+    (void)gate_fixture_key(fixture, 1, &cold, NULL);
+    assert_int_equal(gate_fixture_ask(fixture, known.text, &asked), ERR_OK);
+    store_stop(fixture->store.store); /* its readers take no more jobs */
+    assert_int_equal(gate_fixture_ask_stale(fixture, known.text, &asked), ERR_OK);
+    assert_int_equal(gate_fixture_ask(fixture, cold.text, &asked), ERR_AWAY);
+}
+
 static void test_with_the_store_away_a_key_still_expires(void **state)
 {
     struct gate_fixture *fixture = *state;
@@ -453,8 +468,11 @@ static void test_no_loop_admits_a_key_after_it_was_forgotten(void **state)
     atomic_store(&is_over, true);
     for (int i = 0; i < 3; i++) {
         thread_join(threads[i]);
-        mailbox_destroy(hammers[i].mailbox);
         assert_int_equal(atomic_load(&hammers[i].admitted_dead), 0);
+    }
+    gate_fixture_close(fixture); /* a verifier may still be waking a loop that it answered */
+    for (int i = 0; i < 3; i++) {
+        mailbox_destroy(hammers[i].mailbox);
     }
 }
 
@@ -498,6 +516,7 @@ int main(void)
         RUNNING(test_a_key_expires),
         HALTED(test_past_its_ttl_a_key_is_confirmed_without_argon2id),
         HALTED(test_with_the_store_away_a_known_key_is_served),
+        HALTED(test_with_the_store_stopped_a_known_key_is_served),
         HALTED(test_with_the_store_away_a_key_still_expires),
         HALTED(test_stopping_answers_who_waits),
         RUNNING(test_the_tag_key_is_kept_by_the_store),
