@@ -37,16 +37,22 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* target_us 0: no target is set for this part, it is printed for orientation. */
 static void print_row(const char *part, double *runs_us, double target_us)
 {
     qsort(runs_us, RUNS, sizeof(runs_us[0]), compare);
     double median = runs_us[RUNS / 2];
+    (void)printf("P22  %-44s %8.2f us  (min %.2f, max %.2f)  ", part, median, runs_us[0],
+                 runs_us[RUNS - 1]);
+    if (target_us == 0) {
+        (void)printf("no target\n");
+        return;
+    }
     is_short = is_short || median > target_us;
-    (void)printf("P22  %-44s %8.2f us  (min %.2f, max %.2f)  target <= %g us  %s\n", part, median,
-                 runs_us[0], runs_us[RUNS - 1], target_us, median <= target_us ? "met" : "short");
+    (void)printf("target <= %g us  %s\n", target_us, median <= target_us ? "met" : "short");
 }
 
-/* An event whose payload is a list of orders, about `bytes` long. */
+/* An event of exactly `bytes`, whose payload is a list of orders. */
 static size_t make_event(char *to, size_t bytes)
 {
     size_t at = (size_t)sprintf(to, "{\"type\":\"order.completed\",\"dedup_id\":\"order-4711\","
@@ -58,8 +64,11 @@ static size_t make_event(char *to, size_t bytes)
                               "\"seen\":\"2024-02-29T12:00:00Z\"}",
                               i == 0 ? "" : ",", i, i * 7, i % 900);
     }
-    at += (size_t)sprintf(to + at, "],\"note\":\"\"}}");
-    return at;
+    at += (size_t)sprintf(to + at, "],\"note\":\"");
+    must(at + 3 <= bytes, "the event is longer than asked for");
+    memset(to + at, 'x', bytes - 3 - at);
+    memcpy(to + bytes - 3, "\"}}", 4);
+    return bytes;
 }
 
 static void bench_check(size_t kilobytes, double target_us)
@@ -286,7 +295,49 @@ static void bench_intake(struct house *house)
         }
         runs[run] = (double)spent / 1000.0 / (ROUNDS * ROUND_EVENTS);
     }
-    print_row("all of intake for an event of 130 bytes", runs, 5);
+    print_row("all of intake for an event of 110 bytes", runs, 0);
+}
+
+/* The same for each element of an NDJSON body of one frame. */
+static void bench_lines(struct house *house)
+{
+    static const uint8_t id_key[32] = {3};
+    static char body[LIMIT_SMALL_BODY_BYTES];
+    const uint32_t count = 1500;
+    double runs[RUNS];
+    uint64_t number = 0;
+    for (uint32_t run = 0; run < RUNS; run++) {
+        uint64_t spent = 0;
+        for (uint32_t round = 0; round < 20; round++) {
+            size_t size = 0;
+            for (uint32_t i = 0; i < count; i++) {
+                size += (size_t)sprintf(
+                    body + size,
+                    "{\"type\":\"user.login\",\"dedup_id\":\"line-%012llu\",\"payload\":"
+                    "{\"user_id\":\"u-1234\",\"timestamp\":\"2024-02-29T12:00:00Z\","
+                    "\"agent\":\"some browser\"}}\n",
+                    (unsigned long long)number++);
+            }
+            uint64_t start = clock_mono_ns();
+            struct intake_request *request = NULL;
+            bool pause = false;
+            struct intake_begin begin = {.org = 1,
+                                         .key = 2,
+                                         .id_key = id_key,
+                                         .form = RECORD_FORM_EVENT_LINES,
+                                         .body_bytes = size,
+                                         .on_answer = on_answer};
+            must(intake_open(house->intake, &begin, &request) == ERR_OK, "no room");
+            intake_data(request, slice_make(body, size), &pause);
+            intake_end(request);
+            intake_round_end(house->intake);
+            spent += clock_mono_ns() - start;
+            answered += ROUND_EVENTS - 1;
+            wait_for_round(house);
+        }
+        runs[run] = (double)spent / 1000.0 / (20 * count);
+    }
+    print_row("all of intake for an NDJSON line of 142 bytes", runs, 0);
 }
 
 int main(void)
@@ -302,6 +353,7 @@ int main(void)
     house_open(&house);
     bench_hand_over(&house, slice_make(body, make_event(body, 400)));
     bench_intake(&house);
+    bench_lines(&house);
     house_close(&house);
     return is_short ? 1 : 0;
 }
