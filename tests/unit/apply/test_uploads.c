@@ -1,0 +1,205 @@
+/* Promise: an upload's elements are in the store exactly once wherever apply stops, small events
+ * pass it, its counts add up, and one whose file is lost fails without blocking anything.
+ *
+ * link: store_fixture.c apply_rig.c */
+#include "support/apply_rig.h"
+
+#include "base/mem.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+
+static int setup(void **state)
+{
+    static struct apply_rig rig;
+    apply_rig_init(&rig);
+    *state = &rig;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    apply_rig_finish(*state);
+    return 0;
+}
+
+/* `count` lines; the numbers from `first`; every `dup_every`th has the dedup_id of number 0. */
+static struct slice make_lines(struct buffer *to, uint32_t first, uint32_t count,
+                               uint32_t dup_every)
+{
+    buffer_init(to, 64u << 20u);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t id = dup_every != 0 && i % dup_every == 1 ? first : first + i;
+        assert_int_equal(
+            buffer_printf(to, "{\"type\":\"t\",\"dedup_id\":\"u%u\",\"payload\":{\"n\":%u}}\n", id,
+                          first + i),
+            ERR_OK);
+    }
+    return buffer_slice(to);
+}
+
+static void test_counts_and_result(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct buffer lines;
+    apply_rig_start(rig);
+    (void)apply_rig_upload(rig, 1, make_lines(&lines, 0, 10000, 100), 3000, 7);
+    const struct record_result *result = apply_rig_result(rig, 7);
+    assert_int_equal(result->err, ERR_OK);
+    assert_int_equal(result->inserted, 9900);
+    assert_int_equal(result->duplicates, 100);
+    assert_int_equal(result->conflicts, 100);
+    assert_int_equal(result->item_count, 1000);
+    assert_int_equal(result->items[0], RECORD_ITEM_INSERTED);
+    assert_int_equal(result->items[101], RECORD_ITEM_CONFLICT);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM events"), 9900);
+    assert_int_equal(
+        apply_rig_number(rig, "SELECT count(*) FROM uploads WHERE state = 2 AND slices_done = 4 "
+                              "AND slice_count = 4 AND applied_count = 10000 AND inserted_count = "
+                              "9900 AND duplicate_count = 100 AND conflict_count = 100 AND "
+                              "refused_count = 0 AND finished_ms IS NOT NULL AND errors = '[]'"),
+        1);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM upload_slices"), 0);
+    struct journal_backlog backlog;
+    apply_rig_stop(rig);
+    journal_backlog(rig->journal, &backlog);
+    assert_int_equal(backlog.bytes, 0);
+    assert_int_equal(backlog.records, 0);
+    buffer_finish(&lines);
+}
+
+static bool is_open(struct apply_rig *rig)
+{
+    return apply_rig_number(rig, "SELECT count(*) FROM uploads WHERE state = 2") == 0;
+}
+
+static void test_exactly_once_over_restarts(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct buffer lines;
+    struct slice text = make_lines(&lines, 0, 20000, 0);
+    (void)apply_rig_upload(rig, 1, text, 700, RECORD_WAITER_NONE);
+    for (uint32_t round = 0; round < 10; round++) {
+        apply_rig_start(rig);
+        for (uint32_t i = 0; i < round && is_open(rig); i++) {
+            assert_int_equal(sem_wait(&rig->applied), 0);
+        }
+        apply_rig_stop(rig);
+        apply_rig_close(rig);
+        apply_rig_open(rig);
+        while (sem_trywait(&rig->applied) == 0) {
+        }
+    }
+    apply_rig_start(rig);
+    while (is_open(rig)) {
+        assert_int_equal(sem_wait(&rig->applied), 0);
+    }
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM events"), 20000);
+    assert_int_equal(apply_rig_number(rig, "SELECT inserted_count FROM uploads"), 20000);
+    assert_int_equal(apply_rig_number(rig, "SELECT applied_count FROM uploads"), 20000);
+    buffer_finish(&lines);
+}
+
+/* Slices of two orgs and frames take turns: when the small event is there, most of the upload is
+ * not. */
+static void test_small_event_passes_big_uploads(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct buffer lines;
+    struct slice text = make_lines(&lines, 0, 60000, 0);
+    (void)apply_rig_upload(rig, 1, text, 1000, RECORD_WAITER_NONE);
+    (void)apply_rig_upload(rig, 2, text, 1000, RECORD_WAITER_NONE);
+    apply_rig_append(rig, RECORD_FORM_EVENT, 2, "{\"type\":\"small\",\"payload\":1}", 1, 3);
+    apply_rig_start(rig);
+    const struct record_result *result = apply_rig_result(rig, 3);
+    assert_int_equal(result->inserted, 1);
+    assert_true(apply_rig_number(rig, "SELECT max(applied_count) FROM uploads") < 60000);
+    while (apply_rig_number(rig, "SELECT count(*) FROM uploads WHERE state = 2") < 2) {
+        assert_int_equal(sem_wait(&rig->applied), 0);
+    }
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM events"), 120001);
+    buffer_finish(&lines);
+}
+
+static void test_lost_file_fails_alone(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct buffer lines;
+    struct slice text = make_lines(&lines, 0, 5000, 0);
+    struct id lost = apply_rig_upload(rig, 1, text, 1000, 4);
+    assert_int_equal(journal_upload_delete(rig->journal, lost), ERR_OK);
+    apply_rig_append(rig, RECORD_FORM_EVENT, 1, "{\"type\":\"small\",\"payload\":1}", 1, 5);
+    apply_rig_start(rig);
+    assert_int_equal(apply_rig_result(rig, 5)->inserted, 1);
+    while (!rig->has_result[4]) {
+        assert_int_equal(sem_wait(&rig->applied), 0);
+    }
+    assert_int_equal(rig->results[4].err, ERR_NOT_FOUND);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM uploads WHERE state = 4"), 1);
+    assert_int_equal(
+        apply_rig_number(rig, "SELECT count(*) FROM dead_letters WHERE kind = 'upload'"), 1);
+    buffer_finish(&lines);
+}
+
+static void test_deleted_while_applied_is_forgotten(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct journal_backlog backlog;
+    struct buffer lines;
+    struct slice text = make_lines(&lines, 0, 60000, 0);
+    (void)apply_rig_upload(rig, 1, text, 1000, 4);
+    apply_rig_start(rig);
+    apply_rig_wait(rig); /* its rows are there, and a few slices */
+    assert_int_equal(store_fixture_sql(&rig->store, "DELETE FROM uploads"), ERR_OK);
+    assert_int_equal(store_fixture_sql(&rig->store, "DELETE FROM upload_slices"), ERR_OK);
+    apply_rig_append(rig, RECORD_FORM_EVENT, 1, "{\"type\":\"small\",\"payload\":1}", 1, 5);
+    assert_int_equal(apply_rig_result(rig, 5)->inserted, 1);
+    apply_rig_append(rig, RECORD_FORM_EVENT, 1, "{\"type\":\"small\",\"payload\":2}", 1, 6);
+    assert_int_equal(apply_rig_result(rig, 6)->inserted, 1);
+    apply_rig_stop(rig);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM uploads"), 0);
+    journal_backlog(rig->journal, &backlog);
+    assert_int_equal(backlog.bytes, 0);
+    buffer_finish(&lines);
+}
+
+static void test_refused_elements_are_counted(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct buffer lines;
+    struct slice text = make_lines(&lines, 0, 3000, 0);
+    assert_int_equal(
+        store_fixture_sql(&rig->store,
+                          "CREATE TRIGGER poison BEFORE INSERT ON events WHEN NEW.dedup_id = "
+                          "'u1234' BEGIN SELECT RAISE(ABORT, 'poison'); END"),
+        ERR_OK);
+    (void)apply_rig_upload(rig, 1, text, 1000, 6);
+    apply_rig_start(rig);
+    const struct record_result *result = apply_rig_result(rig, 6);
+    assert_int_equal(result->inserted, 2999);
+    assert_int_equal(result->refused, 1);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM uploads WHERE state = 3 AND "
+                                           "refused_count = 1 AND inserted_count = 2999"),
+                     1);
+    assert_int_equal(apply_rig_number(rig, "SELECT element FROM dead_letters"), 1234);
+    buffer_finish(&lines);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_counts_and_result, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_exactly_once_over_restarts, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_small_event_passes_big_uploads, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lost_file_fails_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_deleted_while_applied_is_forgotten, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_refused_elements_are_counted, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
