@@ -70,6 +70,7 @@ static void api_unknown_finish(struct api_request *request)
 static void api_client_admitted(struct api_request *request)
 {
     const struct api_unknown *unknown = request->detail;
+    bool is_whole = request->body_ended;
     if (!api_client_records(request, unknown->client)) {
         return;
     }
@@ -77,7 +78,7 @@ static void api_client_admitted(struct api_request *request)
     if (request->is_begun) {
         return;
     }
-    if (request->body_ended) {
+    if (is_whole) {
         api_records_end(request);
     } else {
         http_body_resume(request->http);

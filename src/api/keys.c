@@ -260,6 +260,7 @@ static bool api_scopes_read(const struct api_document *document, size_t value, u
 {
     uint32_t scopes = 0;
     if (api_document_kind(document, value) != JSON_ARRAY_BEGIN) {
+        *ret = 0;
         return api_scope_add(document, value, ret);
     }
     for (size_t i = value + 1; api_document_kind(document, i) != JSON_ARRAY_END; i++) {

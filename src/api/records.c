@@ -43,9 +43,9 @@ static void api_records_on_room(struct intake_request *intake, void *context)
 static bool api_records_count(struct api_request *request, uint64_t bytes)
 {
     struct gate_window window = {0};
-    if (request->identity.mb_per_hour == 0 ||
-        gate_limit_bytes(request->loop->api->options.gate, &request->identity, bytes, &window) ==
-            ERR_OK) {
+    bool is_free = request->identity.mb_per_hour == 0 && request->identity.key_mb_per_hour == 0;
+    if (is_free || gate_limit_bytes(request->loop->api->options.gate, &request->identity, bytes,
+                                    &window) == ERR_OK) {
         return true;
     }
     request->window = window;
@@ -64,8 +64,7 @@ void api_records_data(struct api_request *request, struct slice chunk)
     if (!api_records_count(request, chunk.size)) {
         return;
     }
-    /* Intake may take a whole body in its first chunk: from then on its answer comes in any case.
-     */
+    /* Intake may take a whole body in its first chunk; its answer then comes in any case. */
     request->body_bytes += chunk.size;
     request->body_ended = request->body_ended || request->body_bytes == request->body_bytes_known;
     intake_data(request->intake, chunk, &pause);
