@@ -12,6 +12,7 @@
 #include "journal/journal.h"
 
 #include <semaphore.h>
+#include <stdatomic.h>
 
 #define APPLY_RIG_RESULTS 4096u
 #define APPLY_RIG_RUN     77u
@@ -33,7 +34,7 @@ struct apply_rig {
     bool is_apply_running;
     sem_t applied;
     struct record_result results[APPLY_RIG_RESULTS]; /* by waiter */
-    bool has_result[APPLY_RIG_RESULTS];
+    atomic_bool has_result[APPLY_RIG_RESULTS];       /* set after the result */
     uint64_t on_applied_calls;
     uint64_t position_seen;
 };
