@@ -1,0 +1,155 @@
+"""Promise: a key does what its scopes say until it dies, and then nothing, at once."""
+import time
+
+import pytest
+
+
+def make(server, **body):
+    answer = server.post("/api/keys", body)
+    assert answer.status == 201, answer
+    return answer.json
+
+
+def works(server, key):
+    return server.get("/api/v1/limits", key=key).status == 200
+
+
+def test_create(server):
+    answer = server.post("/api/keys", {"name": "ci", "scopes": ["read"], "limits": {"requests_per_minute": 50}})
+    assert answer.status == 201
+    got = answer.json
+    assert got["api_key"].startswith(f"weir_{got['id']}_") and got["scopes"] == ["read"] and got["name"] == "ci"
+    assert got["limits"] == {"requests_per_minute": 50, "mb_per_hour": None} and got["expires_at"] is None
+    assert answer.headers["location"] == f"/api/keys/{got['id']}"
+    assert answer.headers["cache-control"] == "no-store"
+    assert works(server, got["api_key"])
+    listed = {key["id"]: key for key in server.get("/api/keys").json["keys"]}
+    assert listed[got["id"]]["scopes"] == ["read"] and "api_key" not in listed[got["id"]]
+    assert listed[got["id"]]["revoked_at"] is None
+
+
+def test_defaults(server):
+    assert make(server)["scopes"] == ["read", "write"]
+    assert make(server, scopes="admin")["scopes"] == ["admin"]
+
+
+@pytest.mark.parametrize("body, pointer", [
+    ({"scopes": []}, "/scopes"), ({"scopes": ["root"]}, "/scopes"), ({"scopes": 7}, "/scopes"),
+    ({"name": 5}, "/name"), ({"name": "x" * 101}, "/name"), ({"expires_at": "soon"}, "/expires_at"),
+    ({"expires_at": "2001-01-01T00:00:00Z"}, "/expires_at"), ({"limits": {"mb_per_hour": -1}}, "/limits/mb_per_hour"),
+    ({"limits": {"requests_per_minute": "many"}}, "/limits/requests_per_minute"),
+])
+def test_wrong_members(server, body, pointer):
+    answer = server.post("/api/keys", body)
+    assert answer.status == 422 and answer.json["errors"][0]["pointer"] == pointer, answer
+
+
+def test_revoke_is_at_once(server):
+    key = make(server)
+    for _ in range(5):
+        assert works(server, key["api_key"])
+    answer = server.request("DELETE", f"/api/keys/{key['id']}")
+    assert answer.status == 204 and answer.body == b""
+    for _ in range(20):  # every loop
+        assert not works(server, key["api_key"])
+    assert server.request("DELETE", f"/api/keys/{key['id']}").status == 404
+    assert [k["revoked_at"] for k in server.get("/api/keys").json["keys"] if k["id"] == key["id"]] != [None]
+
+
+def test_rotate_replaces_the_presenting_key(server):
+    key = make(server, name="turn", scopes=["read"], limits={"mb_per_hour": 7})
+    answer = server.post("/api/keys/rotate", key=key["api_key"])
+    assert answer.status == 200
+    new = answer.json["api_key"]
+    for _ in range(20):
+        assert not works(server, key["api_key"])
+        assert works(server, new)
+    row = {k["id"]: k for k in server.get("/api/keys").json["keys"]}[answer.json["id"]]
+    assert row["name"] == "turn" and row["scopes"] == ["read"] and row["limits"]["mb_per_hour"] == 7
+    assert server.post("/api/events", {"type": "a", "payload": 1}, key=new).status == 403
+
+
+def test_expiry(server):
+    key = make(server, expires_at=int(time.time() * 1000) + 1500)
+    assert works(server, key["api_key"])
+    deadline = time.monotonic() + 20
+    while works(server, key["api_key"]):
+        assert time.monotonic() < deadline
+
+
+def test_keys_of_another_org(server):
+    other = server.new_org("keys-other")
+    mine = make(server)
+    assert server.request("DELETE", f"/api/keys/{mine['id']}", key=other).status == 404
+    assert works(server, mine["api_key"])
+    assert mine["id"] not in server.get("/api/keys", key=other).body.decode()
+    assert mine["id"] not in server.get("/api/v1/audit", key=other).body.decode()
+
+
+def test_only_admins(server):
+    key = make(server)["api_key"]
+    assert server.get("/api/keys", key=key).status == 403
+    assert server.post("/api/keys", {}, key=key).status == 403
+    assert server.request("DELETE", "/api/keys/x", key=key).status == 403
+    assert server.get("/api/v1/audit", key=key).status == 403
+
+
+def test_audit(weir):
+    server = weir()
+    key = make(server, name="audited")
+    new = server.post("/api/keys/rotate", key=key["api_key"]).json
+    server.request("DELETE", f"/api/keys/{new['id']}")
+    rows = server.get("/api/v1/audit").json["audit"]
+    assert [row["action"] for row in rows[:3]] == ["key.revoke", "key.rotate", "key.create"]
+    assert [row["target"] for row in rows[:3]] == [new["id"], key["id"], key["id"]]
+    assert {row["address"] for row in rows[:3]} == {"127.0.0.1"}
+    found, cursor = [], ""
+    while True:
+        page = server.get(f"/api/v1/audit?limit=1{cursor}").json
+        found += page["audit"]
+        if page["next_cursor"] is None:
+            break
+        cursor = "&cursor=" + page["next_cursor"]
+    assert found == server.get("/api/v1/audit").json["audit"]
+
+
+def test_list_of_keys_is_paged(server):
+    for _ in range(3):
+        make(server)
+    everything = [key["id"] for key in server.get("/api/keys?limit=1000").json["keys"]]
+    found, cursor = [], ""
+    while True:
+        page = server.get(f"/api/keys?limit=2{cursor}").json
+        found += [key["id"] for key in page["keys"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = "&cursor=" + page["next_cursor"]
+    assert found == everything
+
+
+def test_signing_up_is_closed(server):
+    answer = server.post("/api/keys/generate", {"name": "me"}, key=None)
+    assert answer.status == 403 and answer.json["code"] == "forbidden"
+
+
+def test_signing_up(weir):
+    server = weir(OPEN_SIGNUP=1)
+    answer = server.post("/api/keys/generate", {"name": "me"}, key=None)
+    assert answer.status == 201, answer
+    assert set(answer.json["scopes"]) == {"read", "write", "admin"} and answer.json["org_id"]
+    key = answer.json["api_key"]
+    assert server.post("/api/events?wait=stored", {"type": "a", "payload": 1}, key=key).status == 201
+    assert server.get("/api/inbox").json["events"] == []
+    assert server.post("/api/keys/generate", {"name": "me"}, key=None).status == 409
+    assert server.post("/api/keys/generate", b"", key=None).status == 201
+    assert server.post("/api/keys/generate", {"name": ""}, key=None).status == 422
+
+
+def test_a_key_survives_a_crash(weir):
+    server = weir()
+    key = make(server)["api_key"]
+    dead = make(server)
+    assert server.request("DELETE", f"/api/keys/{dead['id']}").status == 204
+    server.kill()
+    server.start()
+    assert works(server, key) and not works(server, dead["api_key"])

@@ -1,0 +1,71 @@
+"""Promise: a limit lets through what it says and refuses the rest with the time to come back."""
+import re
+
+import pytest
+
+
+def limited_key(server, **limits):
+    return server.post("/api/keys", {"scopes": ["read", "write"], "limits": limits}).json["api_key"]
+
+
+def test_requests_of_a_key(server):
+    key = limited_key(server, requests_per_minute=20)
+    answers = [server.get("/api/v1/limits", key=key) for _ in range(25)]
+    assert [a.status for a in answers] == [200] * 20 + [429] * 5
+    refused = answers[-1]
+    assert refused.json["code"] == "rate_limited" and refused.json["violated-policies"] == ["key"]
+    assert int(refused.headers["retry-after"]) >= 1
+    assert refused.headers["ratelimit-policy"] == '"key";q=20;w=60'
+    assert re.fullmatch(r'"key";r=0;t=\d+', refused.headers["ratelimit"])
+    assert refused.headers["x-ratelimit-limit"] == "20" and refused.headers["x-ratelimit-remaining"] == "0"
+    assert int(refused.headers["x-ratelimit-reset"]) >= 1
+    assert server.get("/api/v1/limits").status == 200  # the other keys go on
+
+
+def test_headers_come_near_the_limit_only(server):
+    key = limited_key(server, requests_per_minute=20)
+    answers = [server.get("/api/v1/limits", key=key) for _ in range(20)]
+    assert "ratelimit" not in answers[0].headers
+    assert "ratelimit" in answers[19].headers and answers[19].status == 200
+
+
+def test_tier_of_an_org(server):
+    key = server.new_org("limits-free", tier="free")
+    got = server.get("/api/v1/limits", key=key).json
+    assert got["requests"]["limit"] == 100 and got["requests"]["window_s"] == 60
+    assert got["requests"]["remaining"] == 99
+    statuses = [server.get("/api/v1/limits", key=key).status for _ in range(110)]
+    assert statuses.count(200) == 99 and statuses[-1] == 429
+
+
+def test_bytes_an_hour(server):
+    key = limited_key(server, mb_per_hour=1)
+    event = {"type": "a", "payload": "x" * 200_000}
+    statuses = [server.post("/api/events", event, key=key).status for _ in range(7)]
+    assert statuses == [202] * 5 + [429] * 2
+    answer = server.post("/api/events", event, key=key)
+    assert answer.json["code"] == "bytes_limited" and int(answer.headers["retry-after"]) >= 1
+    assert ';qu="content-bytes"' in answer.headers["ratelimit-policy"]
+    assert server.post("/api/events", {"type": "a", "payload": 1}, key=key).status == 202
+
+
+def test_an_upload_above_the_limit_leaves_nothing(server):
+    key = limited_key(server, mb_per_hour=1)
+    body = b'{"type":"big","payload":"' + b"x" * 1000 + b'"}\n'
+    answer = server.request("POST", "/api/events/batch", body * 2000, {"Content-Type": "application/x-ndjson"},
+                            key=key)
+    assert answer.status == 429 and answer.json["code"] == "bytes_limited"
+    assert server.get("/api/v1/events?type=big").json["events"] == []
+
+
+def test_no_header_turns_limits_off(server):
+    key = limited_key(server, requests_per_minute=1)
+    headers = {"X-RateLimit-Bypass": "1", "X-Forwarded-For": "127.0.0.1", "X-Internal": "true"}
+    assert server.get("/api/v1/limits", key=key, headers=headers).status == 200
+    assert server.get("/api/v1/limits", key=key, headers=headers).status == 429
+
+
+def test_unlimited(server):
+    got = server.get("/api/v1/limits").json
+    assert got["requests"] == {"limit": None, "remaining": None}
+    assert got["event_bytes_max"] == 262144
