@@ -16,19 +16,23 @@
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/thread.h"
 
-#define ANSWER_BYTES_MAX 262144u
-#define EVENTS_AT_ONCE   256
-#define NS_PER_S         1000000000ull
+#define NUMBER_OF_SIGNALS UINT32_MAX /* in the epoll set, where connections have theirs */
+#define ANSWER_BYTES_MAX  262144u
+#define EVENTS_AT_ONCE    256
+#define NS_PER_S          1000000000ull
 
 struct bench_connection {
     int fd; /* -1: closed */
@@ -48,6 +52,8 @@ struct bench_run {
     uint32_t *idle; /* stack of idle connections' numbers */
     uint32_t idle_count;
     int epoll_fd;
+    int signal_fd;
+    bool interrupted; /* SIGINT or SIGTERM: what is in flight is finished, then it is over */
     FILE *ids;
     uint64_t started_ns;
     uint64_t ended_ns;
@@ -413,6 +419,9 @@ static uint64_t begin_due(struct bench_run *run, uint64_t now)
 
 static bool is_over(const struct bench_run *run, uint64_t now)
 {
+    if (run->interrupted) {
+        return true;
+    }
     if (run->options->count != 0) {
         return run->begun >= run->options->count;
     }
@@ -425,6 +434,11 @@ static void wait_events(struct bench_run *run, int timeout_ms)
     int n = epoll_wait(run->epoll_fd, events, EVENTS_AT_ONCE, timeout_ms);
     for (int i = 0; i < n; i++) {
         uint32_t number = events[i].data.u32;
+        if (number == NUMBER_OF_SIGNALS) {
+            struct signalfd_siginfo signal;
+            run->interrupted = read(run->signal_fd, &signal, sizeof(signal)) > 0;
+            continue;
+        }
         struct bench_connection *connection = &run->connections[number];
         if (connection->fd >= 0 && connection->busy &&
             connection->sent < connection->request_size) {
@@ -465,6 +479,21 @@ static void run_load(struct bench_run *run)
     run->result->broken += run->in_flight;
 }
 
+/* SIGINT and SIGTERM end the run early: its numbers are printed and its ids are whole. */
+static void signals_open(struct bench_run *run)
+{
+    sigset_t set;
+    struct epoll_event event = {.events = EPOLLIN, .data.u32 = NUMBER_OF_SIGNALS};
+    thread_block_signals();
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGTERM);
+    (void)sigaddset(&set, SIGINT);
+    run->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (run->signal_fd >= 0) {
+        (void)epoll_ctl(run->epoll_fd, EPOLL_CTL_ADD, run->signal_fd, &event);
+    }
+}
+
 static enum err run_open(struct bench_run *run, struct err_detail *detail)
 {
     const struct bench_options *options = run->options;
@@ -483,6 +512,7 @@ static enum err run_open(struct bench_run *run, struct err_detail *detail)
         run->connections[i].answer = mem_alloc(ANSWER_BYTES_MAX);
     }
     run->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    signals_open(run);
     if (options->ids_file != NULL) {
         run->ids = fopen(options->ids_file, "ae");
         if (run->ids == NULL) {
@@ -505,7 +535,7 @@ static enum err run_open(struct bench_run *run, struct err_detail *detail)
 enum err bench_load(const struct bench_options *options, struct bench_result *ret,
                     struct err_detail *detail)
 {
-    struct bench_run run = {.options = options, .result = ret, .epoll_fd = -1};
+    struct bench_run run = {.options = options, .result = ret, .epoll_fd = -1, .signal_fd = -1};
     enum err err = run_open(&run, detail);
     if (err == ERR_OK) {
         run_load(&run);
@@ -514,6 +544,9 @@ enum err bench_load(const struct bench_options *options, struct bench_result *re
         connection_close(&run, &run.connections[i]);
         mem_free(run.connections[i].request);
         mem_free(run.connections[i].answer);
+    }
+    if (run.signal_fd >= 0) {
+        (void)close(run.signal_fd);
     }
     if (run.epoll_fd >= 0) {
         (void)close(run.epoll_fd);

@@ -59,15 +59,13 @@ def test_a_full_queue_under_load_loses_nothing_and_comes_back(weir, tmp_path):
     until(lambda: metric(server, 'rate_limited_total{limit="queue"}') > 0)
     lock.rollback()
     until(lambda: server.post("/api/events", event("back")).status == 202, BACK_SECONDS)
+    assert end_and_audit(server, load, tmp_path / "ids") > 0
+
+
+def end_and_audit(server, load, ids):
+    """SIGTERM ends the load early; its ids are whole then."""
     load.terminate()
-    load.communicate()
-    assert audit_prefix(server, tmp_path / "ids") > 0
-
-
-def audit_prefix(server, ids):
-    """A load that was ended leaves its last line unfinished."""
-    text = ids.read_text()
-    ids.write_text(text[: text.rfind("\n") + 1])
+    end_load(load)
     return audit(server, ids)
 
 
@@ -150,9 +148,7 @@ def test_below_the_reserve_nothing_is_accepted_and_it_comes_back(weir, tmp_path)
     filler.unlink()
     until(lambda: server.post("/api/events", event("back")).status == 202, BACK_SECONDS)
     assert server.get("/health/ready", key=None).status == 200
-    load.terminate()
-    load.communicate()
-    assert audit_prefix(server, ids) > 0
+    assert end_and_audit(server, load, ids) > 0
 
 
 def refusal(server):
@@ -197,9 +193,7 @@ def test_a_full_disk_under_load_loses_nothing_and_comes_back(weir, tmp_path, res
     os.unlink(f"{inside}/filler")
     until(lambda: server.post("/api/events", event("back")).status == 202, BACK_SECONDS)
     until(lambda: server.get("/health/ready", key=None).status == 200, BACK_SECONDS)
-    load.terminate()
-    load.communicate()
-    assert audit_prefix(server, ids) > 0
+    assert end_and_audit(server, load, ids) > 0
     # Nothing acknowledged is lost over a restart either.
     drained(server)
     known = {one["id"] for one in events(server)}
