@@ -25,8 +25,8 @@
 #include <inttypes.h>
 
 #define COMMITTER_BATCHES_MAX    510 /* in one commit; with head and padding within IOV_MAX */
-#define COMMITTER_SAMPLE_NS      (250u * 1000000u)
-#define COMMITTER_BACKOFF_NS     (50u * 1000000u)
+#define COMMITTER_SAMPLE_NS      (250u * UINT64_C(1000000))
+#define COMMITTER_BACKOFF_NS     (50u * UINT64_C(1000000))
 #define COMMITTER_BACKOFF_MAX_NS (5000u * UINT64_C(1000000))
 
 struct committer_commit {

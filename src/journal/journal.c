@@ -16,7 +16,7 @@
 #include <assert.h>
 #include <inttypes.h>
 
-#define JOURNAL_SEGMENT_BYTES_MIN  (1024u * 1024u)
+#define JOURNAL_SEGMENT_BYTES_MIN  (1024u * UINT64_C(1024))
 #define JOURNAL_UPLOAD_MAILS_MAX   16384u
 #define JOURNAL_PREPARER_MAILS_MAX 1024u
 

@@ -64,9 +64,10 @@ void journal_state(const struct journal *journal, struct journal_state *ret);
 /* Opens the first segment of this run. `base` as the store says for this journal id. */
 MUST_CHECK enum err journal_start(struct journal *journal, uint64_t base,
                                   struct err_detail *detail);
-void journal_committer_run(void *journal);
-void journal_preparer_run(void *journal);
-void journal_uploader_run(void *journal);
+/* The threads; the argument is the journal. */
+void journal_committer_run(void *argument);
+void journal_preparer_run(void *argument);
+void journal_uploader_run(void *argument);
 /* Any thread: commits what was submitted, writes the closing frame, then the three return. Later
  * appends give ERR_DRAINING, and so do the tickets of what is submitted later. */
 void journal_stop(struct journal *journal);

@@ -22,7 +22,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 
-#define PREPARER_STEP_BYTES (1024u * 1024u)
+#define PREPARER_STEP_BYTES (1024u * UINT64_C(1024))
 #define PREPARER_RETRY_NS   (5u * UINT64_C(1000000000))
 #define PREPARER_LOOK_MS    1000
 #define NS_PER_S            UINT64_C(1000000000)

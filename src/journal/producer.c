@@ -16,10 +16,10 @@
 
 #include <assert.h>
 
-#define PRODUCER_POOL_BYTES  (64u * 1024u * 1024u)
-#define PRODUCER_BATCH_BYTES (1024u * 1024u)
-#define PRODUCER_FIRST_BYTES (16u * 1024u)
-#define PRODUCER_KEEP_BYTES  (128u * 1024u) /* of one unused batch */
+#define PRODUCER_POOL_BYTES  (UINT64_C(64) * 1024u * 1024u)
+#define PRODUCER_BATCH_BYTES (1024u * UINT64_C(1024))
+#define PRODUCER_FIRST_BYTES (16u * UINT64_C(1024))
+#define PRODUCER_KEEP_BYTES  (128u * UINT64_C(1024)) /* of one unused batch */
 #define PRODUCER_UNUSED_MAX  4u
 static_assert(PRODUCER_BATCH_BYTES >= LIMIT_FRAME_BYTES + JOURNAL_FRAME_HEAD_BYTES + 8,
               "a batch holds the largest frame");

@@ -33,8 +33,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#define RECOVER_QUARANTINE_BYTES_MAX (8u * 1024u * 1024u) /* of one place */
-#define RECOVER_COPY_BYTES           (64u * 1024u)
+#define RECOVER_QUARANTINE_BYTES_MAX (UINT64_C(8) * 1024u * 1024u) /* of one place */
+#define RECOVER_COPY_BYTES           (64u * UINT64_C(1024))
 
 struct recovery {
     struct journal *journal;

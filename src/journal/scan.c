@@ -21,7 +21,7 @@
 #include <assert.h>
 #include <errno.h>
 
-#define SCAN_WINDOW_BYTES (1024u * 1024u)
+#define SCAN_WINDOW_BYTES (1024u * UINT64_C(1024))
 static_assert(SCAN_WINDOW_BYTES >= LIMIT_FRAME_BYTES + JOURNAL_PAGE_BYTES, "a frame fits");
 
 void journal_scan_init(struct journal_scan *scan, int fd, const struct journal_segment_head *head,
@@ -43,28 +43,36 @@ void journal_scan_finish(struct journal_scan *scan)
     scan->window = NULL;
 }
 
-/* A page that stays unreadable becomes zeros. */
-static enum err scan_read_page(struct journal_scan *scan, uint64_t offset, size_t size)
+/* Page by page, so that only those that stay unreadable are lost: they become zeros. */
+static enum err scan_read_pages(struct journal_scan *scan, uint64_t offset, size_t size)
 {
-    ssize_t got = sys_pread(scan->fd, scan->window, size, (off_t)offset);
-    if (got < 0) {
-        uint8_t probe[JOURNAL_ALIGN_BYTES];
-        if (sys_pread(scan->fd, probe, sizeof(probe), 0) < 0) {
-            return err_from_errno(errno);
+    for (size_t done = 0; done < size;) {
+        size_t step = size - done < JOURNAL_PAGE_BYTES ? size - done : JOURNAL_PAGE_BYTES;
+        ssize_t got = sys_pread(scan->fd, scan->window + done, step, (off_t)(offset + done));
+        if (got < 0) {
+            uint8_t probe[JOURNAL_ALIGN_BYTES];
+            if (sys_pread(scan->fd, probe, sizeof(probe), 0) < 0) {
+                return err_from_errno(errno);
+            }
+            got = 0;
         }
-        got = 0;
+        memset(scan->window + done + got, 0, step - (size_t)got);
+        done += step;
     }
-    memset(scan->window + got, 0, size - (size_t)got);
-    scan->window_size = size;
     return ERR_OK;
+}
+
+static bool scan_has(const struct journal_scan *scan, uint64_t offset, size_t need)
+{
+    return offset >= scan->window_offset &&
+           offset + need <= scan->window_offset + scan->window_size;
 }
 
 /* Makes [offset, offset + need) readable in the window; the caller knows that it is below limit. */
 static enum err scan_need(struct journal_scan *scan, uint64_t offset, size_t need, uint64_t limit)
 {
     assert(need <= SCAN_WINDOW_BYTES && offset + need <= limit);
-    if (scan->window != NULL && offset >= scan->window_offset &&
-        offset + need <= scan->window_offset + scan->window_size) {
+    if (scan_has(scan, offset, need)) {
         return ERR_OK;
     }
     if (scan->window == NULL) {
@@ -74,30 +82,19 @@ static enum err scan_need(struct journal_scan *scan, uint64_t offset, size_t nee
         }
     }
     size_t size = limit - offset < SCAN_WINDOW_BYTES ? (size_t)(limit - offset) : SCAN_WINDOW_BYTES;
+    enum err err = ERR_OK;
     scan->window_offset = offset;
     scan->window_size = 0;
     ssize_t got = sys_pread(scan->fd, scan->window, size, (off_t)offset);
-    if (got >= (ssize_t)need) {
-        scan->window_size = (size_t)got;
-        return ERR_OK;
-    }
-    if (got >= 0) { /* the file is shorter than it should be: what is not there is zeros */
+    if (got < 0) {
+        err = scan_read_pages(scan, offset, need);
+        got = (ssize_t)need;
+    } else if ((size_t)got < need) {
+        /* The file is shorter than it should be: what is not there is zeros. */
         memset(scan->window + got, 0, need - (size_t)got);
-        scan->window_size = need;
-        return ERR_OK;
+        got = (ssize_t)need;
     }
-    /* Page by page: only the bad ones are lost. */
-    uint8_t *window = scan->window;
-    enum err err = ERR_OK;
-    size_t done = 0;
-    while (done < need && err == ERR_OK) {
-        size_t page = need - done < JOURNAL_PAGE_BYTES ? need - done : JOURNAL_PAGE_BYTES;
-        scan->window = window + done;
-        err = scan_read_page(scan, offset + done, page);
-        done += page;
-    }
-    scan->window = window;
-    scan->window_size = err == ERR_OK ? need : 0;
+    scan->window_size = err == ERR_OK ? (size_t)got : 0;
     return err;
 }
 

@@ -24,7 +24,7 @@
 #include <errno.h>
 #include <zstd.h>
 
-#define UPLOAD_IN_FLIGHT_BYTES (1024u * 1024u)
+#define UPLOAD_IN_FLIGHT_BYTES (1024u * UINT64_C(1024))
 #define UPLOADS_MAX            1024u
 #define UPLOAD_LEVEL           1
 
@@ -221,7 +221,7 @@ enum err journal_upload_begin(struct journal_upload **ret, struct journal_produc
     upload->id = id;
     upload->org = org;
     upload->fill = fill;
-    buffer_init(&upload->table, 2 * JOURNAL_TABLE_BYTES);
+    buffer_init(&upload->table, (size_t)2 * JOURNAL_TABLE_BYTES);
     buffer_init(&upload->end_bytes, LIMIT_FRAME_BYTES);
     upload->file = mem_alloc(sizeof(*upload->file));
     *upload->file = (struct journal_upload_file){.journal = journal, .id = id, .fd = -1};

@@ -26,7 +26,7 @@ struct journal_upload_reader {
     ZSTD_DCtx *decompressor;
 };
 
-#define UPLOAD_READER_STORED_BYTES (512u * 1024u)
+#define UPLOAD_READER_STORED_BYTES (512u * UINT64_C(1024))
 static_assert(JOURNAL_INDEX_ENTRIES * 8 + JOURNAL_BLOCK_HEAD_BYTES <= UPLOAD_READER_STORED_BYTES,
               "an index block fits");
 

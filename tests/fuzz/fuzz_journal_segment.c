@@ -100,8 +100,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct journal_segment_head head = {.salt = SALT, .first_position = 1};
     try_records(data, size);
     put_commit(file, JOURNAL_PAGE_BYTES, 1);
-    put_commit(file, 2 * JOURNAL_PAGE_BYTES, 1 + FRAMES);
-    put_commit(file, 3 * JOURNAL_PAGE_BYTES, 1 + 2 * FRAMES);
+    put_commit(file, UINT64_C(2) * JOURNAL_PAGE_BYTES, 1 + FRAMES);
+    put_commit(file, UINT64_C(3) * JOURNAL_PAGE_BYTES, 1 + 2 * FRAMES);
     if (size > 3) {
         size_t at = JOURNAL_PAGE_BYTES + buffer_get_u16(data) % (FILE_BYTES - JOURNAL_PAGE_BYTES);
         size_t room = FILE_BYTES - at;

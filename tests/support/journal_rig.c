@@ -29,8 +29,8 @@ static void rig_init_at(struct rig *rig, const char *parent)
     rig->options = (struct journal_options){
         .directory = rig->directory,
         .uploads_directory = rig->uploads,
-        .segment_bytes = 1024 * 1024,
-        .backlog_bytes_max = 64 * 1024 * 1024,
+        .segment_bytes = UINT64_C(1024) * 1024,
+        .backlog_bytes_max = UINT64_C(64) * 1024 * 1024,
         .producer_count = 1,
     };
     rig->tickets = mem_alloc_array(RIG_FRAMES_MAX, sizeof(*rig->tickets));

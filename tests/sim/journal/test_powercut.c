@@ -68,7 +68,7 @@ struct story {
 static void story_fill(uint32_t number, uint8_t *to, size_t size)
 {
     for (size_t i = 0; i < size; i++) {
-        to[i] = (uint8_t)(number * 31 + i / 7 + (i * i >> 9));
+        to[i] = (uint8_t)((size_t)number * 31 + i / 7 + (i * i >> 9));
     }
 }
 

@@ -11,7 +11,8 @@
 #include "base/clock.h"
 #include "support/journal_rig.h"
 
-enum { MIB = 1024 * 1024, BODY = 100000 };
+enum { BODY = 100000 };
+#define MIB (UINT64_C(1024) * 1024)
 
 static uint8_t body[BODY];
 

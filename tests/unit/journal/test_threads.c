@@ -131,7 +131,7 @@ static void read_all(struct rig *rig, struct mailbox *mailbox)
     uint64_t seen = 0;
     bool has = false;
     assert_int_equal(journal_reader_open(&reader, rig->journal, 0), ERR_OK);
-    while (seen < PRODUCERS * (FRAMES + UPLOADS)) {
+    while (seen < (uint64_t)PRODUCERS * (FRAMES + UPLOADS)) {
         assert_int_equal(journal_reader_next(reader, &frame, &has), ERR_OK);
         if (!has) {
             journal_release(rig->journal, last);
