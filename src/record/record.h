@@ -18,25 +18,25 @@
 
 /* How the body of a frame is to be read. Numbers are for ever. */
 enum record_form {
-    RECORD_FORM_EVENT = 1,          /* one event object */
-    RECORD_FORM_EVENT_ARRAY = 2,    /* JSON array of event objects */
-    RECORD_FORM_EVENT_LINES = 3,    /* NDJSON */
-    RECORD_FORM_CLOUDEVENT = 4,     /* structured mode */
+    RECORD_FORM_EVENT = 1,             /* one event object */
+    RECORD_FORM_EVENT_ARRAY = 2,       /* JSON array of event objects */
+    RECORD_FORM_EVENT_LINES = 3,       /* NDJSON */
+    RECORD_FORM_CLOUDEVENT = 4,        /* structured mode */
     RECORD_FORM_CLOUDEVENT_BINARY = 5, /* ce- headers are attributes, the body is the data */
     RECORD_FORM_CLOUDEVENT_BATCH = 6,
-    RECORD_FORM_SEGMENT_BATCH = 7,  /* {"batch":[…]} of Segment and RudderStack clients */
-    RECORD_FORM_SEGMENT_CALL = 8,   /* one track, identify or page; attribute "call" */
-    RECORD_FORM_POSTHOG_BATCH = 9,  /* {"api_key","batch":[…]} */
-    RECORD_FORM_UPLOAD_END = 64,    /* struct record_upload_end: an upload exists from here on */
+    RECORD_FORM_SEGMENT_BATCH = 7, /* {"batch":[…]} of Segment and RudderStack clients */
+    RECORD_FORM_SEGMENT_CALL = 8,  /* one track, identify or page; attribute "call" */
+    RECORD_FORM_POSTHOG_BATCH = 9, /* {"api_key","batch":[…]} */
+    RECORD_FORM_UPLOAD_END = 64,   /* struct record_upload_end: an upload exists from here on */
 };
 
 enum {
     RECORD_FLAG_ATOMIC = 1, /* all elements or none */
 };
 
-#define RECORD_LANE_MIXED 255u /* elements of several lanes */
+#define RECORD_LANE_MIXED     255u /* elements of several lanes */
 #define RECORD_ATTRIBUTES_MAX 64u
-#define RECORD_WAITER_NONE 0u
+#define RECORD_WAITER_NONE    0u
 
 /* A header of the request that belongs to the record: traceparent, idempotency-key, ce-…,
  * content-type. Names in lower case. */
@@ -49,12 +49,12 @@ struct record_frame {
     uint8_t form; /* enum record_form */
     uint8_t lane; /* 0 to LIMIT_LANES - 1, or RECORD_LANE_MIXED */
     uint16_t flags;
-    uint64_t org;        /* number of the org in the store */
-    uint64_t key;        /* number of the key that wrote it */
-    int64_t received_ms; /* wall clock */
-    struct id id;        /* v7; elements without dedup_id derive theirs from it */
-    uint64_t waiter;     /* slot that waits for the result, or RECORD_WAITER_NONE */
-    uint64_t run;        /* random number of the process that set waiter: void in another run */
+    uint64_t org;          /* number of the org in the store */
+    uint64_t key;          /* number of the key that wrote it */
+    int64_t received_ms;   /* wall clock */
+    struct id id;          /* v7; elements without dedup_id derive theirs from it */
+    uint64_t waiter;       /* slot that waits for the result, or RECORD_WAITER_NONE */
+    uint64_t run;          /* random number of the process that set waiter: void in another run */
     uint32_t record_count; /* elements accepted (rejected ones stay in the body) */
     uint32_t attribute_count;
     struct record_attribute attributes[RECORD_ATTRIBUTES_MAX];
@@ -76,7 +76,7 @@ struct record_upload_end {
     uint8_t form; /* enum record_form of the decoded bytes */
     uint64_t decoded_bytes;
     uint64_t stored_bytes;
-    uint64_t element_count;  /* in all, rejected ones too */
+    uint64_t element_count; /* in all, rejected ones too */
     uint64_t accepted_count;
     uint64_t rejected_count;
     uint32_t slice_count;
@@ -116,9 +116,9 @@ void record_reject_decode(const uint8_t from[RECORD_REJECT_BYTES], struct record
 struct record_event {
     struct id id;
     struct slice type;
-    struct slice payload;    /* one JSON value, as it came */
-    struct slice dedup_id;   /* size 0: none */
-    struct slice subject;    /* data NULL: none; the same for the next three */
+    struct slice payload;  /* one JSON value, as it came */
+    struct slice dedup_id; /* size 0: none */
+    struct slice subject;  /* data NULL: none; the same for the next three */
     struct slice source;
     struct slice app;
     struct slice attributes; /* JSON object of what else came (extensions, unknown members,

@@ -56,7 +56,8 @@ static void original_make(struct original *original, bool is_clean)
     assert_int_equal(pread(fd, original->bytes, original->size, 0), original->size);
     assert_int_equal(close(fd), 0);
     uint32_t count = 0;
-    for (size_t at = JOURNAL_SEGMENT_HEAD_BYTES; at < original->size; at += 8) {
+    for (size_t at = JOURNAL_SEGMENT_HEAD_BYTES; at + JOURNAL_FRAME_HEAD_BYTES <= original->size;
+         at += 8) {
         uint64_t size = journal_frame_claimed_size(original->bytes + at);
         if (size != 0) {
             original->frames[count++] = (struct extent){at, at + size};
