@@ -13,7 +13,9 @@ bool slice_equal_nocase(struct slice a, struct slice b)
         return false;
     }
     for (size_t i = 0; i < a.size; i++) {
-        if (slice_lower(a.data[i]) != slice_lower(b.data[i])) {
+        /* Most bytes are the same, and most that differ do so in more than their case. */
+        if (a.data[i] != b.data[i] && (((a.data[i] ^ b.data[i]) != 0x20) ||
+                                       slice_lower(a.data[i]) != slice_lower(b.data[i]))) {
             return false;
         }
     }

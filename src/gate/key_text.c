@@ -26,15 +26,14 @@ static_assert(sizeof(base62_characters) == BASE62_RADIX + 1, "62 characters and 
 
 static bool base62_is_shaped(struct slice text)
 {
+    unsigned all =
+        1; /* no early way out: almost every key is shaped, and this is on the hot path */
     for (size_t i = 0; i < text.size; i++) {
-        uint8_t c = text.data[i];
-        bool is_digit = c >= '0' && c <= '9';
-        bool is_letter = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
-        if (!is_digit && !is_letter) {
-            return false;
-        }
+        unsigned is_digit = (unsigned)(text.data[i] - '0') < 10u;
+        unsigned is_letter = (unsigned)((text.data[i] | 0x20) - 'a') < 26u;
+        all &= is_digit | is_letter;
     }
-    return true;
+    return all != 0;
 }
 
 bool gate_key_text_id_is_shaped(struct slice id)

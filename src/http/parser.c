@@ -30,14 +30,15 @@
 static_assert(LIMIT_HEAD_BYTES <= UINT16_MAX, "offsets of fields have 16 bits");
 static_assert(LIMIT_HEADER_COUNT < UINT8_MAX, "indexes of known fields have 8 bits");
 
+/* Looks at every byte without leaving early: almost every head is valid, and a loop without a
+ * branch takes half the time. */
 static bool is_class(const uint8_t *data, size_t size, uint8_t class)
 {
+    uint8_t common = class;
     for (size_t i = 0; i < size; i++) {
-        if ((http_chars[data[i]] & class) == 0) {
-            return false;
-        }
+        common &= http_chars[data[i]];
     }
-    return true;
+    return common == class;
 }
 
 bool http_is_token(struct slice s)
