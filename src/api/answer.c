@@ -84,6 +84,18 @@ static void api_answer_item(struct json_writer *writer, const struct intake_item
     json_write_object_end(writer);
 }
 
+/* Until its end record is applied an upload is no row; its status is asked for at once. */
+static void api_remember_upload(const struct api_request *request,
+                                const struct intake_answer *answer)
+{
+    struct api_accepted accepted = {.org = request->identity.org,
+                                    .accepted = answer->accepted + answer->duplicates,
+                                    .rejected = answer->rejected,
+                                    .received_ms = clock_wall_ms()};
+    table_put(request->loop->api->accepted, slice_make(answer->id.bytes, sizeof(answer->id.bytes)),
+              &accepted);
+}
+
 static void api_answer_batch(struct api_request *request, const struct intake_answer *answer)
 {
     struct buffer *scratch = api_scratch(request->loop);
@@ -104,6 +116,7 @@ static void api_answer_batch(struct api_request *request, const struct intake_an
     json_write_member_string(&writer, "position", slice_make(position, sizeof(position)));
     json_write_member_text(&writer, "durability", answer->is_stored ? "stored" : "fsync");
     if (answer->is_upload) {
+        api_remember_upload(request, answer);
         id_format(answer->id, id);
         json_write_member_string(&writer, "upload_id", slice_make(id, sizeof(id)));
         json_write_key(&writer, "status_url");

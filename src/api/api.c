@@ -23,10 +23,11 @@
 
 #define API_RECENT_IDS        (1u << 20)
 #define API_WATCH_ENTRIES     4096u
+#define API_ACCEPTED_UPLOADS  1024u
 #define API_SPARE_REQUESTS    4096u
 #define API_WAITERS_MAX       65536u
-#define API_SCRATCH_BYTES_MAX (2u * 1024u * 1024u)
-#define API_SCRATCH_KEPT      (64u * 1024u)
+#define API_SCRATCH_BYTES_MAX ((size_t)2 * 1024 * 1024)
+#define API_SCRATCH_KEPT      ((size_t)64 * 1024)
 
 enum err api_open(struct api **ret, const struct api_options *options, struct err_detail *detail)
 {
@@ -40,6 +41,7 @@ enum err api_open(struct api **ret, const struct api_options *options, struct er
     api->loop_count = options->loops;
     api->recent = intake_recent_create(API_RECENT_IDS);
     api->watch = table_create(API_WATCH_ENTRIES, API_WATCH_BYTES);
+    api->accepted = table_create(API_ACCEPTED_UPLOADS, sizeof(struct api_accepted));
     api->build = hash_xxh3(version, sizeof(version), 0);
     api->started_ns = clock_mono_ns();
     api->started_ms = clock_wall_ms();
@@ -230,6 +232,7 @@ void api_close(struct api *api)
     }
     intake_recent_destroy(api->recent);
     table_destroy(api->watch);
+    table_destroy(api->accepted);
     mem_free(api);
 }
 

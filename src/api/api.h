@@ -43,7 +43,7 @@ MUST_CHECK enum err api_print_routes(struct buffer *to);
  * loops learn them by mail, so their threads may run before or after. */
 void api_start(struct api *api, struct http_server *server, struct apply *apply);
 /* For apply_options; the owner is the api. */
-void api_on_result(void *api, uint64_t waiter, const struct record_result *result);
-void api_on_applied(void *api, uint64_t position, const uint64_t *orgs, uint32_t org_count);
+void api_on_result(void *owner, uint64_t waiter, const struct record_result *result);
+void api_on_applied(void *owner, uint64_t position, const uint64_t *orgs, uint32_t org_count);
 /* After every thread was joined and before the journal and the server are closed. NULL is fine. */
 void api_close(struct api *api);

@@ -30,7 +30,7 @@ enum api_body {
 };
 #define API_SCOPE_OPEN          0u   /* nobody needs a key */
 #define API_SCOPE_ANY           255u /* any valid key */
-#define API_JSON_BODY_BYTES_MAX (64u * 1024u)
+#define API_JSON_BODY_BYTES_MAX ((size_t)64 * 1024)
 
 struct api_route {
     enum http_method method;
@@ -75,8 +75,17 @@ struct api_loop {
     uint64_t sample_bytes;
 };
 
+/* An upload that was answered: what is told of it until its end record is applied. */
+struct api_accepted {
+    uint64_t org;
+    uint64_t accepted;
+    uint64_t rejected;
+    int64_t received_ms;
+};
+
 struct api {
     struct api_options options;
+    struct table *accepted; /* id -> struct api_accepted, those of late */
     struct intake_recent *recent;
     struct table *watch;   /* live.c */
 #define API_WATCH_BYTES 8u /* of a row of the table */

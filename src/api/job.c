@@ -18,7 +18,7 @@
 #include <assert.h>
 #include <stdio.h>
 
-#define API_ANSWER_BYTES_MAX (4u * 1024u * 1024u)
+#define API_ANSWER_BYTES_MAX ((size_t)4 * 1024 * 1024)
 #define API_ENCODE_BYTES_MIN 1024u
 
 void *api_job_create(struct api_request *request, size_t size)

@@ -24,7 +24,7 @@
 
 #include <assert.h>
 
-#define API_STREAM_PAGE_BYTES   (64u * 1024u)
+#define API_STREAM_PAGE_BYTES   ((size_t)64 * 1024)
 #define API_STREAM_ROOM_MIN     (LIMIT_STREAM_BUFFER_BYTES / 2)
 #define API_STREAM_HEARTBEAT_MS 15000u
 #define API_STREAM_STALL_MS     5000u

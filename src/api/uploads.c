@@ -4,6 +4,7 @@
 #include "api/job.h"
 #include "api/parameters.h"
 #include "api/reply.h"
+#include "base/clock.h"
 #include "journal/journal.h"
 #include "query/query.h"
 
@@ -51,10 +52,36 @@ static struct api_page_job *api_upload_job(struct api_request *request)
     return one;
 }
 
+/* Accepted, and its end record not applied yet: it is no row, and its owner may ask already. */
+static enum err api_upload_accepted(struct api_job *job, struct id id)
+{
+    const struct api *api = job->request->loop->api;
+    struct api_accepted accepted = {0};
+    char text[ID_TEXT_BYTES];
+    char time[CLOCK_TEXT_BYTES];
+    if (!table_copy(api->accepted, slice_make(id.bytes, sizeof(id.bytes)), &accepted) ||
+        accepted.org != job->org) {
+        return ERR_NOT_FOUND;
+    }
+    id_format(id, text);
+    clock_format_rfc3339(accepted.received_ms, time);
+    return buffer_printf(
+        &job->body,
+        "{\"raw_ingestion_id\":\"%.*s\",\"upload_id\":\"%.*s\",\"state\":\"accepted\","
+        "\"bytes\":null,\"points_total\":%llu,\"points_applied\":0,"
+        "\"counts\":{\"accepted\":%llu,\"rejected\":%llu},\"errors\":[],"
+        "\"received_at\":\"%.*s\",\"finished_at\":null}",
+        ID_TEXT_BYTES, text, ID_TEXT_BYTES, text,
+        (unsigned long long)(accepted.accepted + accepted.rejected),
+        (unsigned long long)accepted.accepted, (unsigned long long)accepted.rejected,
+        CLOCK_TEXT_BYTES, time);
+}
+
 static enum err api_upload_query(struct api_job *job, struct store_connection *connection)
 {
     const struct api_page_job *one = (const struct api_page_job *)job;
-    return query_upload_get(connection, job->org, one->id, &job->body);
+    enum err err = query_upload_get(connection, job->org, one->id, &job->body);
+    return err == ERR_NOT_FOUND ? api_upload_accepted(job, one->id) : err;
 }
 
 void api_upload_get(struct api_request *request)
@@ -75,6 +102,8 @@ static enum err api_upload_delete_query(struct api_job *job, struct store_connec
     if (err == ERR_OK) {
         err = journal_upload_delete(job->request->loop->api->options.journal, one->id);
         err = err == ERR_NOT_FOUND ? ERR_OK : err;
+        (void)table_erase(job->request->loop->api->accepted,
+                          slice_make(one->id.bytes, sizeof(one->id.bytes)));
     }
     return err;
 }

@@ -54,6 +54,20 @@ def test_wait_stored(server):
     assert one(server, first.json["id"])["payload"] == 1
 
 
+def test_wait_stored_is_bounded(weir):
+    """The record is durable all the same, and the answer says no more than that."""
+    server = weir(APPLY_PAUSED=1, PROCESSING_TIMEOUT_SECONDS=1)
+    for body in ({"type": "a", "payload": 1}, [{"type": "a", "payload": 2}]):
+        answer = server.post("/api/events?wait=stored", body)
+        assert answer.status == 202 and answer.json["durability"] == "fsync", answer
+    assert server.get("/api/inbox").json["events"] == []
+    server.kill()
+    del server.settings["APPLY_PAUSED"]
+    server.start()
+    server.wait_applied(answer.json["position"])
+    assert sorted(e["payload"] for e in server.get("/api/inbox").json["events"]) == [1, 2]
+
+
 def test_duplicates_have_one_id(server):
     answers = [server.post("/api/events", {"type": "a", "payload": n, "dedup_id": "twice"}) for n in range(3)]
     assert [answer.status for answer in answers] == [202] * 3

@@ -42,6 +42,17 @@ def test_array_with_rejected_elements(server):
     assert done["errors"][0]["index"] == 3500
 
 
+def test_status_before_it_is_applied(weir):
+    server = weir(APPLY_PAUSED=1)
+    got = server.post("/api/events/batch", lines(events(3000, "early", 100)), headers=NDJSON).json
+    answer = upload(server, got["upload_id"])
+    assert answer.status == 200 and answer.json["state"] == "accepted"
+    assert answer.json["points_total"] == 3000 and answer.json["points_applied"] == 0
+    assert upload(server, "00000000-0000-0000-0000-000000000000").status == 404
+    other = server.new_org("uploads-early")
+    assert upload(server, got["upload_id"], key=other).status == 404
+
+
 def test_sent_twice(server):
     body = lines(events(3000, "again", 100))
     first = server.post("/api/events/batch", body, headers=NDJSON).json
