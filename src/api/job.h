@@ -1,8 +1,9 @@
 /* Job: one question to the store, from a request and back to it.
  *
- * Thread: create, post and on_done: the request's loop. query: a reader's or the writer's thread;
- * it touches the job alone. Memory: freed with its request. Inputs are copied into the job. Errors:
- * what query returns comes to on_done in store.err. */
+ * Thread: create, post and on_done: the request's loop. query: a reader's or the writer's; of what
+ *         is outside the job it touches only what any thread may.
+ * Memory: freed with its request. Inputs are copied into the job.
+ * Errors: what query returns comes to on_done in store.err. */
 #pragma once
 #include "api/context.h"
 
