@@ -49,8 +49,8 @@
 /* Gate */
 #define LIMIT_KEY_WAITERS          65536u  /* posted to one verifier and not yet taken */
 #define LIMIT_KEYS_REFUSED         16384u  /* remembered for a minute */
-#define LIMIT_WINDOWS              131072u /* orgs and keys that have a limit and were used lately */
-#define LIMIT_FAILURES             1024u /* kinds of failed checks between two writes of the audit */
-#define LIMIT_FAILURE_ROWS_KNOWN   512u  /* one write of the audit: rows for ids of real keys, */
-#define LIMIT_FAILURE_ROWS_UNKNOWN 128u  /* and for others; what is beyond shares one row */
-#define LIMIT_USES_PER_JOB         2048u /* last uses of keys that one job writes */
+#define LIMIT_WINDOWS              131072u /* orgs and keys with a limit, used lately */
+#define LIMIT_FAILURES             1024u   /* kinds of failed checks between two audit writes */
+#define LIMIT_FAILURE_ROWS_KNOWN   512u    /* one audit write: rows for ids of real keys, */
+#define LIMIT_FAILURE_ROWS_UNKNOWN 128u    /* and for others; what is beyond shares one row */
+#define LIMIT_USES_PER_JOB         2048u   /* last uses of keys that one job writes */

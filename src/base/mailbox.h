@@ -29,8 +29,8 @@ void mailbox_destroy(struct mailbox *mailbox);
 /* Wakes the owner only if the mailbox was empty. */
 MUST_CHECK enum err mailbox_post(struct mailbox *mailbox, struct mail *mail);
 void mailbox_answer(struct mailbox *mailbox, struct mail *mail);
-/* Later posts give ERR_CLOSED; answers still arrive. Wakes the owner, whose waits never sleep again:
- * it ends when it has seen that the mailbox is closed. */
+/* Later posts give ERR_CLOSED; answers still arrive. Wakes the owner, whose waits never sleep
+ * again: it ends when it has seen that the mailbox is closed. */
 void mailbox_close(struct mailbox *mailbox);
 /* Wakes the owner without a mail (a flag that it looks at has changed). */
 void mailbox_wake(struct mailbox *mailbox);

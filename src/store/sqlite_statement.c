@@ -21,46 +21,39 @@ static struct sqlite_statement *statement_from(struct store_statement *statement
     return (struct sqlite_statement *)statement;
 }
 
+/* The engine's primary codes; one that is not here says that the SQL itself is wrong. */
+static const enum err primary_errors[] = {
+    [SQLITE_CONSTRAINT] = ERR_REFUSED, [SQLITE_TOOBIG] = ERR_REFUSED,
+    [SQLITE_MISMATCH] = ERR_REFUSED,   [SQLITE_BUSY] = ERR_BUSY,
+    [SQLITE_LOCKED] = ERR_BUSY,        [SQLITE_SCHEMA] = ERR_BUSY,
+    [SQLITE_ABORT] = ERR_BUSY,         [SQLITE_INTERRUPT] = ERR_BUSY,
+    [SQLITE_FULL] = ERR_NO_SPACE,      [SQLITE_NOMEM] = ERR_NO_MEMORY,
+    [SQLITE_CANTOPEN] = ERR_AWAY,      [SQLITE_READONLY] = ERR_PERMISSION,
+    [SQLITE_PERM] = ERR_PERMISSION,    [SQLITE_AUTH] = ERR_PERMISSION,
+    [SQLITE_NOTADB] = ERR_VERSION,     [SQLITE_CORRUPT] = ERR_CORRUPT,
+    [SQLITE_IOERR] = ERR_IO,
+};
+
 enum err store_sqlite_err(const struct sqlite_connection *c, int code)
 {
-    switch (code & 0xff) {
-    case SQLITE_OK:
-    case SQLITE_ROW:
-    case SQLITE_DONE:
+    size_t primary = (size_t)code & 0xff;
+    if (primary == SQLITE_OK || primary == SQLITE_ROW || primary == SQLITE_DONE) {
         return ERR_OK;
-    case SQLITE_CONSTRAINT:
-    case SQLITE_TOOBIG:
-    case SQLITE_MISMATCH:
-        return ERR_REFUSED;
-    case SQLITE_BUSY:
-    case SQLITE_LOCKED:
-    case SQLITE_SCHEMA:
-    case SQLITE_ABORT:
-        return ERR_BUSY;
-    case SQLITE_INTERRUPT:
-        return c->role == STORE_ROLE_READER ? ERR_TIMEOUT : ERR_BUSY;
-    case SQLITE_FULL:
-        return ERR_NO_SPACE;
-    case SQLITE_NOMEM:
-        return ERR_NO_MEMORY;
-    case SQLITE_CANTOPEN:
-        return ERR_AWAY;
-    case SQLITE_READONLY:
-    case SQLITE_PERM:
-    case SQLITE_AUTH:
-        return ERR_PERMISSION;
-    case SQLITE_NOTADB:
-        return ERR_VERSION;
-    case SQLITE_CORRUPT:
-        return ERR_CORRUPT;
-    case SQLITE_IOERR:
-        if (code == SQLITE_IOERR_NOMEM) {
-            return ERR_NO_MEMORY;
-        }
-        return sqlite3_system_errno(c->db) == ENOSPC ? ERR_NO_SPACE : ERR_IO;
-    default:
-        return ERR_INVALID; /* the SQL itself is wrong */
     }
+    if (primary == SQLITE_INTERRUPT && c->role == STORE_ROLE_READER) {
+        return ERR_TIMEOUT;
+    }
+    if (code == SQLITE_IOERR_NOMEM) {
+        return ERR_NO_MEMORY;
+    }
+    if (primary == SQLITE_IOERR && sqlite3_system_errno(c->db) == ENOSPC) {
+        return ERR_NO_SPACE;
+    }
+    enum err err = ERR_OK;
+    if (primary < sizeof(primary_errors) / sizeof(primary_errors[0])) {
+        err = primary_errors[primary];
+    }
+    return err == ERR_OK ? ERR_INVALID : err;
 }
 
 static void statement_destroy(struct sqlite_statement *s)
@@ -120,7 +113,7 @@ static struct sqlite_statement **constant_slot(struct sqlite_connection *c, cons
             return slot;
         }
     }
-    assert(!"more constant statements than SQLITE_CONSTANTS_MAX");
+    assert(false); /* there are fewer constant statements than SQLITE_CONSTANTS_MAX */
     return NULL;
 }
 
