@@ -57,6 +57,8 @@ struct store_backend {
     /* Everything committed so far becomes durable and moves to its final place. *ret_complete
      * false: a reader or another process was in the way. */
     enum err (*checkpoint)(struct store_connection *connection, bool *ret_complete);
+    /* Whether a power cut can take back nothing that was committed. */
+    bool (*is_durable)(const struct store_connection *connection);
     /* Bytes that a checkpoint would move. */
     uint64_t (*checkpoint_bytes)(const struct store_connection *connection);
     uint64_t (*bytes)(const struct store_connection *connection);

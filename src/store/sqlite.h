@@ -54,6 +54,7 @@ struct sqlite_connection {
     bool is_full;         /* PRAGMA synchronous now */
     bool is_suspect;      /* a commit failed: see sqlite_open.c */
     uint32_t wal_pages;   /* in the WAL after the last commit */
+    bool is_synced;       /* every commit so far is durable */
     uint32_t moved_pages; /* of these, copied to the database by checkpoints */
     uint64_t deadline_ns;
     uint64_t slow_ns;

@@ -8,11 +8,12 @@
  * writer decides mmap                off: an I/O error would be a signal, and mapped pages count as
  * our memory temp_store memory   no temporary files beside the database
  *
- * When a commit is durable. A FULL commit syncs the WAL, and with it every commit before it. A
- * complete checkpoint syncs the WAL and then the database. A failed sync proves nothing about pages
- * that the kernel has dropped, and a second sync that succeeds proves nothing either; so after a
- * failed commit the connection is suspect: before the next transaction a checkpoint must copy every
- * page of the WAL (from memory, where they still are) to the database, which begins the WAL anew.
+ * When a commit is durable. A FULL commit that changes something syncs the WAL, and with it every
+ * commit before it (one that changes nothing syncs nothing). A complete checkpoint syncs the WAL
+ * and then the database. A failed sync proves nothing about pages that the kernel has dropped, and
+ * a second sync that succeeds proves nothing either; so after a failed commit the connection is
+ * suspect: before the next transaction a checkpoint must copy every page of the WAL (from memory,
+ * where they still are) to the database, which begins the WAL anew.
  *
  * Which database is ours: PRAGMA application_id is "Weir" and user_version the schema's version. An
  * empty file becomes ours; anything else is refused.
@@ -66,6 +67,7 @@ static int on_commit(void *context, sqlite3 *db, const char *name, int pages)
         c->moved_pages = 0; /* the WAL began anew */
     }
     c->wal_pages = (uint32_t)pages;
+    c->is_synced = c->is_full;
     return SQLITE_OK;
 }
 
@@ -260,12 +262,18 @@ static enum err checkpoint_as(struct sqlite_connection *c, int mode, bool *ret_c
         c->moved_pages = (uint32_t)moved;
     }
     *ret_complete = code == SQLITE_OK && pages == moved;
+    c->is_synced |= *ret_complete;
     return store_sqlite_err(c, code);
 }
 
 static enum err sqlite_checkpoint(struct store_connection *connection, bool *ret_complete)
 {
     return checkpoint_as(sqlite_from(connection), SQLITE_CHECKPOINT_PASSIVE, ret_complete);
+}
+
+static bool sqlite_is_durable(const struct store_connection *connection)
+{
+    return ((const struct sqlite_connection *)connection)->is_synced;
 }
 
 static uint64_t sqlite_checkpoint_bytes(const struct store_connection *connection)
@@ -415,6 +423,7 @@ const struct store_backend store_sqlite = {
     .savepoint_release = sqlite_savepoint_release,
     .savepoint_rollback = sqlite_savepoint_rollback,
     .checkpoint = sqlite_checkpoint,
+    .is_durable = sqlite_is_durable,
     .checkpoint_bytes = sqlite_checkpoint_bytes,
     .bytes = sqlite_bytes,
     .job_begin = sqlite_job_begin,

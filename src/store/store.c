@@ -11,6 +11,7 @@
 #include "store/writer.h"
 
 #include "base/mem.h"
+#include "base/thread.h"
 
 #include <assert.h>
 
@@ -27,6 +28,14 @@ static enum err open_writer(struct store *store, const struct store_options *opt
     enum err err = store_sqlite.open(&connection, options, STORE_ROLE_WRITER, detail);
     if (err == ERR_OK) {
         err = store_migrate(connection, store_schema_files, detail);
+    }
+    if (err == ERR_OK) {
+        /* What a killed run has left in the WAL becomes durable before anybody relies on it. */
+        bool is_complete = false;
+        err = store_sqlite.checkpoint(connection, &is_complete);
+        if (err != ERR_OK) {
+            err_detail_set(detail, "checkpoint: %s", err_text(err));
+        }
     }
     if (err == ERR_OK) {
         err = store_writer_create(&store->writer, connection, options->write_queue_max);
@@ -76,6 +85,9 @@ out:
 
 void store_writer_run(void *store)
 {
+    /* Nearly all it does is apply's rows: like the applier it yields to loops and committer, so
+     * that accepting goes on at full speed while the backlog grows, up to its bound. */
+    thread_lower_priority();
     store_writer_work(((struct store *)store)->writer);
 }
 

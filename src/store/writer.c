@@ -132,9 +132,11 @@ static void set_health(struct store_writer *w, enum err err)
     }
 }
 
-static void set_durable(struct store_writer *w)
+static void look_whether_durable(struct store_writer *w)
 {
-    atomic_store_explicit(&w->durable_commit, w->commits, memory_order_release);
+    if (w->connection->backend->is_durable(w->connection)) {
+        atomic_store_explicit(&w->durable_commit, w->commits, memory_order_release);
+    }
 }
 
 static void checkpoint(struct store_writer *w)
@@ -145,9 +147,8 @@ static void checkpoint(struct store_writer *w)
     enum err err = backend->checkpoint(w->connection, &is_complete);
     metrics_observe(METRIC_DB_CHECKPOINT_LATENCY, clock_mono_ns() - from);
     w->checkpoint_size = CHECKPOINT_BOUND_BYTES;
-    if (err == ERR_OK && is_complete) {
-        set_durable(w);
-    } else {
+    look_whether_durable(w);
+    if (err != ERR_OK || !is_complete) {
         w->checkpoint_size += backend->checkpoint_bytes(w->connection) + CHECKPOINT_AGAIN_BYTES;
         if (err != ERR_OK && err != ERR_BUSY) {
             set_health(w, err);
@@ -226,7 +227,7 @@ static enum err run_apart(struct store_writer *w, struct store_job *job)
                               : backend->savepoint_rollback(w->connection, "job");
 }
 
-static enum err end_transaction(struct store_writer *w, enum err err, bool durable)
+static enum err end_transaction(struct store_writer *w, enum err err)
 {
     const struct store_backend *backend = w->connection->backend;
     if (err == ERR_OK) {
@@ -234,9 +235,7 @@ static enum err end_transaction(struct store_writer *w, enum err err, bool durab
     }
     if (err == ERR_OK) {
         w->commits++;
-        if (durable) {
-            set_durable(w);
-        }
+        look_whether_durable(w);
     } else {
         backend->rollback(w->connection);
     }
@@ -303,7 +302,7 @@ static void run_group(struct store_writer *w)
         list_push(&done, job);
         count++;
     }
-    err = has_begun ? end_transaction(w, err, durable) : err;
+    err = has_begun ? end_transaction(w, err) : err;
     set_health(w, err);
     finish_jobs(w, &done, err);
 }
@@ -311,12 +310,11 @@ static void run_group(struct store_writer *w)
 static void run_alone(struct store_writer *w, struct store_job *job)
 {
     const struct store_backend *backend = w->connection->backend;
-    bool durable = job->durable;
-    enum err err = backend->begin_write(w->connection, durable);
+    enum err err = backend->begin_write(w->connection, job->durable);
     if (err == ERR_OK) {
         run_job(w, job);
         if (job->err == ERR_OK) {
-            err = end_transaction(w, ERR_OK, durable);
+            err = end_transaction(w, ERR_OK);
         } else {
             backend->rollback(w->connection);
         }

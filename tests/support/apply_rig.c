@@ -45,7 +45,7 @@ void apply_rig_open(struct apply_rig *rig)
     uint64_t base = 0;
     struct journal_options options = {.directory = rig->journal_directory,
                                       .uploads_directory = rig->uploads_directory,
-                                      .segment_bytes = 4u << 20u,
+                                      .segment_bytes = 1u << 20u,
                                       .backlog_bytes_max = 1ull << 30u,
                                       .producer_count = 1};
     store_fixture_open(&rig->store, true);

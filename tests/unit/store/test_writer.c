@@ -156,6 +156,9 @@ static void test_full_commits_are_durable(void **state)
     struct note_job *note = make_job(notes, 0, STORE_APPLY, false);
     assert_int_equal(store_run_here(store, &note->job), ERR_OK);
     assert_true(store_durable_commit(store) < note->job.commit);
+    /* One that changes nothing syncs nothing, whatever it asks for. */
+    assert_int_equal(store_fixture_number(&notes->fixture, "SELECT 1"), 1);
+    assert_true(store_durable_commit(store) < note->job.commit);
     struct note_job *other = make_job(notes, 1, STORE_CONTROL, true);
     assert_int_equal(store_run_here(store, &other->job), ERR_OK);
     assert_true(store_durable_commit(store) >= other->job.commit);
