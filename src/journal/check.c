@@ -67,8 +67,11 @@ static enum err check_scan(struct check *check, uint32_t i, int fd,
             size = is_clean ? journal_align(claimed_end, JOURNAL_PAGE_BYTES) : size;
         } else if (item.kind == JOURNAL_SCAN_FRAME) {
             check_frame(check, &item.frame);
-        } else if (item.kind == JOURNAL_SCAN_BAD || is_clean) {
+        } else if (item.kind == JOURNAL_SCAN_BAD) {
             check_damage(check, item.size);
+        } else if (is_clean) { /* its own page is torn: it was not synced */
+            is_clean = false;
+            check->report.torn_bytes = is_newest ? item.size : 0;
         } else if (is_newest) {
             err = journal_scan_torn(&scan, head, claimed_end, &item, &check->report.torn_bytes);
         }

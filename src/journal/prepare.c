@@ -24,6 +24,8 @@
 
 #define PREPARER_STEP_BYTES (1024u * UINT64_C(1024))
 #define PREPARER_RETRY_NS   (5u * UINT64_C(1000000000))
+/* One is made; a second is kept when it comes for nothing, so that steady work makes none. */
+#define PREPARER_SPARES_MAX 2u
 #define PREPARER_LOOK_MS    1000
 #define NS_PER_S            UINT64_C(1000000000)
 
@@ -53,6 +55,7 @@ static struct journal_known *known_create(struct journal *journal, uint64_t sequ
 void journal_preparer_know(struct journal *journal, uint64_t sequence, uint64_t first_position)
 {
     struct journal_known *known = known_create(journal, sequence, first_position);
+    known->size = journal->options.segment_bytes;
     mailbox_answer(journal->preparer_mailbox, &known->mail);
 }
 
@@ -133,9 +136,10 @@ static bool preparer_let_go(struct journal *journal, const struct journal_known 
     struct journal_file file = {JOURNAL_FILE_SEGMENT, known->sequence, known->first_position, 0};
     char from[JOURNAL_PATH_BYTES];
     char to[JOURNAL_PATH_BYTES];
-    bool is_wanted = atomic_load_explicit(&journal->spare_count, memory_order_relaxed) == 0 &&
-                     !atomic_load_explicit(&journal->room.is_short, memory_order_relaxed) &&
-                     known->size == journal->options.segment_bytes;
+    bool is_wanted =
+        atomic_load_explicit(&journal->spare_count, memory_order_relaxed) < PREPARER_SPARES_MAX &&
+        !atomic_load_explicit(&journal->room.is_short, memory_order_relaxed) &&
+        known->size == journal->options.segment_bytes;
     journal_file_path(from, journal->directory, &file);
     /* Final names of uploads must be durable before the end records go. */
     if (sys_sync_directory(journal->uploads_directory) != 0) {

@@ -56,6 +56,8 @@ struct recovery_segment {
     char path[JOURNAL_PATH_BYTES];
     int fd;
     bool is_newest;
+    bool is_clean;        /* it ends with a closing commit */
+    uint64_t limit;       /* no byte from here on is looked at */
     uint64_t claimed_end; /* of the last commit */
 };
 
@@ -163,43 +165,66 @@ static void recover_check_end(struct recovery *recovery, const struct recovery_s
     recovery->expected = durable + 1;
 }
 
+static void recover_commit(struct recovery *recovery, struct recovery_segment *segment,
+                           const struct journal_scan_item *item)
+{
+    segment->claimed_end = item->offset + item->size + item->commit.bytes;
+    if (item->commit.durable_before > recovery->durable) {
+        recovery->durable = item->commit.durable_before;
+    }
+    segment->is_clean = (item->commit.flags & JOURNAL_COMMIT_CLOSES) != 0;
+    if (segment->is_clean) { /* nothing comes after it: only its own page is looked at */
+        segment->limit = journal_align(segment->claimed_end, JOURNAL_PAGE_BYTES);
+    }
+}
+
+static enum err recover_tail(struct recovery *recovery, struct recovery_segment *segment,
+                             struct journal_scan *scan, const struct journal_scan_item *tail)
+{
+    uint64_t torn = tail->size; /* of a closing commit's own page: it was not synced */
+    enum err err = ERR_OK;
+    if (!segment->is_newest) {
+        return ERR_OK;
+    }
+    if (!segment->is_clean) {
+        err = journal_scan_torn(scan, &segment->head, segment->claimed_end, tail, &torn);
+    }
+    segment->is_clean = false;
+    if (err == ERR_OK) {
+        recovery->journal->state.torn_bytes = torn;
+    }
+    return err;
+}
+
 static enum err recover_scan(struct recovery *recovery, struct recovery_segment *segment,
                              uint64_t void_position, uint64_t durable_after)
 {
     struct journal_scan scan;
-    struct journal_scan_item item;
-    bool is_clean = false;
-    uint64_t limit = segment->file->size;
+    struct journal_scan_item item = {.kind = JOURNAL_SCAN_BAD};
     uint64_t good_end = JOURNAL_SEGMENT_HEAD_BYTES;
+    enum err err = ERR_OK;
+    segment->limit = segment->file->size;
     journal_scan_init(&scan, segment->fd, &segment->head, void_position);
-    enum err err = journal_scan_next(&scan, limit, &item);
     while (err == ERR_OK && item.kind != JOURNAL_SCAN_END) {
+        err = journal_scan_next(&scan, segment->limit, &item);
+        if (err != ERR_OK) {
+            break;
+        }
         if (item.kind == JOURNAL_SCAN_COMMIT) {
-            segment->claimed_end = item.offset + item.size + item.commit.bytes;
-            is_clean = (item.commit.flags & JOURNAL_COMMIT_CLOSES) != 0;
-            /* Nothing comes after a closing commit: only its own page is looked at. */
-            limit = is_clean ? journal_align(segment->claimed_end, JOURNAL_PAGE_BYTES) : limit;
-            recovery->durable = item.commit.durable_before > recovery->durable
-                                    ? item.commit.durable_before
-                                    : recovery->durable;
+            recover_commit(recovery, segment, &item);
+            good_end = item.offset + item.size;
         } else if (item.kind == JOURNAL_SCAN_FRAME) {
             recover_frame(recovery, &item.frame);
-        } else if (item.kind == JOURNAL_SCAN_BAD || is_clean) {
-            recover_damage(recovery, segment, item.offset, item.size);
-        } else if (segment->is_newest) {
-            err = journal_scan_torn(&scan, &segment->head, segment->claimed_end, &item,
-                                    &recovery->journal->state.torn_bytes);
-        }
-        if (item.kind == JOURNAL_SCAN_COMMIT || item.kind == JOURNAL_SCAN_FRAME) {
             good_end = item.offset + item.size;
-        }
-        if (err == ERR_OK) {
-            err = journal_scan_next(&scan, limit, &item);
+        } else if (item.kind == JOURNAL_SCAN_BAD) {
+            recover_damage(recovery, segment, item.offset, item.size);
+        } else if (item.kind == JOURNAL_SCAN_TAIL) {
+            err = recover_tail(recovery, segment, &scan, &item);
         }
     }
     journal_scan_finish(&scan);
     if (segment->is_newest) {
-        recovery->journal->state.clean = is_clean;
+        recovery->journal->state.clean = segment->is_clean;
         durable_after = recovery->durable;
     }
     if (err == ERR_OK) {

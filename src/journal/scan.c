@@ -176,6 +176,7 @@ static enum err scan_search(struct journal_scan *scan, uint64_t offset, uint64_t
             return err;
         }
         uint64_t end = scan->window_offset + scan->window_size;
+        end = end < limit ? end : limit; /* the window may be from a time of a higher limit */
         uint64_t candidate = scan_candidate(scan, offset, end);
         if (candidate == end) {
             offset = journal_align(end - JOURNAL_FRAME_HEAD_BYTES + 1, JOURNAL_ALIGN_BYTES);

@@ -46,7 +46,7 @@ struct journal_scan {
 void journal_scan_init(struct journal_scan *scan, int fd, const struct journal_segment_head *head,
                        uint64_t void_position);
 void journal_scan_finish(struct journal_scan *scan);
-/* Looks at no byte at or past `limit`, which may grow from call to call. After TAIL and END the
+/* Looks at no byte at or past `limit`, which may change from call to call. After TAIL and END the
  * next call goes on from the limit. */
 MUST_CHECK enum err journal_scan_next(struct journal_scan *scan, uint64_t limit,
                                       struct journal_scan_item *ret);

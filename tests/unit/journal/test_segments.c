@@ -77,8 +77,9 @@ static void test_recycled_segments_hold_only_their_own(void **state)
     }
     uint64_t last = journal_durable_position(rig.journal);
     assert_int_equal(last, 400);
-    /* 24 MB have gone through. */
+    /* 24 MB have gone through, and in the end through files that were used before. */
     assert_in_range(rig_segment_count(&rig), 1, 4);
+    assert_int_equal(rig.journal->committer.segment.head.flags & JOURNAL_SEGMENT_WAS_ZERO, 0);
     rig_close(&rig, false);
     rig_open(&rig, last - 5);
     struct journal_state found;
@@ -161,6 +162,38 @@ static void test_failed_commit_stays_void(void **state)
     rig_finish(&rig);
 }
 
+/* A closing page that is torn, in a file whose earlier life left frames behind it. */
+static void test_torn_closing_page_of_recycled_file(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct journal_state found;
+    char path[JOURNAL_PATH_BYTES];
+    rig_init(&rig);
+    rig_open(&rig, 0);
+    uint32_t ticket = 0;
+    while (!rig.journal->committer.segment.is_prepared ||
+           (rig.journal->committer.segment.head.flags & JOURNAL_SEGMENT_WAS_ZERO) != 0) {
+        ticket = rig_append(&rig, 1, 60000);
+        rig_run_all(&rig);
+        journal_credit(rig.journal, 1, journal_frame_size(72 + 60000), 1);
+        journal_release(rig.journal, rig.tickets[ticket].position);
+        rig_run_all(&rig);
+    }
+    uint64_t last = rig.tickets[ticket].position;
+    uint64_t closing = rig.journal->committer.segment.offset;
+    rig_close(&rig, true);
+    rig_segment_path(&rig, rig_segment_count(&rig) - 1, path);
+    rig_flip(path, closing + JOURNAL_PAGE_BYTES - 1, 1);
+    rig_open(&rig, last);
+    journal_state(rig.journal, &found);
+    assert_false(found.clean);
+    assert_int_equal(found.torn_bytes, JOURNAL_PAGE_BYTES - JOURNAL_COMMIT_HEAD_BYTES);
+    assert_int_equal(found.damaged_bytes, 0);
+    assert_int_equal(found.last_position, last);
+    rig_finish(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -168,6 +201,7 @@ int main(void)
         cmocka_unit_test(test_recycled_segments_hold_only_their_own),
         cmocka_unit_test(test_only_released_segments_go),
         cmocka_unit_test(test_failed_commit_stays_void),
+        cmocka_unit_test(test_torn_closing_page_of_recycled_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
