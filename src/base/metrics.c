@@ -321,7 +321,7 @@ enum err metrics_write(struct buffer *to, bool openmetrics)
         err = metrics_write_gauges(to, openmetrics);
     }
     if (err == ERR_OK) {
-        err = metrics_write_process(to, openmetrics);
+        err = metrics_process_write(to, openmetrics);
     }
     if (err == ERR_OK && openmetrics) {
         err = buffer_append_text(to, "# EOF\n");

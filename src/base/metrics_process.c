@@ -172,7 +172,7 @@ static void metrics_know_files(struct metrics_process_values *values)
     }
 }
 
-enum err metrics_write_process(struct buffer *to, bool openmetrics)
+enum err metrics_process_write(struct buffer *to, bool openmetrics)
 {
     struct metrics_process_values values = {.is_known = {false}};
     metrics_know_stat(&values);

@@ -12,4 +12,4 @@
 /* HELP and TYPE lines of a family. */
 MUST_CHECK enum err metrics_write_head(struct buffer *to, bool openmetrics, const char *name,
                                        const char *type, const char *help);
-MUST_CHECK enum err metrics_write_process(struct buffer *to, bool openmetrics);
+MUST_CHECK enum err metrics_process_write(struct buffer *to, bool openmetrics);
