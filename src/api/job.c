@@ -67,6 +67,9 @@ static void api_job_done(struct store_job *store)
     struct api_job *job = (struct api_job *)store; /* the first member */
     struct api_request *request = job->request;
     assert(request->pending > 0 && request->job == job);
+    if (job->on_settled != NULL) {
+        job->on_settled(job);
+    }
     if (request->http != NULL) {
         job->on_done(job);
     }

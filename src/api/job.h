@@ -12,6 +12,9 @@ struct api_job {
     struct api_request *request;
     /* Fills `body`, or the job's own members. */
     enum err (*query)(struct api_job *job, struct store_connection *connection);
+    /* May be NULL. The result is in store.err; runs before on_done, and also when nobody is there
+     * any more to be told: for what must follow a commit. */
+    void (*on_settled)(struct api_job *job);
     /* The result is in store.err; the request is open. */
     void (*on_done)(struct api_job *job);
     void (*on_destroy)(struct api_job *job); /* may be NULL: frees the job's own members */

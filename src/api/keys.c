@@ -347,6 +347,15 @@ static enum err api_key_replace_query(struct api_job *job, struct store_connecti
     return err;
 }
 
+/* Whoever asked may have hung up: the old key dies in the cache all the same. */
+static void api_key_died(struct api_job *job)
+{
+    const struct api_key_job *made = (const struct api_key_job *)job;
+    if (job->store.err == ERR_OK) {
+        gate_forget_key(job->request->loop->api->options.gate, made->old_number);
+    }
+}
+
 static void api_key_replaced(struct api_job *job)
 {
     const struct api_key_job *made = (const struct api_key_job *)job;
@@ -359,7 +368,6 @@ static void api_key_replaced(struct api_job *job)
         api_reply_err(job->request, job->store.err, NULL);
         return;
     }
-    gate_forget_key(job->request->loop->api->options.gate, made->old_number);
     int size = snprintf(text, sizeof(text), "{\"id\":\"%s\",\"api_key\":\"%s\"}", made->key.id,
                         made->key.text);
     api_reply_json(job->request, 200, slice_make(text, (size_t)size));
@@ -373,6 +381,7 @@ static void api_key_rotate_prepared(struct api_job *job)
         return;
     }
     job->query = api_key_replace_query;
+    job->on_settled = api_key_died;
     job->on_done = api_key_replaced;
     api_write(job);
 }
@@ -404,12 +413,10 @@ static enum err api_key_revoke_query(struct api_job *job, struct store_connectio
 
 static void api_key_revoked(struct api_job *job)
 {
-    const struct api_key_job *made = (const struct api_key_job *)job;
     if (job->store.err != ERR_OK) {
         api_reply_err(job->request, job->store.err, NULL);
         return;
     }
-    gate_forget_key(job->request->loop->api->options.gate, made->old_number);
     api_reply(job->request, 204, NULL, (struct slice){NULL, 0});
 }
 
@@ -418,6 +425,7 @@ void api_key_delete(struct api_request *request)
     struct api_key_job *made = api_key_job_create(request);
     made->target = api_job_copy(&made->job, http_request_param(request->http, 0));
     made->job.query = api_key_revoke_query;
+    made->job.on_settled = api_key_died;
     made->job.on_done = api_key_revoked;
     api_write(&made->job);
 }
