@@ -49,6 +49,10 @@ struct sqlite_rows {
 struct sqlite_connection {
     struct store_connection base;
     sqlite3 *db;
+    sqlite3_stmt *begin;
+    sqlite3_stmt *begin_immediate;
+    sqlite3_stmt *commit;
+    sqlite3_stmt *rollback;
     char *path;
     enum store_role role;
     bool is_full;         /* PRAGMA synchronous now */

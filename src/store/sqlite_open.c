@@ -41,6 +41,35 @@ static enum err run_text(struct sqlite_connection *c, const char *sql)
     return store_sqlite_err(c, code == SQLITE_OK ? SQLITE_OK : sqlite3_extended_errcode(c->db));
 }
 
+/* Prepared at open: to end a transaction must not need memory. */
+static enum err run_prepared(struct sqlite_connection *c, sqlite3_stmt *statement)
+{
+    int code = sqlite3_step(statement);
+    enum err err = ERR_OK;
+    if (code != SQLITE_DONE) {
+        err = store_sqlite_err(c, sqlite3_extended_errcode(c->db));
+    }
+    (void)sqlite3_reset(statement); /* repeats the step's error */
+    return err;
+}
+
+static enum err prepare_ends(struct sqlite_connection *c)
+{
+    const struct {
+        const char *sql;
+        sqlite3_stmt **to;
+    } rows[] = {{"BEGIN", &c->begin},
+                {"BEGIN IMMEDIATE", &c->begin_immediate},
+                {"COMMIT", &c->commit},
+                {"ROLLBACK", &c->rollback}};
+    int code = SQLITE_OK;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]) && code == SQLITE_OK; i++) {
+        code =
+            sqlite3_prepare_v3(c->db, rows[i].sql, -1, SQLITE_PREPARE_PERSISTENT, rows[i].to, NULL);
+    }
+    return store_sqlite_err(c, code);
+}
+
 /* One number of a PRAGMA or SELECT. */
 static enum err read_number(struct sqlite_connection *c, const char *sql, int64_t *ret)
 {
@@ -84,6 +113,10 @@ static void sqlite_close(struct store_connection *connection)
     }
     struct sqlite_connection *c = sqlite_from(connection);
     store_sqlite_finalize_all(c);
+    (void)sqlite3_finalize(c->begin); /* never failed without being told */
+    (void)sqlite3_finalize(c->begin_immediate);
+    (void)sqlite3_finalize(c->commit);
+    (void)sqlite3_finalize(c->rollback);
     /* Closes the WAL too when this is the last connection; what fails is tried at the next open. */
     (void)sqlite3_close(c->db);
     mem_free(c->slow_sql);
@@ -160,6 +193,9 @@ static enum err open_engine(struct sqlite_connection *c)
 static enum err prepare_role(struct sqlite_connection *c, const struct store_options *options)
 {
     enum err err = configure(c, options);
+    if (err == ERR_OK) {
+        err = prepare_ends(c);
+    }
     if (err == ERR_OK && c->role == STORE_ROLE_WRITER) {
         (void)sqlite3_wal_hook(c->db, on_commit, c);
         err = store_sqlite_rows_register(c);
@@ -298,7 +334,7 @@ static enum err clear_suspicion(struct sqlite_connection *c)
 
 static enum err sqlite_begin_read(struct store_connection *connection)
 {
-    return run_text(sqlite_from(connection), "BEGIN");
+    return run_prepared(sqlite_from(connection), sqlite_from(connection)->begin);
 }
 
 static enum err sqlite_begin_write(struct store_connection *connection, bool durable)
@@ -319,7 +355,7 @@ static enum err sqlite_begin_write(struct store_connection *connection, bool dur
         c->is_full = durable;
     }
     connection->began_ns = clock_mono_ns();
-    return run_text(c, "BEGIN IMMEDIATE");
+    return run_prepared(c, c->begin_immediate);
 }
 
 static void sqlite_rollback(struct store_connection *connection)
@@ -328,7 +364,7 @@ static void sqlite_rollback(struct store_connection *connection)
     store_sqlite_reset_all(c);
     if (sqlite3_get_autocommit(c->db) == 0) {
         /* Cannot fail but for a transaction that the engine has already rolled back. */
-        (void)run_text(c, "ROLLBACK");
+        (void)run_prepared(c, c->rollback);
     }
     assert(sqlite3_get_autocommit(c->db) != 0);
 }
@@ -339,7 +375,7 @@ static enum err sqlite_commit(struct store_connection *connection)
     if (sqlite3_get_autocommit(c->db) != 0) {
         return ERR_AWAY; /* the engine rolled back on its own: nothing of it is there */
     }
-    enum err err = run_text(c, "COMMIT");
+    enum err err = run_prepared(c, c->commit);
     if (err != ERR_OK && err != ERR_BUSY) {
         c->is_suspect = true;
     }
