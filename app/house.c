@@ -35,7 +35,15 @@
 #define HOUSE_PATH_BYTES  4096u
 
 /* Threads are joined by group, because the groups stop one after the other. */
-enum house_group { HOUSE_LOOPS, HOUSE_JOURNAL, HOUSE_APPLY, HOUSE_GATE, HOUSE_STORE, HOUSE_GROUPS };
+enum house_group {
+    HOUSE_METRICS,
+    HOUSE_LOOPS,
+    HOUSE_JOURNAL,
+    HOUSE_APPLY,
+    HOUSE_GATE,
+    HOUSE_STORE,
+    HOUSE_GROUPS
+};
 
 struct house {
     const struct settings *settings;
@@ -49,6 +57,7 @@ struct house {
     struct journal *journal;
     struct api *api;
     struct http_server *server;
+    struct http_server *metrics_server; /* NULL: /metrics is on the other one */
     struct apply *apply;
     struct thread *threads[HOUSE_GROUPS][HOUSE_THREADS_MAX];
     uint32_t thread_counts[HOUSE_GROUPS];
@@ -268,6 +277,7 @@ static enum err open_api(struct house *house, struct err_detail *detail)
         .intake_pool_bytes = settings->intake_pool_mb * MEBIBYTE,
         .open_signup = settings->open_signup != 0,
         .journal_bytes_max = settings->journal_max_mb * MEBIBYTE,
+        .metrics_moved = settings->metrics_port != 0,
     };
     return api_open(&house->api, &options, detail);
 }
@@ -280,14 +290,10 @@ static const char *text_or_null(const char *text)
 static enum err open_server(struct house *house, struct err_detail *detail)
 {
     const struct settings *settings = house->settings;
-    uint32_t route_count = 0;
-    const struct http_route *routes = api_routes(&route_count);
     struct http_options options = {
         .host = settings->host,
         .port = (uint16_t)settings->port,
         .loops = house->loops,
-        .routes = routes,
-        .route_count = route_count,
         .handler = api_handler(),
         .owner = house->api,
         .tls_cert_file = text_or_null(settings->tls_cert_file),
@@ -300,7 +306,16 @@ static enum err open_server(struct house *house, struct err_detail *detail)
         .body_grace_ms = (uint32_t)settings->body_grace_ms,
         .rate_min_bytes_per_s = (uint32_t)settings->rate_min_bytes,
     };
-    return http_server_open(&house->server, &options, detail);
+    options.routes = api_routes(&options.route_count);
+    enum err err = http_server_open(&house->server, &options, detail);
+    if (err == ERR_OK && settings->metrics_port != 0) {
+        options.port = (uint16_t)settings->metrics_port;
+        options.loops = 1;
+        options.handler = api_metrics_handler();
+        options.routes = api_metrics_routes(&options.route_count);
+        err = http_server_open(&house->metrics_server, &options, detail);
+    }
+    return err;
 }
 
 static enum err open_apply(struct house *house, struct err_detail *detail)
@@ -350,11 +365,19 @@ enum err house_start(struct house *house, struct err_detail *detail)
         err = thread_add(house, HOUSE_LOOPS, "loop", http_loop_run,
                          http_server_loop(house->server, i));
     }
+    if (err == ERR_OK && house->metrics_server != NULL) {
+        err = thread_add(house, HOUSE_METRICS, "metrics", http_loop_run,
+                         http_server_loop(house->metrics_server, 0));
+    }
     return err;
 }
 
 void house_stop(struct house *house)
 {
+    if (house->metrics_server != NULL) {
+        http_server_drain(house->metrics_server, 0);
+        threads_join(house, HOUSE_METRICS);
+    }
     if (house->server != NULL) {
         http_server_drain(house->server, (uint32_t)house->settings->drain_ms);
         threads_join(house, HOUSE_LOOPS);
@@ -383,6 +406,7 @@ void house_close(struct house *house)
         return;
     }
     house_stop(house);
+    http_server_close(house->metrics_server);
     http_server_close(house->server);
     api_close(house->api);
     apply_close(house->apply);

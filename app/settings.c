@@ -44,6 +44,8 @@ struct settings_row {
 static const struct settings_row rows[] = {
     ROW("HOST", TEXT, "127.0.0.1", 0, 0, "", host, "Address to listen on; 0.0.0.0 for all."),
     ROW("PORT", WHOLE, "3000", 0, 65535, "", port, "Port to listen on; 0 lets the kernel choose."),
+    ROW("METRICS_PORT", WHOLE, "0", 0, 65535, "", metrics_port,
+        "Moves /metrics to a port of its own; 0: it stays on PORT."),
     ROW("DATA_DIR", TEXT, "./weir-data", 0, 0, "", data_dir,
         "Everything Weir keeps: journal, uploads, database, command socket."),
     ROW("DATABASE_URL", TEXT, "", 0, 0, "", database_url,

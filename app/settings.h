@@ -15,6 +15,7 @@ struct settings {
     /* where */
     char *host;
     uint64_t port;
+    uint64_t metrics_port; /* 0: /metrics is served on port */
     char *data_dir;
     char *database_url;
     /* http */

@@ -30,6 +30,7 @@ struct api_options {
     uint64_t intake_pool_bytes;     /* per loop */
     bool open_signup;
     uint64_t journal_bytes_max; /* for the queue's capacity */
+    bool metrics_moved;         /* /metrics has a port of its own and is 404 here */
 };
 
 MUST_CHECK enum err api_open(struct api **ret, const struct api_options *options,
@@ -39,6 +40,9 @@ const struct http_handler *api_handler(void);
 const struct http_route *api_routes(uint32_t *ret_count);
 /* "METHOD pattern operationId", a line each. */
 MUST_CHECK enum err api_print_routes(struct buffer *to);
+/* For a server of its own, one loop, on the metrics port; the owner is the api. */
+const struct http_handler *api_metrics_handler(void);
+const struct http_route *api_metrics_routes(uint32_t *ret_count);
 /* Once the stages behind it run: ready may turn 200. `server` and `apply` are known only now; the
  * loops learn them by mail, so their threads may run before or after. */
 void api_start(struct api *api, struct http_server *server, struct apply *apply);

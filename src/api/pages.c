@@ -5,6 +5,7 @@
 #include "api/reply.h"
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/limits.h"
 #include "base/metrics.h"
 #include "journal/journal.h"
 
@@ -39,20 +40,92 @@ static void api_metrics_gauges(const struct api *api)
     metrics_set(METRIC_JOURNAL_OLDEST, age_s);
 }
 
+static enum err api_metrics_page(const struct api *api, const struct http_request *http,
+                                 struct buffer *to, const char **ret_type)
+{
+    bool openmetrics = api_wants_openmetrics(http);
+    api_metrics_gauges(api);
+    *ret_type = openmetrics ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
+                            : "text/plain; version=0.0.4; charset=utf-8";
+    return metrics_write(to, openmetrics);
+}
+
 void api_metrics_get(struct api_request *request)
 {
     struct buffer *scratch = api_scratch(request->loop);
-    bool openmetrics = api_wants_openmetrics(request->http);
-    api_metrics_gauges(request->loop->api);
-    enum err err = metrics_write(scratch, openmetrics);
+    const char *type = NULL;
+    enum err err = request->loop->api->options.metrics_moved
+                       ? ERR_NOT_FOUND
+                       : api_metrics_page(request->loop->api, request->http, scratch, &type);
     if (err != ERR_OK) {
         api_reply_err(request, err, NULL);
         return;
     }
-    api_reply(request, 200,
-              openmetrics ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
-                          : "text/plain; version=0.0.4; charset=utf-8",
-              buffer_slice(scratch));
+    api_reply(request, 200, type, buffer_slice(scratch));
+}
+
+/* --- the metrics port: a server of its own that knows this one page ----------------------------
+ */
+
+static void *api_metrics_on_loop_start(void *owner, struct http_loop *loop)
+{
+    (void)loop;
+    return owner;
+}
+
+static void api_metrics_on_loop(void *context)
+{
+    (void)context; /* nothing is collected in a round and nothing is held */
+}
+
+static void api_metrics_on_head(struct http_request *http, const struct http_route *route)
+{
+    (void)route;
+    struct buffer page;
+    const char *type = NULL;
+    buffer_init(&page, LIMIT_PAGE_BYTES);
+    enum err err = api_metrics_page(http_request_loop_context(http), http, &page, &type);
+    if (err == ERR_OK) {
+        http_reply_header(http, "Cache-Control", SLICE_LITERAL("no-store"));
+        http_reply(http, 200, type, buffer_slice(&page));
+    } else {
+        http_reply_error(http, 503, err_code(err), NULL);
+    }
+    buffer_finish(&page);
+}
+
+static void api_metrics_on_request(struct http_request *http)
+{
+    (void)http; /* answered at its head: no body is accepted, no stream begun, no state kept */
+}
+
+static void api_metrics_on_body(struct http_request *http, struct slice chunk)
+{
+    (void)http;
+    (void)chunk;
+}
+
+const struct http_handler *api_metrics_handler(void)
+{
+    static const struct http_handler handler = {
+        .on_loop_start = api_metrics_on_loop_start,
+        .on_loop_stop = api_metrics_on_loop,
+        .on_round_end = api_metrics_on_loop,
+        .on_head = api_metrics_on_head,
+        .on_body = api_metrics_on_body,
+        .on_body_end = api_metrics_on_request,
+        .on_stream_room = api_metrics_on_request,
+        .on_timer = api_metrics_on_request,
+        .on_finish = api_metrics_on_request,
+    };
+    return &handler;
+}
+
+const struct http_route *api_metrics_routes(uint32_t *ret_count)
+{
+    static const struct http_route routes[] = {{HTTP_GET, "/metrics", NULL}};
+    *ret_count = 1;
+    return routes;
 }
 
 void api_openapi_get(struct api_request *request)

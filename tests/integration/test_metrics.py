@@ -1,7 +1,12 @@
 """Promise: the metrics page is well-formed by Prometheus' own check, has every name that applies so far, counts
 what happened, and tells nothing about anybody."""
 import re
+import socket
 import subprocess
+import urllib.error
+import urllib.request
+
+import pytest
 
 from black_box import drained, event, metric, post, until
 
@@ -85,3 +90,16 @@ def test_nothing_of_a_person_or_key_stands_in_it(server):
     text = page(server).body.decode()
     for word in (secret, server.key, server.key.split("_")[1], answer.json["id"], "main"):
         assert word not in text
+
+
+def test_a_port_of_its_own(weir):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    one = weir(METRICS_PORT=port)
+    assert one.get("/metrics", key=None).status == 404
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        assert answer.status == 200 and b"events_ingested_total" in answer.read()
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/api/inbox", timeout=30)
+    assert refused.value.code == 404
