@@ -66,6 +66,7 @@ enum err apply_open(struct apply **ret, const struct apply_options *options,
         err = apply_uploads_load(apply);
     }
     if (err == ERR_OK) {
+        apply_uploads_charge(apply);
         err = journal_reader_open(&apply->reader, options->journal, cursor);
     }
     if (err != ERR_OK) {
@@ -254,8 +255,13 @@ static void fill_frames(struct apply *apply, bool *ret_pause)
         if (err != ERR_OK) {
             batch->is_closed = batch->frame_count > 0;
             *ret_pause = batch->frame_count == 0;
+            if (*ret_pause && !apply->is_stalled) {
+                log_write(LOG_WARN, "apply", "a frame waits, will try again: %s", err_text(err));
+            }
+            apply->is_stalled = *ret_pause;
             return;
         }
+        apply->is_stalled = false;
         apply->is_held = false;
         apply->read_position = apply->held.position;
         apply->frames_unsettled++;
@@ -394,9 +400,9 @@ static void run_paused(struct apply *apply)
     }
 }
 
-void apply_run(void *argument)
+void apply_run(void *applier)
 {
-    struct apply *apply = argument;
+    struct apply *apply = applier;
     thread_lower_priority();
     if (apply->options.paused) {
         run_paused(apply);

@@ -12,7 +12,7 @@
 
 #include <assert.h>
 
-#define ARENA_BLOCK_BYTES (256u * 1024u)
+#define ARENA_BLOCK_BYTES ((size_t)256 * 1024)
 #define EVENTS_FIRST      256u
 #define FRAMES_FIRST      64u
 #define ROW_BYTES         (sizeof(struct store_event) + sizeof(uint64_t))
@@ -197,7 +197,7 @@ static enum err read_events(struct apply *apply, struct apply_batch *batch,
         err = ERR_OK; /* the store refuses each event of an org that does not exist */
     }
     if (err != ERR_OK) {
-        return err;
+        return ERR_AWAY; /* whatever the store has, the frame is not to blame */
     }
     err = read_elements(apply, batch, frame, record, id_key);
     if (err == ERR_OK && frame->event_count < record->record_count) {
@@ -205,6 +205,12 @@ static enum err read_events(struct apply *apply, struct apply_batch *batch,
         err = keep_bytes(batch, frame, bytes);
     }
     return err;
+}
+
+/* The frame itself is to blame: it would be no better the next time. */
+static bool is_unreadable(enum err err)
+{
+    return err_class(err) == ERR_CLASS_REJECT || err == ERR_CORRUPT || err == ERR_VERSION;
 }
 
 static enum err read_frame(struct apply *apply, struct apply_batch *batch,
@@ -229,7 +235,7 @@ static enum err read_frame(struct apply *apply, struct apply_batch *batch,
     } else {
         err = read_events(apply, batch, frame, &record, source->bytes_slice);
     }
-    if (err == ERR_SYNTAX || err == ERR_DEPTH || err == ERR_INVALID || err == ERR_CORRUPT) {
+    if (is_unreadable(err)) {
         err = make_unreadable(batch, frame, source->bytes_slice);
     }
     return err;

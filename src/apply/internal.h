@@ -49,9 +49,8 @@ struct apply_upload {
     enum err failed;              /* its file cannot be read: this is why */
     struct record_result *result; /* somebody waits for it */
     uint64_t waiter;
-    bool is_counted;   /* in the journal's backlog: end record read in this run */
-    uint64_t served;   /* turn in which it was last served */
-    uint64_t retry_ns; /* not before */
+    uint64_t pending_count; /* of one of an earlier run: accepted and not applied when loaded */
+    uint64_t retry_ns;      /* not before */
     uint32_t pause_ms;
     struct journal_upload_reader *reader;
 };
@@ -128,13 +127,13 @@ struct apply {
     struct apply_batch *in_flight; /* NULL: the writer is free */
     struct journal_frame held;     /* read, did not fit */
     bool is_held;
+    bool is_stalled; /* the first frame of a batch could not be read yet; it was logged */
     bool has_more;
     bool was_slice; /* what the last batch was */
     uint32_t part_rows;
     uint32_t pause_ms;
-    uint64_t retry_ns; /* the part in hand is tried again then; 0: it is with the writer */
-    struct list uploads;
-    uint64_t turn;
+    uint64_t retry_ns;   /* the part in hand is tried again then; 0: it is with the writer */
+    struct list uploads; /* those of the org that was served last come last */
     uint64_t read_position;
     uint64_t frames_unsettled; /* read and not committed */
     struct apply_release releases[APPLY_RELEASES];
@@ -177,6 +176,8 @@ MUST_CHECK enum err apply_upload_create(struct apply_upload **ret, struct apply 
 void apply_upload_destroy(struct apply_upload *upload);
 /* Open ones of earlier runs. */
 MUST_CHECK enum err apply_uploads_load(struct apply *apply);
+/* Counts them in the journal's backlog again: recovery saw only frames above the cursor. */
+void apply_uploads_charge(struct apply *apply);
 /* The one whose turn it is, or NULL; *ret_wait_ms: until one may be tried again (-1: none). */
 struct apply_upload *apply_upload_turn(struct apply *apply, int *ret_wait_ms);
 /* The next slice of it. Errors make it wait, or make it a failed one. */

@@ -66,9 +66,7 @@ void apply_upload_end(struct apply *apply, struct apply_upload *upload, enum err
         upload->result->err = err;
         apply->options.on_result(apply->options.owner, upload->waiter, upload->result);
     }
-    if (upload->is_counted) {
-        journal_credit(apply->options.journal, upload->frame.org, upload->end.stored_bytes, 0);
-    }
+    journal_credit(apply->options.journal, upload->frame.org, upload->end.stored_bytes, 0);
     apply_upload_destroy(upload);
 }
 
@@ -80,10 +78,8 @@ static void settle_slice(struct apply *apply, struct apply_batch *batch)
         if (upload->result != NULL) {
             add_events(upload->result, batch, &batch->frames[i]);
         }
-        if (upload->is_counted) {
-            journal_credit(apply->options.journal, upload->frame.org, 0,
-                           batch->frames[i].credit_records);
-        }
+        journal_credit(apply->options.journal, upload->frame.org, 0,
+                       batch->frames[i].credit_records);
     }
     if (upload->failed == ERR_OK && !apply_upload_is_done(upload)) {
         upload->slice_done = batch->frames[batch->part_to - 1].element_count;
@@ -103,6 +99,7 @@ static void settle_frame(struct apply *apply, struct apply_batch *batch, struct 
 {
     bool is_upload = frame->kind == APPLY_FRAME_UPLOAD;
     if (is_upload) {
+        buffer_finish(&frame->upload->errors); /* they are in its row */
         list_push_back(&apply->uploads, &frame->upload->link);
         frame->upload = NULL; /* open from here on */
     } else if (frame->waiter != RECORD_WAITER_NONE) {

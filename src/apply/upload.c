@@ -92,7 +92,7 @@ static enum err load_table(struct apply *apply, struct apply_upload *upload)
 {
     struct buffer table;
     buffer_init(&table, (size_t)upload->end.slice_count * RECORD_SLICE_BYTES +
-                            (LIMIT_BATCH_ITEMS_ANSWERED + 1) * RECORD_REJECT_BYTES);
+                            (LIMIT_BATCH_ITEMS_ANSWERED + (size_t)1) * RECORD_REJECT_BYTES);
     enum err err = journal_upload_open(&upload->reader, apply->options.journal, upload->end.upload);
     if (err == ERR_OK) {
         err = journal_upload_table(upload->reader, &table);
@@ -161,7 +161,6 @@ enum err apply_upload_create(struct apply_upload **ret, struct apply *apply,
         goto out;
     }
     upload->position = position;
-    upload->is_counted = true;
     take_waiter(apply, upload);
     *ret = upload;
     upload = NULL;
@@ -223,6 +222,9 @@ static enum err load_row(struct apply *apply, struct store_statement *statement)
     upload->end.element_count = (uint64_t)store_column_i64(statement, 4);
     upload->end.slice_count = (uint32_t)store_column_i64(statement, 5);
     upload->position = (uint64_t)store_column_i64(statement, 6);
+    uint64_t accepted = (uint64_t)store_column_i64(statement, 8);
+    uint64_t applied = (uint64_t)store_column_i64(statement, 9);
+    upload->pending_count = accepted > applied ? accepted - applied : 0;
     enum err err = take_head(upload, store_column_bytes(statement, 7));
     if (err != ERR_OK) {
         apply_upload_destroy(upload);
@@ -239,7 +241,8 @@ static enum err load_run(struct store_job *job, struct store_connection *connect
     bool has_row = true;
     enum err err = store_prepare(connection,
                                  "SELECT id, form, decoded_bytes, stored_bytes, element_count,"
-                                 " slice_count, position, head FROM uploads WHERE state = 1"
+                                 " slice_count, position, head, accepted_count, applied_count"
+                                 " FROM uploads WHERE state = 1"
                                  " ORDER BY position",
                                  &statement);
     while (err == ERR_OK && has_row) {
@@ -269,44 +272,52 @@ enum err apply_uploads_load(struct apply *apply)
     return store_run_here(apply->options.store, &load.job);
 }
 
+void apply_uploads_charge(struct apply *apply)
+{
+    for (struct list_link *link = list_first(&apply->uploads); link != NULL;
+         link = list_after(&apply->uploads, link)) {
+        const struct apply_upload *upload = LIST_CONTAINER(link, struct apply_upload, link);
+        journal_charge(apply->options.journal, upload->frame.org, upload->end.stored_bytes,
+                       upload->pending_count);
+    }
+}
+
 /* --- turns
  * ---------------------------------------------------------------------------------------- */
 
-/* When the org of `upload` was last served. */
-static uint64_t served_of(struct apply *apply, const struct apply_upload *upload)
+/* The org was served: its uploads go behind those of all others, in the order that they had. */
+static void pass_turn(struct apply *apply, uint64_t org)
 {
-    uint64_t served = 0;
-    for (struct list_link *link = list_first(&apply->uploads); link != NULL;
-         link = list_after(&apply->uploads, link)) {
-        const struct apply_upload *other = LIST_CONTAINER(link, struct apply_upload, link);
-        if (other->frame.org == upload->frame.org && other->served > served) {
-            served = other->served;
+    struct list theirs;
+    struct list_link *link = list_first(&apply->uploads);
+    list_init(&theirs);
+    while (link != NULL) {
+        struct list_link *next = list_after(&apply->uploads, link);
+        if (LIST_CONTAINER(link, struct apply_upload, link)->frame.org == org) {
+            list_remove(link);
+            list_push_back(&theirs, link);
         }
+        link = next;
     }
-    return served;
+    while ((link = list_take_first(&theirs)) != NULL) {
+        list_push_back(&apply->uploads, link);
+    }
 }
 
 struct apply_upload *apply_upload_turn(struct apply *apply, int *ret_wait_ms)
 {
-    struct apply_upload *best = NULL;
-    uint64_t best_served = 0;
     uint64_t now_ns = clock_mono_ns();
     *ret_wait_ms = -1;
     for (struct list_link *link = list_first(&apply->uploads); link != NULL;
          link = list_after(&apply->uploads, link)) {
         struct apply_upload *upload = LIST_CONTAINER(link, struct apply_upload, link);
-        if (upload->retry_ns > now_ns) {
-            int wait_ms = (int)((upload->retry_ns - now_ns) / 1000000u) + 1;
-            *ret_wait_ms = *ret_wait_ms < 0 || wait_ms < *ret_wait_ms ? wait_ms : *ret_wait_ms;
-            continue;
+        if (upload->retry_ns <= now_ns) {
+            return upload;
         }
-        uint64_t served = served_of(apply, upload);
-        if (best == NULL || served < best_served) {
-            best = upload;
-            best_served = served;
-        }
+        int wait_ms = (int)((upload->retry_ns - now_ns) / 1000000u) + 1;
+        *ret_wait_ms = *ret_wait_ms < 0 || wait_ms < *ret_wait_ms ? wait_ms : *ret_wait_ms;
     }
-    return best;
+    return NULL;
 }
 
 /* --- one slice
@@ -441,7 +452,7 @@ enum err apply_fill_slice(struct apply *apply, struct apply_batch *batch,
     }
     assert(batch->frame_count == 0);
     batch->upload = upload;
-    upload->served = ++apply->turn;
+    pass_turn(apply, upload->frame.org);
     enum err err = open_slice(&walk, id_key);
     if (err != ERR_OK && is_passing(err)) {
         apply_batch_reset(batch);

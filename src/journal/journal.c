@@ -151,6 +151,12 @@ void journal_credit(struct journal *journal, uint64_t org, uint64_t bytes, uint3
     journal_room_credit(&journal->room, org, bytes, record_count, clock_mono_ns());
 }
 
+void journal_charge(struct journal *journal, uint64_t org, uint64_t bytes, uint64_t record_count)
+{
+    journal_room_force(&journal->room, org, bytes);
+    journal_room_durable(&journal->room, record_count, clock_wall_ms());
+}
+
 void journal_release(struct journal *journal, uint64_t position)
 {
     atomic_store_explicit(&journal->released, position, memory_order_relaxed);

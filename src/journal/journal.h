@@ -168,6 +168,9 @@ void journal_subscribe(struct journal *journal, struct mailbox *mailbox);
 /* Applied: takes bytes off the backlog of an org. For a frame its `bytes` and record_count; for an
  * upload, when all of it is applied, the stored bytes of its end record and 0. */
 void journal_credit(struct journal *journal, uint64_t org, uint64_t bytes, uint32_t record_count);
+/* An upload of an earlier run whose end record is applied and whose elements are not: it is counted
+ * in the backlog again, whatever the bounds say, until it is credited. */
+void journal_charge(struct journal *journal, uint64_t org, uint64_t bytes, uint64_t record_count);
 /* Every lane's durable cursor has passed `position`: older segments may go. */
 void journal_release(struct journal *journal, uint64_t position);
 /* Accepted and unapplied. Frames and the oldest are as seen by the first reader that was opened

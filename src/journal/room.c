@@ -3,7 +3,7 @@
  *
  * Happy path: take when a frame is appended, credit when it is applied.
  * Failure modes: full or short of disk: refused before anything is kept. A credit of more than an
- * org holds (an upload of an earlier run, whose bytes were never counted here) takes what is there.
+ * org holds (its share was forgotten, see below) takes what is there.
  * More orgs with a backlog than the table holds: the least recently active one's share is
  * forgotten, so its bound starts anew, and its bytes stay in the sum until the next start. */
 #include "journal/room.h"

@@ -184,6 +184,23 @@ static void test_refused_records_are_dead_letters(void **state)
         3);
 }
 
+static void append_end_of_later_version(struct apply_rig *rig)
+{
+    static struct record_frame frame;
+    static uint8_t body[RECORD_UPLOAD_END_BYTES];
+    struct record_upload_end end = {.form = RECORD_FORM_EVENT_LINES};
+    record_upload_end_encode(&end, body);
+    body[0]++; /* its version */
+    frame = (struct record_frame){.form = RECORD_FORM_UPLOAD_END,
+                                  .lane = RECORD_LANE_MIXED,
+                                  .org = 1,
+                                  .id = id_make_v7(1),
+                                  .run = APPLY_RIG_RUN,
+                                  .record_count = 1,
+                                  .body = slice_make(body, sizeof(body))};
+    apply_rig_append_bytes(rig, &frame);
+}
+
 static void test_unreadable_frames_are_dead_letters(void **state)
 {
     struct apply_rig *rig = *state;
@@ -191,6 +208,7 @@ static void test_unreadable_frames_are_dead_letters(void **state)
     apply_rig_append(rig, RECORD_FORM_EVENT_ARRAY, 1, "[{\"type\":\"t\",\"payload\":1},{", 2, 1);
     apply_rig_append(rig, (enum record_form)63, 1, "what", 1, 2);
     apply_rig_append(rig, RECORD_FORM_EVENT, 99, "{\"type\":\"t\",\"payload\":1}", 1, 3);
+    append_end_of_later_version(rig);
     append_numbered(rig, 1, RECORD_WAITER_NONE);
     apply_rig_start(rig);
     apply_rig_wait(rig);
@@ -199,7 +217,7 @@ static void test_unreadable_frames_are_dead_letters(void **state)
     assert_int_equal(rig->results[2].err, ERR_CORRUPT);
     assert_int_equal(rig->results[3].refused, 1); /* no such org */
     assert_int_equal(
-        apply_rig_number(rig, "SELECT count(*) FROM dead_letters WHERE reason = 'unreadable'"), 2);
+        apply_rig_number(rig, "SELECT count(*) FROM dead_letters WHERE reason = 'unreadable'"), 3);
     assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM dead_letters WHERE org = 99"), 1);
 }
 

@@ -193,6 +193,50 @@ static void test_refused_elements_are_counted(void **state)
     buffer_finish(&lines);
 }
 
+/* What is accepted and not applied counts against the bound, whichever run accepted it. The upload
+ * is made to look as a run that was killed leaves it. */
+static void test_backlog_outlives_a_restart(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct journal_backlog backlog;
+    struct apply *apply = NULL;
+    struct err_detail detail;
+    struct buffer lines;
+    (void)apply_rig_upload(rig, 1, make_lines(&lines, 0, 2000, 0), 2000, 1);
+    apply_rig_start(rig);
+    assert_int_equal(apply_rig_result(rig, 1)->inserted, 2000);
+    apply_rig_stop(rig);
+    assert_int_equal(
+        store_fixture_sql(&rig->store, "UPDATE uploads SET state = 1, applied_count = 500"),
+        ERR_OK);
+    assert_int_equal(
+        store_fixture_sql(&rig->store,
+                          "INSERT INTO upload_slices (upload, number, byte_offset, first_index,"
+                          " element_count, done_count) SELECT id, 0, 0, 0, 2000, 500 FROM uploads"),
+        ERR_OK);
+    apply_rig_close(rig);
+    apply_rig_open(rig);
+    journal_backlog(rig->journal, &backlog);
+    assert_int_equal(backlog.bytes, 0); /* recovery saw no frame above the cursor */
+    struct apply_options options = {.journal = rig->journal, .store = rig->store.store};
+    assert_int_equal(apply_open(&apply, &options, &detail), ERR_OK);
+    journal_backlog(rig->journal, &backlog);
+    assert_int_equal(backlog.records, 1500);
+    assert_int_equal(backlog.bytes, apply_rig_number(rig, "SELECT stored_bytes FROM uploads"));
+    apply_close(apply);
+    apply_rig_close(rig);
+    apply_rig_open(rig);
+    apply_rig_start(rig);
+    while (is_open(rig)) {
+        assert_int_equal(sem_wait(&rig->applied), 0);
+    }
+    apply_rig_stop(rig);
+    journal_backlog(rig->journal, &backlog);
+    assert_int_equal(backlog.bytes, 0);
+    assert_int_equal(backlog.records, 0);
+    buffer_finish(&lines);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -202,6 +246,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lost_file_fails_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_deleted_while_applied_is_forgotten, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused_elements_are_counted, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_backlog_outlives_a_restart, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
