@@ -157,6 +157,11 @@ void api_records_refused(struct api_request *request, enum err err)
         problem.status = 503;
         problem.code = "draining";
         problem.detail = "The server is shutting down; nothing of this request was taken.";
+    } else if (err == ERR_TIMEOUT) {
+        problem.status = 503;
+        problem.code = "journal_unavailable";
+        problem.detail = "There was no room for the rest of the body for 30 seconds; nothing of "
+                         "this request was taken.";
     } else if (err == ERR_BUSY) {
         problem.status = 503;
         problem.code = "unavailable";

@@ -40,7 +40,7 @@ MUST_CHECK enum err intake_create(struct intake **ret, const struct intake_optio
 /* After the last mail of the loop's mailbox ran. Requests that are not answered by then never are.
  * NULL is fine. */
 void intake_destroy(struct intake *intake);
-/* At the end of each round: submits what was appended, and refuses (ERR_FULL) who was paused for
+/* At the end of each round: submits what was appended, and refuses (ERR_TIMEOUT) who was paused for
  * 30 s. */
 void intake_round_end(struct intake *intake);
 
@@ -62,7 +62,8 @@ struct intake_answer {
      * ERR_INVALID with rejected above 0: well-formed, its elements are not (all of them, or one of
      * an atomic batch, or the single event: then fault says why).
      * ERR_REFUSED: a single event that the store refused; it is a dead letter.
-     * ERR_FULL, ERR_NO_SPACE, ERR_IO, ERR_DRAINING, ERR_NO_MEMORY: nothing was kept. */
+     * ERR_FULL, ERR_TIMEOUT, ERR_NO_SPACE, ERR_IO, ERR_DRAINING, ERR_NO_MEMORY: nothing was kept.
+     */
     enum err err;
     struct format_fault fault;
     bool is_single;

@@ -263,7 +263,7 @@ static bool intake_body_move(struct intake_request *request, size_t size)
     if (block == NULL) {
         return false;
     }
-    if (request->body_size != 0) {
+    if (request->body != NULL) {
         memcpy(block, request->body, request->body_size);
     }
     intake_pool_give(pool, request->body);
@@ -423,7 +423,7 @@ void intake_round_end(struct intake *intake)
         if (clock_mono_ms() - request->paused_ms < INTAKE_PAUSE_MS_MAX) {
             break;
         }
-        intake_refuse(request, ERR_FULL, NULL);
+        intake_refuse(request, ERR_TIMEOUT, NULL);
     }
 }
 

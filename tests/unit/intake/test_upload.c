@@ -3,6 +3,8 @@
  */
 #include "unit/intake/fixture.h"
 
+#include "intake/request.h"
+
 #include <dirent.h>
 
 #define LINE_COUNT 40000u
@@ -333,6 +335,31 @@ static void a_fast_sender_is_paused(void **state)
     assert_int_equal(answered.rooms, pauses);
 }
 
+/* 30 s without room: refused, and not as one who has too much waiting. */
+static void a_long_pause_ends_it(void **state)
+{
+    struct fixture *fixture = *state;
+    static struct answered answered;
+    struct intake_begin begin = fixture_begin(RECORD_FORM_EVENT_LINES, &answered);
+    struct intake_request *request = NULL;
+    static char line[100001];
+    bool pause = false;
+    assert_int_equal(intake_open(fixture->intake, &begin, &request), ERR_OK);
+    while (!pause) { /* the answers of the uploader are not taken, so there is no room */
+        int at = sprintf(line, "{\"type\":\"a\",\"payload\":\"");
+        memset(line + at, 'x', sizeof(line) - 4 - (size_t)at);
+        memcpy(line + sizeof(line) - 4, "\"}\n", 3);
+        intake_data(request, slice_make(line, sizeof(line) - 1), &pause);
+    }
+    intake_round_end(fixture->intake);
+    assert_int_equal(answered.count, 0);
+    request->paused_ms -= INTAKE_PAUSE_MS_MAX;
+    intake_round_end(fixture->intake);
+    assert_int_equal(answered.count, 1);
+    assert_int_equal(answered.answer.err, ERR_TIMEOUT);
+    assert_only_this_upload_is_left(fixture);
+}
+
 static void more_than_there_are_readers_is_refused(void **state)
 {
     struct fixture *fixture = *state;
@@ -395,6 +422,7 @@ int main(void)
         TEST(one_of_wrong_elements_only_is_refused),
         TEST(an_abandoned_one_is_gone),
         TEST(a_fast_sender_is_paused),
+        TEST(a_long_pause_ends_it),
         TEST(more_than_there_are_readers_is_refused),
         cmocka_unit_test_setup_teardown(a_full_backlog_refuses_it, open_small_backlog, close_it),
     };
