@@ -84,7 +84,10 @@ static void ids_prepare(struct audit *audit)
 
 static void id_seen(struct audit *audit, struct id id)
 {
-    struct id *found = bsearch(&id, audit->ids, audit->count, sizeof(*audit->ids), id_order);
+    struct id *found = NULL;
+    if (audit->count > 0) {
+        found = bsearch(&id, audit->ids, audit->count, sizeof(*audit->ids), id_order);
+    }
     audit->rows++;
     if (found != NULL && audit->seen[found - audit->ids] < 2) {
         audit->seen[found - audit->ids]++;

@@ -36,8 +36,8 @@ struct api_route {
     enum http_method method;
     const char *pattern;
     const char *operation; /* operationId of the OpenAPI document */
-    uint8_t scope;         /* enum gate_scope, or one of the two above */
-    uint8_t body;          /* enum api_body */
+    uint32_t scope;        /* enum gate_scope, or one of the two above */
+    uint32_t body;         /* enum api_body */
     const char *cache;     /* Cache-Control */
     void (*on_ready)(struct api_request *request);
 };

@@ -114,7 +114,7 @@ static void api_dispatch(struct api_request *request)
 
 static bool api_has_scope(const struct api_request *request)
 {
-    uint8_t scope = request->route->scope;
+    uint32_t scope = request->route->scope;
     return scope == API_SCOPE_OPEN || scope == API_SCOPE_ANY ||
            (request->identity.scopes & scope) == scope;
 }

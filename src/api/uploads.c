@@ -72,7 +72,7 @@ static enum err api_upload_accepted(struct api_job *job, struct id id)
         "\"counts\":{\"accepted\":%llu,\"rejected\":%llu},\"errors\":[],"
         "\"received_at\":\"%.*s\",\"finished_at\":null}",
         ID_TEXT_BYTES, text, ID_TEXT_BYTES, text,
-        (unsigned long long)(accepted.accepted + accepted.rejected),
+        (unsigned long long)accepted.accepted + accepted.rejected,
         (unsigned long long)accepted.accepted, (unsigned long long)accepted.rejected,
         CLOCK_TEXT_BYTES, time);
 }
@@ -91,6 +91,11 @@ void api_upload_get(struct api_request *request)
         one->job.query = api_upload_query;
         api_read(&one->job);
     }
+}
+
+static enum err api_upload_settle_query(struct api_job *job, struct store_connection *connection)
+{
+    return query_upload_settle(connection, job->org, ((const struct api_page_job *)job)->id);
 }
 
 /* The file goes first: if the commit then fails, the row is still there to be deleted again, while
@@ -123,12 +128,25 @@ static void api_upload_deleted(struct api_job *job)
     }
 }
 
+static void api_upload_settled(struct api_job *job)
+{
+    if (job->store.err != ERR_OK) {
+        api_upload_deleted(job);
+        return;
+    }
+    job->query = api_upload_delete_query;
+    job->on_done = api_upload_deleted;
+    api_write(job);
+}
+
+/* Two commits: until the first, a power cut could take back what was applied, and then the file
+ * would be needed again. */
 void api_upload_delete(struct api_request *request)
 {
     struct api_page_job *one = api_upload_job(request);
     if (one != NULL) {
-        one->job.query = api_upload_delete_query;
-        one->job.on_done = api_upload_deleted;
+        one->job.query = api_upload_settle_query;
+        one->job.on_done = api_upload_settled;
         api_write(&one->job);
     }
 }

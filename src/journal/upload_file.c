@@ -163,7 +163,7 @@ static enum err pending_add(struct journal_pending_uploads *uploads, struct jour
     }
     uploads->rows[uploads->count++] = (struct journal_pending_upload){id, false};
     char path[JOURNAL_PATH_BYTES];
-    struct journal_upload_tail tail;
+    struct journal_upload_tail tail = {0};
     journal_upload_path(path, journal, id, false);
     int fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0) {

@@ -88,7 +88,7 @@ void journal_upload_close(struct journal_upload_reader *reader)
 static enum err reader_load(struct journal_upload_reader *reader, uint64_t offset, size_t size,
                             enum journal_block_type type, struct journal_block_head *ret)
 {
-    struct journal_block_head head;
+    struct journal_block_head head = {0};
     if (size < JOURNAL_BLOCK_HEAD_BYTES || size > UPLOAD_READER_STORED_BYTES) {
         return ERR_CORRUPT;
     }
@@ -110,7 +110,7 @@ static enum err reader_load_chained(struct journal_upload_reader *reader, uint64
                                     enum journal_block_type type, struct journal_block_head *ret)
 {
     uint8_t bytes[JOURNAL_BLOCK_HEAD_BYTES];
-    struct journal_block_head head;
+    struct journal_block_head head = {0};
     ssize_t got = sys_pread(reader->fd, bytes, sizeof(bytes), (off_t)offset);
     if (got < 0) {
         return err_from_errno(errno);
@@ -152,7 +152,7 @@ static enum err reader_load_index(struct journal_upload_reader *reader, uint64_t
 
 static enum err reader_load_block(struct journal_upload_reader *reader, uint64_t block)
 {
-    struct journal_block_head head;
+    struct journal_block_head head = {0};
     if (reader->block == block) {
         return ERR_OK;
     }
@@ -213,7 +213,7 @@ enum err journal_upload_table(struct journal_upload_reader *reader, struct buffe
         return err;
     }
     while (left > 0) {
-        struct journal_block_head head;
+        struct journal_block_head head = {0};
         err = reader_load_chained(reader, offset, JOURNAL_BLOCK_TABLE, &head);
         if (err != ERR_OK) {
             return err;

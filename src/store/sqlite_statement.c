@@ -160,6 +160,7 @@ enum err store_sqlite_prepare(struct store_connection *connection, struct slice 
         }
     }
     struct sqlite_statement *s = *slot;
+    assert(s != NULL);
     s->used = ++c->prepared;
     store_sqlite_reset(&s->base);
     *ret = &s->base;
