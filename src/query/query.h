@@ -115,8 +115,11 @@ MUST_CHECK enum err query_uploads_list(struct store_connection *connection,
                                        const struct query_page *page, struct buffer *to);
 MUST_CHECK enum err query_upload_get(struct store_connection *connection, uint64_t org,
                                      struct id id, struct buffer *to);
-/* Forgets an upload that is finished; ERR_BUSY while it is being applied. The file is the caller's
- * matter, after the commit. */
+/* ERR_BUSY while it is being applied. Otherwise it writes, so that the caller's durable commit
+ * makes durable what applying the upload wrote: only then may the file go. */
+MUST_CHECK enum err query_upload_settle(struct store_connection *connection, uint64_t org,
+                                        struct id id);
+/* Forgets an upload that is finished; ERR_BUSY while it is being applied. */
 MUST_CHECK enum err query_upload_delete(struct store_connection *connection, uint64_t org,
                                         struct id id);
 

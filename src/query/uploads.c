@@ -138,7 +138,7 @@ enum err query_upload_get(struct store_connection *connection, uint64_t org, str
     return err;
 }
 
-enum err query_upload_delete(struct store_connection *connection, uint64_t org, struct id id)
+static enum err query_upload_check(struct store_connection *connection, uint64_t org, struct id id)
 {
     struct store_statement *statement = NULL;
     enum err err = query_upload_find(
@@ -148,8 +148,21 @@ enum err query_upload_delete(struct store_connection *connection, uint64_t org, 
     }
     bool is_applying = store_column_i64(statement, 0) == QUERY_UPLOAD_APPLYING;
     store_reset(statement);
-    if (is_applying) {
-        return ERR_BUSY;
+    return is_applying ? ERR_BUSY : ERR_OK;
+}
+
+enum err query_upload_settle(struct store_connection *connection, uint64_t org, struct id id)
+{
+    enum err err = query_upload_check(connection, org, id);
+    return err != ERR_OK ? err : query_raise_version(connection, org);
+}
+
+enum err query_upload_delete(struct store_connection *connection, uint64_t org, struct id id)
+{
+    struct store_statement *statement = NULL;
+    enum err err = query_upload_check(connection, org, id);
+    if (err != ERR_OK) {
+        return err;
     }
     err = store_prepare(connection, "DELETE FROM uploads WHERE org = $1 AND id = $2", &statement);
     if (err != ERR_OK) {

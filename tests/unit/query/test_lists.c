@@ -117,6 +117,12 @@ static void test_one_upload(void **state)
     assert_int_equal(store_fixture_run(&fixture.store, run_ask, &ask), ERR_NOT_FOUND);
 }
 
+static enum err run_settle(struct store_connection *connection, void *context)
+{
+    const struct ask *ask = context;
+    return query_upload_settle(connection, ask->page.org, ask->id);
+}
+
 static enum err run_delete(struct store_connection *connection, void *context)
 {
     const struct ask *ask = context;
@@ -126,14 +132,21 @@ static enum err run_delete(struct store_connection *connection, void *context)
 static void test_deleting_an_upload(void **state)
 {
     (void)state;
+    static const char versions[] = "SELECT data_version FROM orgs WHERE number = 1";
     struct ask ask = {.page.org = 7, .id = id_of(4)};
     add_upload(4, 1, 2);
     add_upload(5, 1, 1);
+    assert_int_equal(store_fixture_run(&fixture.store, run_settle, &ask), ERR_NOT_FOUND);
     assert_int_equal(store_fixture_run(&fixture.store, run_delete, &ask), ERR_NOT_FOUND);
     ask.page.org = 1;
+    /* It has to write something, or its commit syncs nothing. */
+    int64_t version = store_fixture_number(&fixture.store, versions);
+    assert_int_equal(store_fixture_run(&fixture.store, run_settle, &ask), ERR_OK);
+    assert_int_equal(store_fixture_number(&fixture.store, versions), version + 1);
     assert_int_equal(store_fixture_run(&fixture.store, run_delete, &ask), ERR_OK);
     assert_int_equal(store_fixture_run(&fixture.store, run_delete, &ask), ERR_NOT_FOUND);
     ask.id = id_of(5);
+    assert_int_equal(store_fixture_run(&fixture.store, run_settle, &ask), ERR_BUSY);
     assert_int_equal(store_fixture_run(&fixture.store, run_delete, &ask), ERR_BUSY);
     assert_int_equal(store_fixture_number(&fixture.store, "SELECT count(*) FROM uploads"), 1);
 }
