@@ -107,6 +107,7 @@ struct api_request {
     struct gate_waiter waiter;
     struct gate_identity identity;
     struct gate_window window;
+    bool is_limited; /* by that window */
     void (*on_admitted)(struct api_request *request);
     /* bodies */
     void (*on_body)(struct api_request *request, struct slice chunk);

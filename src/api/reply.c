@@ -1,8 +1,8 @@
 /* Reply: what every answer has in common.
  *
  * The limits' headers (IETF draft: RateLimit-Policy and RateLimit; and the older X-RateLimit-…)
- * cost bytes on a hot path, so they are sent when less than a tenth of the quota is left, or none.
- */
+ * cost bytes on a hot path, so they are sent when a tenth of the quota or less is left, and with
+ * every refusal. */
 #include "api/reply.h"
 
 #include "base/log.h"
@@ -10,7 +10,7 @@
 #include <assert.h>
 #include <stdio.h>
 
-#define API_LIMIT_NEAR 10u /* headers below 1/10 of the quota */
+#define API_LIMIT_NEAR 10u /* headers at 1/10 of the quota and below */
 
 static void api_reply_limits(struct http_request *http, const struct gate_window *window)
 {
@@ -38,7 +38,8 @@ void api_reply_headers(struct api_request *request)
     assert(!request->is_begun);
     request->is_begun = true;
     http_reply_header(request->http, "Cache-Control", slice_from_text(request->route->cache));
-    if (window->quota > 0 && window->remaining < window->quota / API_LIMIT_NEAR) {
+    bool is_near = window->remaining <= window->quota / API_LIMIT_NEAR;
+    if (window->quota > 0 && (is_near || request->is_limited)) {
         api_reply_limits(request->http, window);
     }
 }
@@ -133,6 +134,7 @@ void api_reply_limited(struct api_request *request, const char *code)
 {
     char extra[96];
     const struct gate_window *window = &request->window;
+    request->is_limited = true;
     int size = snprintf(extra, sizeof(extra), "\"violated-policies\":[\"%s\"]", window->name);
     struct http_problem problem = {.status = 429,
                                    .code = code,

@@ -29,6 +29,13 @@ def test_headers_come_near_the_limit_only(server):
     assert "ratelimit" in answers[19].headers and answers[19].status == 200
 
 
+@pytest.mark.parametrize("limits, payload", [({"requests_per_minute": 5}, 1), ({"mb_per_hour": 1}, "x" * 240_000)])
+def test_every_refusal_names_its_limit(server, limits, payload):
+    key = limited_key(server, **limits)
+    answers = [server.post("/api/events", {"type": "a", "payload": payload}, key=key) for _ in range(6)]
+    assert answers[-1].status == 429 and answers[-1].headers["ratelimit"] and answers[-1].headers["x-ratelimit-limit"]
+
+
 def test_tier_of_an_org(server):
     key = server.new_org("limits-free", tier="free")
     got = server.get("/api/v1/limits", key=key).json
