@@ -33,7 +33,7 @@ struct apply_options {
 
 MUST_CHECK enum err apply_open(struct apply **ret, const struct apply_options *options,
                                struct err_detail *detail);
-void apply_run(void *apply);
+void apply_run(void *applier);
 /* Any thread: the batch in hand is committed, then apply_run returns. */
 void apply_stop(struct apply *apply);
 void apply_close(struct apply *apply);

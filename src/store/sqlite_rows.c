@@ -51,8 +51,13 @@ static int rows_connect(sqlite3 *db, void *context, int argument_count,
         return SQLITE_NOMEM;
     }
     *table = (struct rows_table){.rows = context};
-    *ret = &table->base;
-    return sqlite3_declare_vtab(db, rows_declaration);
+    int code = sqlite3_declare_vtab(db, rows_declaration);
+    if (code == SQLITE_OK) {
+        *ret = &table->base;
+    } else {
+        sqlite3_free(table);
+    }
+    return code;
 }
 
 static int rows_disconnect(sqlite3_vtab *table)

@@ -9,8 +9,9 @@
  * group closes at that age, and an apply job that is asked to give way fails and comes back
  * smaller.
  *
- * Checkpoints belong to nobody's transaction: when nothing is queued and the WAL has some size,
- * when it reaches its bound, and when nothing has happened for a moment. `durable_commit` follows
+ * Checkpoints belong to nobody's transaction: when nothing is queued and the WAL has some size or
+ * a commit was not durable for two seconds, when the WAL reaches its bound, and when nothing has
+ * happened for a moment. `durable_commit` follows
  * them and the FULL commits; who deletes what the store can no longer lose asks for it.
  *
  * Happy path: post -> list -> begin, run, commit -> the answer goes to the poster's mailbox.
@@ -31,6 +32,7 @@
 #define CHECKPOINT_QUIET_BYTES (8u << 20u)  /* when nothing is queued */
 #define CHECKPOINT_BOUND_BYTES (64u << 20u) /* always */
 #define CHECKPOINT_AGAIN_BYTES (8u << 20u)  /* growth before an incomplete one is tried again */
+#define SETTLE_NS              (2000u * 1000000ull) /* a commit is durable by then */
 #define IDLE_MS                300
 #define PROBE_MS               1000
 
@@ -45,10 +47,11 @@ struct store_writer {
     uint32_t queue_max;
     struct store_waiting waiting;
     struct job_list lists[STORE_PRIORITIES];
-    uint64_t commits;                     /* number of the last one */
-    uint64_t checkpoint_size;             /* of the WAL at which the next one is due */
-    atomic_flag is_owned;                 /* acquire: the connection is mine; release: it is free */
-    atomic_bool is_running;               /* release in run, acquire in run_here */
+    uint64_t commits;         /* number of the last one */
+    uint64_t checkpoint_size; /* of the WAL at which the next one is due */
+    uint64_t unsettled_ns;    /* since when a power cut could take a commit back; 0: it cannot */
+    atomic_flag is_owned;     /* acquire: the connection is mine; release: it is free */
+    atomic_bool is_running;   /* release in run, acquire in run_here */
     atomic_uint_least64_t durable_commit; /* release here, acquire by who deletes */
     atomic_int health;                    /* relaxed: a value for people */
 };
@@ -136,6 +139,9 @@ static void look_whether_durable(struct store_writer *w)
 {
     if (w->connection->backend->is_durable(w->connection)) {
         atomic_store_explicit(&w->durable_commit, w->commits, memory_order_release);
+        w->unsettled_ns = 0;
+    } else if (w->unsettled_ns == 0) {
+        w->unsettled_ns = clock_mono_ns();
     }
 }
 
@@ -147,6 +153,7 @@ static void checkpoint(struct store_writer *w)
     enum err err = backend->checkpoint(w->connection, &is_complete);
     metrics_observe(METRIC_DB_CHECKPOINT_LATENCY, clock_mono_ns() - from);
     w->checkpoint_size = CHECKPOINT_BOUND_BYTES;
+    w->unsettled_ns = 0; /* an incomplete one is not late again at once */
     look_whether_durable(w);
     if (err != ERR_OK || !is_complete) {
         w->checkpoint_size += backend->checkpoint_bytes(w->connection) + CHECKPOINT_AGAIN_BYTES;
@@ -170,7 +177,8 @@ static void checkpoint_if_due(struct store_writer *w)
 {
     uint64_t bytes = w->connection->backend->checkpoint_bytes(w->connection);
     uint64_t quiet = w->checkpoint_size - CHECKPOINT_BOUND_BYTES + CHECKPOINT_QUIET_BYTES;
-    if (bytes >= w->checkpoint_size || (bytes >= quiet && !has_jobs(w))) {
+    bool is_late = w->unsettled_ns != 0 && clock_mono_ns() - w->unsettled_ns > SETTLE_NS;
+    if (bytes >= w->checkpoint_size || ((bytes >= quiet || is_late) && !has_jobs(w))) {
         checkpoint(w);
     }
 }

@@ -22,7 +22,7 @@ struct rig_ticket {
 
 void apply_rig_init(struct apply_rig *rig)
 {
-    *rig = (struct apply_rig){.last_position = 0};
+    *rig = (struct apply_rig){.retention_days = 30};
     assert_int_equal(sem_init(&rig->applied, 0, 0), 0);
     store_fixture_init(&rig->store);
     (void)snprintf(rig->journal_directory, sizeof(rig->journal_directory), "%s/journal",
@@ -128,7 +128,7 @@ void apply_rig_start(struct apply_rig *rig)
                                     .batch_size = 50,
                                     .batch_timeout_ms = 500,
                                     .run = APPLY_RIG_RUN,
-                                    .raw_retention_days = 30,
+                                    .raw_retention_days = rig->retention_days,
                                     .owner = rig,
                                     .on_result = on_result,
                                     .on_applied = on_applied};

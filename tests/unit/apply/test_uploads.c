@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -171,6 +172,34 @@ static void test_deleted_while_applied_is_forgotten(void **state)
     buffer_finish(&lines);
 }
 
+/* Kept for its time; then the file goes, and only then the row says so. */
+static void test_raw_body_goes_after_its_time(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct journal_upload_reader *reader = NULL;
+    struct buffer lines;
+    struct slice text = make_lines(&lines, 0, 2000, 0);
+    struct id id = apply_rig_upload(rig, 1, text, 1000, 8);
+    apply_rig_start(rig);
+    assert_int_equal(apply_rig_result(rig, 8)->inserted, 2000);
+    apply_rig_stop(rig);
+    apply_rig_start(rig); /* looks at its start, and finds nothing old */
+    apply_rig_append(rig, RECORD_FORM_EVENT, 1, "{\"type\":\"small\",\"payload\":1}", 1, 9);
+    (void)apply_rig_result(rig, 9);
+    apply_rig_stop(rig);
+    assert_int_equal(journal_upload_open(&reader, rig->journal, id), ERR_OK);
+    journal_upload_close(reader);
+    assert_int_equal(apply_rig_number(rig, "SELECT raw_deleted FROM uploads"), 0);
+    rig->retention_days = 0;
+    apply_rig_start(rig);
+    while (apply_rig_number(rig, "SELECT raw_deleted FROM uploads") == 0) {
+        (void)sched_yield();
+    }
+    assert_int_equal(journal_upload_open(&reader, rig->journal, id), ERR_NOT_FOUND);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM events"), 2001);
+    buffer_finish(&lines);
+}
+
 static void test_refused_elements_are_counted(void **state)
 {
     struct apply_rig *rig = *state;
@@ -245,6 +274,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_small_event_passes_big_uploads, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lost_file_fails_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_deleted_while_applied_is_forgotten, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_raw_body_goes_after_its_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused_elements_are_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_backlog_outlives_a_restart, setup, teardown),
     };

@@ -43,7 +43,7 @@ static void put_events(struct store_fixture *fixture, uint64_t bits)
             (void)snprintf(sql, sizeof(sql),
                            "INSERT INTO events (sequence, id, position, type, payload, "
                            "occurred_ms, created_ms) VALUES (%llu, x'00', 1, 'a', '1', 1, 1)",
-                           (unsigned long long)(store_sequence_first(org) + 1 + i));
+                           (unsigned long long)store_sequence_first(org) + 1 + i);
             assert_int_equal(store_fixture_sql(fixture, sql), ERR_OK);
         }
     }

@@ -59,7 +59,7 @@ static void add(struct insert *insert, uint64_t org, uint32_t name, const char *
                                                            .payload = slice_from_text(payload),
                                                            .id = id,
                                                            .occurred_ms = 5,
-                                                           .created_ms = 3600000 * 10,
+                                                           .created_ms = 3600000LL * 10,
                                                            .org = org,
                                                            .position = 42};
 }
