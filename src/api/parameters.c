@@ -89,19 +89,6 @@ bool api_parameter_order(struct api_parameters *parameters)
     return oldest_first;
 }
 
-bool api_parameter_bool(struct api_parameters *parameters, const char *name)
-{
-    struct slice text = api_parameter_text(parameters, name);
-    if (text.data == NULL || slice_equal(text, SLICE_LITERAL("false")) ||
-        slice_equal(text, SLICE_LITERAL("0"))) {
-        return false;
-    }
-    if (!slice_equal(text, SLICE_LITERAL("true")) && !slice_equal(text, SLICE_LITERAL("1"))) {
-        api_parameter_refuse(parameters, name, "The value is true or false.");
-    }
-    return true;
-}
-
 uint64_t api_parameter_cursor(struct api_parameters *parameters, enum query_list list)
 {
     uint64_t place = 0;

@@ -22,7 +22,6 @@ int64_t api_parameter_time(struct api_parameters *parameters, const char *const 
                            int64_t absent);
 /* order=asc|desc; true: oldest first. */
 bool api_parameter_order(struct api_parameters *parameters);
-bool api_parameter_bool(struct api_parameters *parameters, const char *name);
 /* 0: absent. */
 uint64_t api_parameter_cursor(struct api_parameters *parameters, enum query_list list);
 /* Marks a parameter as malformed. */

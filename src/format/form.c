@@ -63,14 +63,6 @@ enum err format_body_form(struct slice content_type, bool has_ce_headers, uint8_
     return ERR_OK;
 }
 
-bool format_client_body_is_json(struct slice content_type)
-{
-    struct slice media_type = format_media_type(content_type);
-    return media_type.size == 0 || format_media_is_json(media_type) ||
-           slice_equal_nocase(media_type, SLICE_LITERAL("text/plain")) ||
-           slice_equal_nocase(media_type, SLICE_LITERAL("application/x-www-form-urlencoded"));
-}
-
 bool format_form_is_batch(enum record_form form)
 {
     switch (form) {

@@ -98,9 +98,6 @@ MUST_CHECK enum err format_frame_next(struct format_reader *reader, struct forma
  * that is not white space decides between event and array. ERR_UNSUPPORTED: 415. */
 MUST_CHECK enum err format_body_form(struct slice content_type, bool has_ce_headers,
                                      uint8_t first_byte, enum record_form *ret);
-/* Whether the routes of Segment, RudderStack and PostHog clients take a body of this content type
- * as JSON: these clients send it as a form or as plain text too. */
-bool format_client_body_is_json(struct slice content_type);
 /* Several elements in one body. */
 bool format_form_is_batch(enum record_form form);
 /* 1 to 255 of [A-Za-z0-9._/-] */

@@ -172,9 +172,6 @@ struct gate_key_row {
 MUST_CHECK enum err gate_key_list(struct store_connection *connection, uint64_t org,
                                   void (*on_row)(const struct gate_key_row *row, void *context),
                                   void *context);
-/* Number of a key id within an org. */
-MUST_CHECK enum err gate_key_find(struct store_connection *connection, uint64_t org,
-                                  struct slice key_id, uint64_t *ret_number);
 
 /* --- audit ------------------------------------------------------------------------------------ */
 struct gate_audit {

@@ -240,17 +240,3 @@ enum err gate_key_list(struct store_connection *connection, uint64_t org,
     }
     return err;
 }
-
-enum err gate_key_find(struct store_connection *connection, uint64_t org, struct slice key_id,
-                       uint64_t *ret_number)
-{
-    struct store_statement *statement;
-    enum err err = store_prepare(
-        connection, "SELECT number FROM keys WHERE id = $1 AND ($2 = 0 OR org = $2)", &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    store_bind_text(statement, 1, key_id);
-    store_bind_i64(statement, 2, (int64_t)org);
-    return take_numbers(statement, ret_number, 1);
-}

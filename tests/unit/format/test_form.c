@@ -46,16 +46,6 @@ static void content_types(void **state)
     }
 }
 
-static void client_routes_are_lenient(void **state)
-{
-    (void)state;
-    assert_true(format_client_body_is_json(SLICE_LITERAL("application/x-www-form-urlencoded")));
-    assert_true(format_client_body_is_json(SLICE_LITERAL("text/plain;charset=UTF-8")));
-    assert_true(format_client_body_is_json(SLICE_LITERAL("application/json")));
-    assert_true(format_client_body_is_json(SLICE_LITERAL("")));
-    assert_false(format_client_body_is_json(SLICE_LITERAL("multipart/form-data; boundary=x")));
-}
-
 static void types(void **state)
 {
     (void)state;
@@ -147,7 +137,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(content_types),
-        cmocka_unit_test(client_routes_are_lenient),
         cmocka_unit_test(types),
         cmocka_unit_test(times),
     };
