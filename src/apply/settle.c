@@ -66,7 +66,7 @@ void apply_upload_end(struct apply *apply, struct apply_upload *upload, enum err
         upload->result->err = err;
         apply->options.on_result(apply->options.owner, upload->waiter, upload->result);
     }
-    journal_credit(apply->options.journal, upload->frame.org, upload->end.stored_bytes, 0);
+    journal_credit_upload(apply->options.journal, upload->frame.org, upload->end.stored_bytes);
     apply_upload_destroy(upload);
 }
 

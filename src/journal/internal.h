@@ -109,7 +109,8 @@ struct journal {
     atomic_uint_fast64_t active_sequence;
     /* Set once by stop, read (relaxed) by append: an early look, the mailboxes decide. */
     atomic_bool is_draining;
-    /* Stored (relaxed) by release, read by the preparer after the mailbox's wake. */
+    /* Stored by release, loaded by the preparer each time it looks. Relaxed: it only rises, and an
+     * old value lets a segment stay until the next look. */
     atomic_uint_fast64_t released;
     /* Set by the committer when an upload could not be given its final name: until the next start
      * its end record must not go, so no segment does. Relaxed: the release of positions that lets
@@ -120,7 +121,10 @@ struct journal {
     /* Whole spares that the committer has or will have: the preparer adds, the committer takes off.
      * Relaxed: a count; the spares themselves go by mail. */
     atomic_uint_fast32_t spare_count;
-    atomic_uint_fast64_t disk_bytes; /* of segments, spares and uploads; a gauge */
+    /* Of segments, spares and uploads. Relaxed: a sum for the gauge, from every thread. */
+    atomic_uint_fast64_t disk_bytes;
+    /* Uploads begun and not freed: loops add and subtract, the committer looks whether there is
+     * one. Relaxed: the end record that it then has came by mail, after its upload was counted. */
     atomic_uint_fast32_t upload_count;
 
     struct mailbox *committer_mailbox;

@@ -151,6 +151,11 @@ void journal_credit(struct journal *journal, uint64_t org, uint64_t bytes, uint3
     journal_room_credit(&journal->room, org, bytes, record_count, clock_mono_ns());
 }
 
+void journal_credit_upload(struct journal *journal, uint64_t org, uint64_t bytes)
+{
+    journal_room_credit_upload(&journal->room, org, bytes, clock_mono_ns());
+}
+
 void journal_charge(struct journal *journal, uint64_t org, uint64_t bytes, uint64_t record_count)
 {
     journal_room_force(&journal->room, org, bytes);

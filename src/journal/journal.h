@@ -165,9 +165,11 @@ void journal_reader_close(struct journal_reader *reader);
 uint64_t journal_durable_position(const struct journal *journal);
 /* `mailbox` is woken whenever the durable position has risen. One subscriber. */
 void journal_subscribe(struct journal *journal, struct mailbox *mailbox);
-/* Applied: takes bytes off the backlog of an org. For a frame its `bytes` and record_count; for an
- * upload, when all of it is applied, the stored bytes of its end record and 0. */
+/* Applied: takes bytes off the backlog of an org. For a frame its `bytes` and record_count; for
+ * elements of an upload 0 and their number. */
 void journal_credit(struct journal *journal, uint64_t org, uint64_t bytes, uint32_t record_count);
+/* All of an upload is applied: the stored bytes of its end record. */
+void journal_credit_upload(struct journal *journal, uint64_t org, uint64_t bytes);
 /* An upload of an earlier run whose end record is applied and whose elements are not: it is counted
  * in the backlog again, whatever the bounds say, until it is credited. */
 void journal_charge(struct journal *journal, uint64_t org, uint64_t bytes, uint64_t record_count);

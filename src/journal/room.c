@@ -155,16 +155,27 @@ static uint64_t room_subtract_at_most(atomic_uint_fast64_t *number, uint64_t amo
     return after;
 }
 
-void journal_room_credit(struct journal_room *room, uint64_t org, uint64_t bytes, uint32_t records,
-                         uint64_t now_ns)
+static void room_release(struct journal_room *room, uint64_t org, uint64_t bytes, uint64_t now_ns)
 {
     journal_room_give(room, org, bytes);
-    atomic_fetch_add_explicit(&room->credited_bytes, bytes, memory_order_relaxed);
-    (void)room_subtract_at_most(&room->records, records); /* zero is what "at most" ends at */
     room_measure_drain(room, bytes, now_ns);
     if (room_load(&room->bytes) == 0) {
         atomic_store_explicit(&room->oldest_ms, 0, memory_order_relaxed);
     }
+}
+
+void journal_room_credit(struct journal_room *room, uint64_t org, uint64_t bytes, uint32_t records,
+                         uint64_t now_ns)
+{
+    atomic_fetch_add_explicit(&room->credited_bytes, bytes, memory_order_relaxed);
+    (void)room_subtract_at_most(&room->records, records); /* zero is what "at most" ends at */
+    room_release(room, org, bytes, now_ns);
+}
+
+void journal_room_credit_upload(struct journal_room *room, uint64_t org, uint64_t bytes,
+                                uint64_t now_ns)
+{
+    room_release(room, org, bytes, now_ns);
 }
 
 /* A twentieth of the whole is worth coming back for. */

@@ -45,7 +45,9 @@ void journal_room_durable(struct journal_room *room, uint64_t records, int64_t w
  * credited, it is the oldest. */
 void journal_room_read(struct journal_room *room, const struct journal_frame *frame,
                        int64_t received_ms);
-/* Applier: journal_credit. */
+/* Applier: journal_credit; journal_credit_upload, which is no frame that a reader handed out. */
 void journal_room_credit(struct journal_room *room, uint64_t org, uint64_t bytes, uint32_t records,
                          uint64_t now_ns);
+void journal_room_credit_upload(struct journal_room *room, uint64_t org, uint64_t bytes,
+                                uint64_t now_ns);
 uint32_t journal_room_retry_s(const struct journal_room *room);

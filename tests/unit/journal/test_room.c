@@ -183,6 +183,25 @@ static void test_retry_follows_the_drain_rate(void **state)
     journal_room_finish(&room);
 }
 
+/* Bytes of an upload are credited, and were never handed out as a frame. */
+static void test_an_upload_hides_no_older_frame(void **state)
+{
+    (void)state;
+    struct journal_room room;
+    const struct journal_frame first = {.position = 1, .bytes = 100};
+    const struct journal_frame second = {.position = 2, .bytes = 100};
+    journal_room_init(&room, 1000000);
+    journal_room_force(&room, 1, 100 + 5000 + 100);
+    journal_room_read(&room, &first, 10);
+    journal_room_credit_upload(&room, 1, 5000, 1);
+    journal_room_read(&room, &second, 20);
+    assert_int_equal(room.oldest_ms, 10);
+    journal_room_credit(&room, 1, 200, 0, 1);
+    assert_int_equal(room.oldest_ms, 0);
+    assert_int_equal(room.bytes, 0);
+    journal_room_finish(&room);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -190,6 +209,7 @@ int main(void)
         cmocka_unit_test(test_restart_counts_what_is_unapplied),
         cmocka_unit_test(test_credit_takes_no_more_than_there_is),
         cmocka_unit_test(test_oldest_and_frames),
+        cmocka_unit_test(test_an_upload_hides_no_older_frame),
         cmocka_unit_test(test_short_disk),
         cmocka_unit_test(test_retry_follows_the_drain_rate),
     };
