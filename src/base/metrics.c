@@ -106,7 +106,7 @@ static atomic_uint metrics_row_count;
 static struct metrics_row metrics_shared_row;
 static _Thread_local struct metrics_row *metrics_own_row;
 
-/* Relaxed: one owner sets it, the page reads some recent value. */
+/* Relaxed: each store is a whole value by whoever knows it, the page reads some recent one. */
 static _Atomic double metrics_gauges[METRICS_GAUGE_COUNT];
 
 void metrics_open_row(void)
