@@ -25,7 +25,8 @@ static bool api_has_key_in_query(const struct http_request *http)
 {
     struct slice name = {NULL, 0};
     struct slice value = {NULL, 0};
-    for (uint32_t n = 0; http_request_query_at(http, n, &name, &value); n++) {
+    struct slice rest = http_request_query_begin(http);
+    while (http_request_query_next(http, &rest, &name, &value)) {
         if (slice_starts_with(value, SLICE_LITERAL("weir_"))) {
             return true;
         }

@@ -118,9 +118,11 @@ struct slice http_request_path(const struct http_request *request);
 struct slice http_request_param(const struct http_request *request, uint32_t index);
 /* First value of a query parameter, decoded; false when absent. */
 bool http_request_query(const struct http_request *request, const char *name, struct slice *ret);
-/* The n-th query parameter in order, both parts decoded; false past the last. */
-bool http_request_query_at(const struct http_request *request, uint32_t n, struct slice *ret_name,
-                           struct slice *ret_value);
+/* Every query parameter in order, both parts decoded: begin gives `*rest`, next takes the first off
+ * it; false when none is left. */
+struct slice http_request_query_begin(const struct http_request *request);
+bool http_request_query_next(const struct http_request *request, struct slice *rest,
+                             struct slice *ret_name, struct slice *ret_value);
 /* First header of this name, without case; a missing one gives an empty slice with data NULL. */
 struct slice http_request_header(const struct http_request *request, const char *name);
 uint32_t http_request_header_count(const struct http_request *request);

@@ -291,27 +291,27 @@ struct slice http_request_param(const struct http_request *request, uint32_t ind
     return decode_text(request->self, request->params[index], false);
 }
 
-bool http_request_query_at(const struct http_request *request, uint32_t n, struct slice *ret_name,
-                           struct slice *ret_value)
+struct slice http_request_query_begin(const struct http_request *request)
 {
-    struct slice rest = head_part(request, request->head.query, request->head.query_size);
-    uint32_t found = 0;
-    while (rest.size > 0) {
-        struct slice pair = slice_cut(rest, '&', &rest);
-        if (pair.size == 0) {
-            continue;
+    return head_part(request, request->head.query, request->head.query_size);
+}
+
+bool http_request_query_next(const struct http_request *request, struct slice *rest,
+                             struct slice *ret_name, struct slice *ret_value)
+{
+    struct slice pair = {NULL, 0};
+    while (pair.size == 0) {
+        if (rest->size == 0) {
+            return false;
         }
-        if (found == n) {
-            struct slice value = {NULL, 0};
-            struct slice name = slice_cut(pair, '=', &value);
-            *ret_name = decode_text(request->self, name, true);
-            *ret_value = value.size == 0 ? slice_make(pair.data + pair.size, 0)
-                                         : decode_text(request->self, value, true);
-            return true;
-        }
-        found++;
+        pair = slice_cut(*rest, '&', rest);
     }
-    return false;
+    struct slice value = {NULL, 0};
+    struct slice name = slice_cut(pair, '=', &value);
+    *ret_name = decode_text(request->self, name, true);
+    *ret_value = value.size == 0 ? slice_make(pair.data + pair.size, 0)
+                                 : decode_text(request->self, value, true);
+    return true;
 }
 
 bool http_request_query(const struct http_request *request, const char *name, struct slice *ret)

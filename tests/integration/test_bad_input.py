@@ -236,6 +236,9 @@ def test_a_key_in_the_query_string_is_refused(server):
     for name in ("api_key", "key", "token"):
         answer = server.get(f"/api/inbox?{name}={server.key}", key=None)
         assert answer.status == 401 and "www-authenticate" in answer.headers
+    for query in (f"{'a&' * 3000}&token=x", f"&&{'%61=1&' * 1000}%6bey=", "a=1&b=weir_1", "a=weir%5f1"):
+        assert server.get(f"/api/inbox?{query}").status == 401, query
+    assert server.get(f"/api/inbox?{'a&' * 3000}limit=1").status == 200
 
 
 def test_a_body_that_stalls_is_answered_408_and_leaves_nothing(weir):
