@@ -1,16 +1,17 @@
 /* Intake recent: a bounded set of ids that were accepted of late, for the duplicate hint.
  *
- * A table of buckets of eight marks, one cache line each. A mark goes to the front of its bucket
+ * A table of buckets of sixteen marks, one cache line each. A mark goes to the front of its bucket
  * and pushes the others back; the last falls out. With twice as many places as ids, a bucket holds
- * four of the last `ids` on average, and more than eight of them one time in fifty: so nearly all
- * of the last `ids` are there, at 16 bytes an id. Pages are touched as ids come.
+ * eight of the last `ids` on average, and more than sixteen of them one time in 250: so nearly all
+ * of the last `ids` are there, at 8 bytes an id. Pages are touched as ids come.
  *
  * Why no lock and no base/table: every event with a dedup_id of every loop asks here once, and the
- * answer is a hint. Each mark is one relaxed atomic of 64 bits, so a reader sees a whole mark or
+ * answer is a hint. Each place is one relaxed atomic of 32 bits, so a reader sees a whole mark or
  * another whole mark; two adders at once may lose one, which loses a hint and nothing else. The
  * relaxed stores of add pair with the relaxed loads of has.
  *
- * Two ids with the same mark would be a wrong hint: one in 2^60 for each id that is in. */
+ * The low bits of a mark choose the bucket, the high 32 stand in it. Another id that looks the same
+ * would be a wrong hint: sixteen places of 32 bits, one new id in 270 million. */
 #include "intake/recent.h"
 
 #include <assert.h>
@@ -19,10 +20,10 @@
 #include "base/mem.h"
 #include "intake/intake.h"
 
-#define INTAKE_RECENT_WAYS 8u
+#define INTAKE_RECENT_WAYS 16u
 
 struct intake_recent_bucket {
-    atomic_uint_fast64_t marks[INTAKE_RECENT_WAYS];
+    atomic_uint_least32_t places[INTAKE_RECENT_WAYS]; /* 0: empty */
 };
 static_assert(sizeof(struct intake_recent_bucket) == 64, "a bucket is a cache line");
 
@@ -38,6 +39,7 @@ struct intake_recent *intake_recent_create(uint32_t ids)
     while (buckets * INTAKE_RECENT_WAYS < (uint64_t)ids * 2) {
         buckets *= 2;
     }
+    assert(buckets <= UINT32_MAX); /* its bits and those that stand in it are others */
     recent->bucket_mask = buckets - 1;
     recent->buckets = mem_map(buckets * sizeof(recent->buckets[0]));
     return recent;
@@ -69,11 +71,18 @@ static struct intake_recent_bucket *intake_recent_bucket(struct intake_recent *r
     return &recent->buckets[mark & recent->bucket_mask];
 }
 
+static uint32_t intake_recent_place(uint64_t mark)
+{
+    uint32_t place = (uint32_t)(mark >> 32u);
+    return place == 0 ? 1 : place;
+}
+
 bool intake_recent_has(struct intake_recent *recent, uint64_t mark)
 {
     struct intake_recent_bucket *bucket = intake_recent_bucket(recent, mark);
+    uint32_t place = intake_recent_place(mark);
     for (size_t i = 0; i < INTAKE_RECENT_WAYS; i++) {
-        if (atomic_load_explicit(&bucket->marks[i], memory_order_relaxed) == mark) {
+        if (atomic_load_explicit(&bucket->places[i], memory_order_relaxed) == place) {
             return true;
         }
     }
@@ -83,11 +92,12 @@ bool intake_recent_has(struct intake_recent *recent, uint64_t mark)
 void intake_recent_add(struct intake_recent *recent, uint64_t mark)
 {
     struct intake_recent_bucket *bucket = intake_recent_bucket(recent, mark);
-    uint64_t pushed = mark;
+    uint32_t place = intake_recent_place(mark);
+    uint32_t pushed = place;
     for (size_t i = 0; i < INTAKE_RECENT_WAYS; i++) {
-        uint64_t here = atomic_load_explicit(&bucket->marks[i], memory_order_relaxed);
-        atomic_store_explicit(&bucket->marks[i], pushed, memory_order_relaxed);
-        if (here == mark || here == 0) {
+        uint32_t here = atomic_load_explicit(&bucket->places[i], memory_order_relaxed);
+        atomic_store_explicit(&bucket->places[i], pushed, memory_order_relaxed);
+        if (here == place || here == 0) {
             break;
         }
         pushed = here;

@@ -16,7 +16,7 @@ static inline bool intake_id_can_repeat(struct id id)
 {
     return id.bytes[6] >> 4 == 8;
 }
-/* What is kept of an id: 64 of its hash's bits, never 0. */
+/* What is kept of an id: 64 bits of its hash, never 0. */
 uint64_t intake_recent_mark(struct id id);
 bool intake_recent_has(struct intake_recent *recent, uint64_t mark);
 void intake_recent_add(struct intake_recent *recent, uint64_t mark);

@@ -125,18 +125,18 @@ static void recent_ids_are_known(void **state)
 static void adding_again_keeps_the_others(void **state)
 {
     (void)state;
-    struct intake_recent *recent = intake_recent_create(4);
-    for (uint64_t i = 0; i < 8; i++) {
-        intake_recent_add(recent, (i + 1) * 8);
+    struct intake_recent *recent = intake_recent_create(8); /* one bucket of sixteen */
+    for (uint64_t i = 1; i <= 16; i++) {
+        intake_recent_add(recent, i << 32u);
     }
     for (uint64_t round = 0; round < 100; round++) {
-        intake_recent_add(recent, 5 * 8);
+        intake_recent_add(recent, 5ull << 32u);
     }
-    for (uint64_t i = 0; i < 8; i++) {
-        assert_true(intake_recent_has(recent, (i + 1) * 8));
+    for (uint64_t i = 1; i <= 16; i++) {
+        assert_true(intake_recent_has(recent, i << 32u));
     }
-    intake_recent_add(recent, 9 * 8);
-    assert_false(intake_recent_has(recent, 1 * 8));
+    intake_recent_add(recent, 17ull << 32u);
+    assert_false(intake_recent_has(recent, 1ull << 32u));
     intake_recent_destroy(recent);
 }
 
