@@ -9,6 +9,7 @@
 
 #include "admin.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "base/sys.h"
 #include "base/thread.h"
 #include "command.h"
@@ -102,6 +103,7 @@ int command_serve(const struct settings *settings)
     (void)log_level_from_text(settings->log_level, &level);
     log_set_level(level);
     thread_block_signals();
+    mem_start();
     enum err err = house_open(&house, settings, &detail);
     if (err == ERR_OK) {
         err = house_start(house, &detail);

@@ -356,6 +356,16 @@ static void post_filling(struct apply *apply)
     post_part(apply);
 }
 
+/* Nothing waits: the memory of a backlog goes back. */
+static void rest(struct apply *apply)
+{
+    for (int i = 0; i < 2; i++) {
+        if (apply->batches[i].frame_count == 0) {
+            apply_batch_rest(&apply->batches[i]);
+        }
+    }
+}
+
 /* One thing that is to be done, or how long there is nothing. */
 static void step(struct apply *apply)
 {
@@ -375,6 +385,7 @@ static void step(struct apply *apply)
         apply_settle_release(apply);
         apply_settle_gauges(apply);
         if (apply->in_flight == NULL) {
+            rest(apply);
             apply_retention_look(apply, now_ns);
         }
         wait_ms = rest_ms(apply, now_ns);

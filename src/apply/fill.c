@@ -15,6 +15,7 @@
 #define ARENA_BLOCK_BYTES ((size_t)256 * 1024)
 #define EVENTS_FIRST      256u
 #define FRAMES_FIRST      64u
+#define EVENTS_AT_REST    4096u
 #define ROW_BYTES         (sizeof(struct store_event) + sizeof(uint64_t))
 
 void apply_batch_reset(struct apply_batch *batch)
@@ -45,6 +46,17 @@ void apply_batch_finish(struct apply_batch *batch)
     mem_free(batch->events);
     mem_free(batch->elements);
     mem_free(batch->frames);
+}
+
+void apply_batch_rest(struct apply_batch *batch)
+{
+    if (batch->event_capacity <= EVENTS_AT_REST && batch->frame_capacity <= EVENTS_AT_REST) {
+        return;
+    }
+    struct apply *apply = batch->apply;
+    apply_batch_finish(batch);
+    *batch = (struct apply_batch){.apply = apply};
+    apply_batch_reset(batch);
 }
 
 static enum err grow_events(struct apply_batch *batch)

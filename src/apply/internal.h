@@ -159,6 +159,8 @@ MUST_CHECK enum err apply_id_key(struct apply *apply, uint64_t org, uint8_t ret[
  */
 void apply_batch_reset(struct apply_batch *batch);
 void apply_batch_finish(struct apply_batch *batch);
+/* Of an empty batch: gives back what only a backlog needs. */
+void apply_batch_rest(struct apply_batch *batch);
 /* One frame of the journal. ERR_FULL: it does not fit any more; others: as apply_id_key. On failure
  * the batch is as before. */
 MUST_CHECK enum err apply_fill_frame(struct apply *apply, struct apply_batch *batch,

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 
 #include <assert.h>
+#include <malloc.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,8 @@
 #include <unistd.h>
 
 #define MEM_ALIGNMENT 16u
+#define MEM_LARGE     (1 << 20)
+#define MEM_TRIM      (4 << 20)
 
 struct mem_block {
     struct mem_block *previous;
@@ -40,6 +43,14 @@ static _Noreturn void mem_end(void)
     ssize_t written = write(STDERR_FILENO, text, sizeof(text) - 1);
     (void)written; /* the program ends in either case */
     abort();
+}
+
+void mem_start(void)
+{
+    /* Left alone, the first large block that is freed makes the allocator keep all that follow. It
+     * is a request: an allocator that does not know it only keeps more. */
+    (void)mallopt(M_MMAP_THRESHOLD, MEM_LARGE);
+    (void)mallopt(M_TRIM_THRESHOLD, MEM_TRIM);
 }
 
 void *mem_alloc(size_t size)

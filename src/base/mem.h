@@ -24,6 +24,10 @@ char *mem_copy_text(const char *text);
 /* NULL is fine. */
 void mem_free(void *memory);
 
+/* Once, before any thread: large blocks are to go back to the system when they are freed, however
+ * often they come and go. */
+void mem_start(void);
+
 /* Zeroed pages that cost nothing until they are touched: for tables whose bound is large and whose
  * use may stay small. Ends the program on failure. */
 void *mem_map(size_t size);
