@@ -7,9 +7,14 @@
  *
  * Happy path: bounds, then stretch after stretch until the page is full: `limit` events, or
  * LIMIT_PAGE_BYTES. A full page ends with the cursor of its last event.
- * Failure modes: the store's time limit ends a walk over too much (ERR_TIMEOUT). */
+ *
+ * A filter that fits little could walk over millions of events for one page, and hold a reader of
+ * all orgs meanwhile. So a stretch is walked in windows of sequences, and when the page's time is
+ * over after one of them, the page ends with the cursor of the window's end.
+ * Failure modes: the store's time limit ends a window that takes too long (ERR_TIMEOUT). */
 #include "query/query.h"
 
+#include "base/clock.h"
 #include "base/limits.h"
 #include "query/row.h"
 #include "query/segments.h"
@@ -19,6 +24,8 @@
 
 #define QUERY_SQL_BYTES_MAX 640u
 #define QUERY_HOUR_MS       3600000
+#define QUERY_PAGE_NS       (UINT64_C(100) * 1000000u)
+#define QUERY_WINDOW        65536u
 
 bool query_status_parse(struct slice text, enum query_status *ret)
 {
@@ -45,7 +52,10 @@ struct query_walk {
     struct buffer *to;
     size_t from; /* where the page began */
     uint32_t count;
-    uint64_t place; /* of the last event written */
+    uint64_t first; /* of all that is walked */
+    uint64_t last;
+    uint64_t deadline_ns;
+    uint64_t place; /* of the last event written, or of the window's end */
     bool is_full;   /* there may be more behind `place` */
 };
 
@@ -178,11 +188,56 @@ static bool query_wants(enum query_status status, bool acknowledged)
     return status == QUERY_STATUS_OPEN || status == QUERY_STATUS_PENDING;
 }
 
-static enum err query_walk_run(struct query_walk *walk, uint64_t first, uint64_t last)
+/* The first window of what is left of a stretch is taken off it. */
+static struct query_segment query_window_take(const struct query_events *query,
+                                              struct query_segment *stretch)
+{
+    struct query_segment window = *stretch;
+    uint64_t size = query->window != 0 ? query->window : QUERY_WINDOW;
+    if (stretch->last - stretch->first < size) {
+        stretch->first = stretch->last + 1;
+    } else if (query->oldest_first) {
+        window.last = stretch->first + size - 1;
+        stretch->first = window.last + 1;
+    } else {
+        window.first = stretch->last - size + 1;
+        stretch->last = window.first - 1;
+    }
+    return window;
+}
+
+static void query_walk_look_at_clock(struct query_walk *walk, const struct query_segment *window)
+{
+    bool is_end =
+        walk->query->oldest_first ? window->last >= walk->last : window->first <= walk->first;
+    if (!walk->is_full && !is_end && clock_mono_ns() >= walk->deadline_ns) {
+        walk->place = walk->query->oldest_first ? window->last : window->first;
+        walk->is_full = true;
+    }
+}
+
+/* One of which nothing is wanted is passed over in one step. */
+static enum err query_walk_windows(struct query_walk *walk, struct slice sql,
+                                   struct query_segment stretch)
+{
+    enum err err = ERR_OK;
+    if (!query_wants(walk->query->status, stretch.acknowledged)) {
+        query_walk_look_at_clock(walk, &stretch);
+        return ERR_OK;
+    }
+    while (err == ERR_OK && stretch.first <= stretch.last && !walk->is_full) {
+        struct query_segment window = query_window_take(walk->query, &stretch);
+        err = query_walk_stretch(walk, sql, &window);
+        query_walk_look_at_clock(walk, &window);
+    }
+    return err;
+}
+
+static enum err query_walk_run(struct query_walk *walk)
 {
     struct query_segments segments = {.connection = walk->connection,
-                                      .first = first,
-                                      .last = last,
+                                      .first = walk->first,
+                                      .last = walk->last,
                                       .oldest_first = walk->query->oldest_first};
     struct query_segment segment = {0};
     struct buffer sql;
@@ -193,9 +248,7 @@ static enum err query_walk_run(struct query_walk *walk, uint64_t first, uint64_t
         err = query_segments_next(&segments, &segment, &has);
     }
     while (err == ERR_OK && has && !walk->is_full) {
-        if (query_wants(walk->query->status, segment.acknowledged)) {
-            err = query_walk_stretch(walk, buffer_slice(&sql), &segment);
-        }
+        err = query_walk_windows(walk, buffer_slice(&sql), segment);
         if (err == ERR_OK) {
             err = query_segments_next(&segments, &segment, &has);
         }
@@ -207,22 +260,28 @@ static enum err query_walk_run(struct query_walk *walk, uint64_t first, uint64_t
 enum err query_events_list(struct store_connection *connection, const struct query_events *query,
                            struct buffer *to)
 {
-    struct query_walk walk = {.connection = connection, .query = query, .to = to};
-    uint64_t first = store_sequence_first(query->filter.org);
-    uint64_t last = store_sequence_last(query->filter.org);
+    uint64_t page_ns = query->page_ns != 0 ? query->page_ns : QUERY_PAGE_NS;
+    struct query_walk walk = {.connection = connection,
+                              .query = query,
+                              .to = to,
+                              .first = store_sequence_first(query->filter.org),
+                              .deadline_ns = clock_mono_ns() + page_ns};
     assert(query->limit > 0 && query->limit <= LIMIT_LIST_MAX);
+    enum err err = query_tail_end(connection, query->filter.org, &walk.last);
     if (query->after != 0 && query->oldest_first) {
-        first = query->after + 1;
-    } else if (query->after != 0) {
-        last = query->after - 1;
+        walk.first = query->after + 1;
+    } else if (query->after != 0 && query->after <= walk.last) {
+        walk.last = query->after - 1;
     }
-    enum err err = query_hours_narrow(connection, query, &first, &last);
+    if (err == ERR_OK) {
+        err = query_hours_narrow(connection, query, &walk.first, &walk.last);
+    }
     if (err == ERR_OK) {
         err = buffer_append_text(to, "{\"events\":[");
     }
     walk.from = to->size;
     if (err == ERR_OK) {
-        err = query_walk_run(&walk, first, last);
+        err = query_walk_run(&walk);
     }
     if (err == ERR_OK) {
         err = buffer_append_byte(to, ']');

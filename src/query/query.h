@@ -73,6 +73,10 @@ struct query_events {
     bool oldest_first;
     uint32_t limit;
     uint64_t after; /* place of the cursor; 0: from the start */
+    /* A page that takes longer ends where it is, with a cursor, even without an event in it; the
+     * clock is looked at after each so many sequences. 0: 100 ms, 65,536. */
+    uint64_t page_ns;
+    uint64_t window;
 };
 /* {"events":[…],"next_cursor":…}. A page ends early when it is above LIMIT_PAGE_BYTES. */
 MUST_CHECK enum err query_events_list(struct store_connection *connection,
