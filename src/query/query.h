@@ -98,6 +98,7 @@ struct query_tail {
     int64_t now_ms;
     uint64_t after;   /* place: events above it, in commit order */
     size_t bytes_max; /* stops after the event that passes it */
+    uint64_t window;  /* sequences that one page looks at, at most; 0: 65,536 */
 };
 /* Server-sent events, one a row: id, data. *ret_place: where to go on, *ret_more: at once. */
 MUST_CHECK enum err query_tail_read(struct store_connection *connection,

@@ -2,7 +2,8 @@
  *
  * An org's sequences rise in the order of its commits and are given inside the writing transaction,
  * so no event can appear below a place that a reader has passed. When rows are filtered out the
- * place still moves: to the org's last sequence, read in the same snapshot.
+ * place still moves: to the org's last sequence, read in the same snapshot, or to the end of the
+ * window that a page looks at, so that a filter that fits little holds no reader for long.
  *
  * The key of the subscriber is looked up in that snapshot too: once it is revoked or expired
  * nothing more is read for it, however it was revoked. */
@@ -15,6 +16,7 @@
 #include <assert.h>
 
 #define QUERY_TAIL_ROWS_MAX      1000
+#define QUERY_TAIL_WINDOW        65536u
 #define QUERY_TAIL_SQL_BYTES_MAX 512u
 
 enum err query_tail_end(struct store_connection *connection, uint64_t org, uint64_t *ret_place)
@@ -103,46 +105,57 @@ static enum err query_tail_event(struct store_statement *statement, uint64_t org
     return err;
 }
 
-enum err query_tail_read(struct store_connection *connection, const struct query_tail *query,
-                         struct buffer *to, uint64_t *ret_place, bool *ret_more)
+/* Writes what fits of (query->after, last]; *ret_place is the last event written, or `last` when
+ * there is no more. */
+static enum err query_tail_rows(struct store_connection *connection, const struct query_tail *query,
+                                uint64_t last, struct buffer *to, uint64_t *ret_place)
 {
     struct store_statement *statement = NULL;
-    uint64_t end = 0;
-    uint64_t place = query->after;
+    uint64_t place = last;
     uint32_t count = 0;
     bool has_row = false;
     bool is_full = false;
     size_t from = to->size;
+    enum err err = query_tail_prepare(connection, &query->filter, &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)(query->after + 1));
+    store_bind_i64(statement, 2, (int64_t)last);
+    while (err == ERR_OK && !is_full) {
+        err = store_step(statement, &has_row);
+        if (err != ERR_OK || !has_row) {
+            break;
+        }
+        err = query_tail_event(statement, query->filter.org, to);
+        count++;
+        is_full = to->size - from >= query->bytes_max || count == QUERY_TAIL_ROWS_MAX;
+        place = is_full ? (uint64_t)store_column_i64(statement, 0) : last;
+    }
+    store_reset(statement);
+    if (err == ERR_OK) {
+        *ret_place = place;
+    }
+    return err;
+}
+
+enum err query_tail_read(struct store_connection *connection, const struct query_tail *query,
+                         struct buffer *to, uint64_t *ret_place, bool *ret_more)
+{
+    uint64_t window = query->window != 0 ? query->window : QUERY_TAIL_WINDOW;
+    uint64_t place = query->after;
+    uint64_t end = 0;
     enum err err = query_tail_check_key(connection, query);
     if (err == ERR_OK) {
         err = query_tail_end(connection, query->filter.org, &end);
     }
-    if (err != ERR_OK) {
-        return err;
-    }
-    if (end > query->after) {
-        err = query_tail_prepare(connection, &query->filter, &statement);
-        if (err != ERR_OK) {
-            return err;
-        }
-        store_bind_i64(statement, 1, (int64_t)(query->after + 1));
-        store_bind_i64(statement, 2, (int64_t)end);
-        err = store_step(statement, &has_row);
-        while (err == ERR_OK && has_row && !is_full) {
-            place = (uint64_t)store_column_i64(statement, 0);
-            count++;
-            err = query_tail_event(statement, query->filter.org, to);
-            is_full = to->size - from >= query->bytes_max || count == QUERY_TAIL_ROWS_MAX;
-            if (err == ERR_OK && !is_full) {
-                err = store_step(statement, &has_row);
-            }
-        }
-        store_reset(statement);
-        place = is_full || err != ERR_OK ? place : end;
+    if (err == ERR_OK && end > query->after) {
+        uint64_t last = end - query->after > window ? query->after + window : end;
+        err = query_tail_rows(connection, query, last, to, &place);
     }
     if (err == ERR_OK) {
         *ret_place = place;
-        *ret_more = is_full && place < end;
+        *ret_more = place < end;
     }
     return err;
 }

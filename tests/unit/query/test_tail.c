@@ -93,6 +93,32 @@ static void test_events_in_order(void **state)
     assert_true(tail.place == fixture.known[2].sequence);
 }
 
+/* However small the window, all that fits comes, in order, and the place reaches the end. */
+static void test_windows(void **state)
+{
+    (void)state;
+    struct id got[40];
+    for (uint64_t window = 1; window < 25; window++) {
+        uint32_t from = fixture.count;
+        uint32_t count = 0;
+        struct tail tail = tail_after(place_now());
+        tail.query.window = window;
+        tail.query.filter.type = SLICE_LITERAL("rare");
+        for (uint32_t i = 0; i < 20; i++) {
+            query_fixture_add(&fixture, 1, i % 9 == 4 ? "rare" : "common", "", "", 1000, NULL);
+        }
+        do {
+            assert_int_equal(read_tail(&tail), ERR_OK);
+            count += query_fixture_ids(&fixture, got + count, 40 - count);
+            tail.query.after = tail.place;
+        } while (tail.more);
+        assert_int_equal(count, 2);
+        assert_true(id_equal(got[0], fixture.known[from + 4].id));
+        assert_true(id_equal(got[1], fixture.known[from + 13].id));
+        assert_true(tail.place == place_now());
+    }
+}
+
 /* The id of each event is a place from which to resume; data is one line whatever the payload. */
 static void test_shape(void **state)
 {
@@ -177,6 +203,7 @@ int main(void)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_events_in_order, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_windows, setup, teardown),
         cmocka_unit_test_setup_teardown(test_shape, setup, teardown),
         cmocka_unit_test_setup_teardown(test_filters_move_the_place, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pages, setup, teardown),
