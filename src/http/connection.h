@@ -176,8 +176,9 @@ struct http_loop {
     struct buffer encoded;                        /* of the reply being made */
     uint64_t now_ms;
     uint64_t now_ns;
-    int64_t date_s;  /* the second that `date` shows */
-    uint64_t cut_ms; /* draining: when the rest is cut; 0: not draining */
+    int64_t date_s;        /* the second that `date` shows */
+    uint64_t cut_ms;       /* draining: when the rest is cut; 0: not draining */
+    uint64_t end_waits_ms; /* draining: timers of requests are due by then, while it is ahead */
     uint64_t id_count;
     char id_prefix[16];
     char date[HTTP_DATE_BYTES];
@@ -259,6 +260,8 @@ struct http_request *http_request_take(struct http_connection *connection);
 /* The value of a known field; data NULL when absent. */
 struct slice http_request_known(const struct http_request *request, enum http_known known);
 /* Frees every request of the loop, whoever holds it, and what the loop keeps for the next ones. */
+/* Draining: its timer is due at half of the grace, if that is ahead. */
+void http_request_end_wait(struct http_request *request);
 void http_request_finish_loop(struct http_loop *loop);
 
 /* --- reply.c ---------------------------------------------------------------------------------- */

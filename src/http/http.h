@@ -143,8 +143,9 @@ struct mem_arena *http_request_arena(struct http_request *request);
 /* The handler's own state of this request; NULL at on_head. */
 void *http_request_state(const struct http_request *request);
 void http_request_set_state(struct http_request *request, void *state);
-/* on_timer runs once after `ms`, unless the reply is complete by then; 0 stops it. The api's: waits
- * with a bound, heartbeats of a stream. */
+/* on_timer runs once after `ms`, unless the reply is complete by then; 0 stops it. While the server
+ * drains it runs at half of the grace, so that whoever waits is answered and not cut. The api's:
+ * waits with a bound, heartbeats of a stream. */
 void http_request_set_timer(struct http_request *request, uint32_t ms);
 /* Keeps the request's memory while another thread works for it. */
 void http_request_ref(struct http_request *request);

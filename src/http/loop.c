@@ -61,6 +61,7 @@ static void on_drain(struct mail *mail)
     struct http_loop *loop = LIST_CONTAINER(mail, struct http_loop, drain_mail);
     struct http_server *server = loop->server;
     loop->cut_ms = loop->now_ms + server->drain_grace_ms;
+    loop->end_waits_ms = loop->now_ms + server->drain_grace_ms / 2;
     if (loop->index == 0) {
         http_acceptor_stop(server->acceptor);
         for (uint32_t i = 1; i < server->options.loops; i++) {
@@ -72,6 +73,10 @@ static void on_drain(struct mail *mail)
         struct list_link *next = list_after(&loop->connections, link);
         http_connection_drain(LIST_CONTAINER(link, struct http_connection, all_link));
         link = next;
+    }
+    for (link = list_first(&loop->requests); link != NULL;
+         link = list_after(&loop->requests, link)) {
+        http_request_end_wait(LIST_CONTAINER(link, struct http_request, all_link));
     }
 }
 

@@ -138,9 +138,21 @@ void http_request_set_timer(struct http_request *request, uint32_t ms)
     if (!http_request_is_open(request)) {
         return;
     }
+    struct http_loop *loop = request->loop;
+    uint64_t deadline_ms = ms == 0 ? HTTP_NO_DEADLINE : loop->now_ms + ms;
     request->timer.of_request = true;
-    http_wheel_set(&request->loop->wheel, &request->timer,
-                   ms == 0 ? HTTP_NO_DEADLINE : request->loop->now_ms + ms);
+    http_wheel_set(&loop->wheel, &request->timer, deadline_ms);
+    http_request_end_wait(request);
+}
+
+void http_request_end_wait(struct http_request *request)
+{
+    struct http_loop *loop = request->loop;
+    uint64_t deadline_ms = request->timer.deadline_ms;
+    if (loop->now_ms < loop->end_waits_ms && deadline_ms > loop->end_waits_ms &&
+        deadline_ms != HTTP_NO_DEADLINE) {
+        http_wheel_set(&loop->wheel, &request->timer, loop->end_waits_ms);
+    }
 }
 
 void *http_request_state(const struct http_request *request)

@@ -4,7 +4,7 @@ import signal
 import socket
 import threading
 
-from black_box import (audit, drained, end_load, event, events, head, post, problem_of, read_all, read_answer,
+from black_box import (audit, drained, end_load, event, events, head, metric, post, problem_of, read_all, read_answer,
                        start_load, status_of, until)
 
 
@@ -109,3 +109,22 @@ def test_sigint_is_as_good(weir):
     server.start()
     drained(server)
     assert [one["id"] for one in events(server)] == [identity]
+
+
+def test_who_waits_for_the_store_is_answered_before_the_cut(weir):
+    server = weir(DRAIN_TIMEOUT=4, APPLY_PAUSED=1)
+    waiting = [connect(server) for _ in range(20)]
+    for number, one in enumerate(waiting):
+        text = json.dumps(event(number)).encode()
+        one.sendall(head(server, path="/api/events?wait=stored", close=False, Content_Type="application/json",
+                         Content_Length=len(text)) + text)
+    position = server.post("/api/events", event("last")).json["position"]
+    reading = connect(server)
+    reading.sendall(head(server, "GET", f"/api/v1/events?wait_for={position}", close=False))
+    until(lambda: metric(server, "event_queue_size") == 21)
+    terminate(server)
+    for one in waiting:
+        answer = read_all(one)
+        assert status_of(answer) == 202 and b'"durability"' in answer
+    assert status_of(read_all(reading)) in (503, 504)
+    assert server.process.wait(60) == 0

@@ -3,7 +3,7 @@
 A load that makes batches as large as they get leaves at most 64 MiB more than an idle server has, the
 page cache of the database and the recent ids included.
 """
-from black_box import until
+from black_box import drained, until
 
 GROWTH_MB_MAX = 64
 
@@ -13,15 +13,10 @@ def resident_mb(server):
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
 
 
-def backlog(server):
-    lines = server.get("/metrics").body.decode().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("event_queue_size "))
-
-
 def test_a_backlog_leaves_no_memory_behind(weir):
     server = weir()
     idle = resident_mb(server)
     server.command("bench", "--url", server.url, "--key", server.key, "--connections", "8",
                    "--batch", "500", "--count", "1000")
-    until(lambda: backlog(server) == 0)
+    drained(server)
     until(lambda: resident_mb(server) - idle <= GROWTH_MB_MAX, 10)
