@@ -47,12 +47,26 @@ static void api_parameter_number(struct api_parameters *parameters, uint64_t val
     api_parameter_fold(parameters, &value, sizeof(value));
 }
 
+/* A whole number, however long; what is above the maximum counts as just above it. */
+static bool api_limit_read(struct slice text, uint64_t *ret)
+{
+    uint64_t limit = 0;
+    for (size_t i = 0; i < text.size; i++) {
+        if (text.data[i] < '0' || text.data[i] > '9') {
+            return false;
+        }
+        limit = limit > LIMIT_LIST_MAX ? limit : limit * 10 + (uint64_t)(text.data[i] - '0');
+    }
+    *ret = limit;
+    return limit != 0;
+}
+
 uint32_t api_parameter_limit(struct api_parameters *parameters)
 {
     struct slice text = {NULL, 0};
     uint64_t limit = LIMIT_LIST_DEFAULT;
     if (http_request_query(parameters->request->http, "limit", &text) &&
-        (!slice_to_u64(text, &limit) || limit == 0)) {
+        !api_limit_read(text, &limit)) {
         api_parameter_refuse(parameters, "limit", "The limit has to be a number from 1 on.");
         limit = LIMIT_LIST_DEFAULT;
     }

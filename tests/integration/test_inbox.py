@@ -59,6 +59,7 @@ def test_malformed(server, query):
 
 def test_a_limit_above_the_maximum_is_clamped(server, filled):
     assert server.get("/api/v1/events?limit=100000").status == 200
+    assert server.get("/api/v1/events?limit=" + "9" * 40).status == 200
 
 
 def test_a_cursor_is_bound_to_its_order_and_org(server, filled):
