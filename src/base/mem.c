@@ -48,9 +48,10 @@ static _Noreturn void mem_end(void)
 void mem_start(void)
 {
     /* Left alone, the first large block that is freed makes the allocator keep all that follow. It
-     * is a request: an allocator that does not know it only keeps more. */
-    (void)mallopt(M_MMAP_THRESHOLD, MEM_LARGE);
-    (void)mallopt(M_TRIM_THRESHOLD, MEM_TRIM);
+     * is a request: an allocator that does not know it only keeps more. No other thread runs yet.
+     */
+    (void)mallopt(M_MMAP_THRESHOLD, MEM_LARGE); /* NOLINT(concurrency-mt-unsafe) */
+    (void)mallopt(M_TRIM_THRESHOLD, MEM_TRIM);  /* NOLINT(concurrency-mt-unsafe) */
 }
 
 void *mem_alloc(size_t size)
