@@ -82,9 +82,13 @@ static enum err reader_enter(struct journal_reader *reader, const struct journal
 }
 
 /* Whether segment `i` may hold something above `after`, given that its successor begins later. */
-static bool reader_wants(const struct journal_files *files, uint32_t i, uint64_t after)
+static bool reader_wants(const struct journal_files *files, uint32_t i, uint64_t after,
+                         uint64_t active)
 {
-    for (uint32_t k = i + 1; k < files->segment_count; k++) {
+    if (files->rows[i].number > active) {
+        return false;
+    }
+    for (uint32_t k = i + 1; k < files->segment_count && files->rows[k].number <= active; k++) {
         if (files->rows[k].first_position <= after + 1) {
             return false;
         }
@@ -96,6 +100,9 @@ static bool reader_wants(const struct journal_files *files, uint32_t i, uint64_t
 static enum err reader_advance(struct journal_reader *reader, bool *ret_has_moved)
 {
     struct journal_files files;
+    /* A segment has its name before it is the active one: who went in between would take its zeros
+     * for the end of an old one. */
+    uint64_t active = atomic_load_explicit(&reader->journal->active_sequence, memory_order_acquire);
     uint64_t sequence = reader->fd < 0 ? 0 : reader->head.sequence;
     enum err err = journal_files_list(&files, reader->journal->directory);
     if (err != ERR_OK) {
@@ -103,7 +110,7 @@ static enum err reader_advance(struct journal_reader *reader, bool *ret_has_move
     }
     *ret_has_moved = false;
     for (uint32_t i = 0; i < files.segment_count && !*ret_has_moved && err == ERR_OK; i++) {
-        if (files.rows[i].number <= sequence || !reader_wants(&files, i, reader->after)) {
+        if (files.rows[i].number <= sequence || !reader_wants(&files, i, reader->after, active)) {
             continue;
         }
         err = reader_enter(reader, &files.rows[i]);

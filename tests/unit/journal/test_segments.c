@@ -59,6 +59,36 @@ static void test_spare_is_prepared_and_used(void **state)
     rig_finish(&rig);
 }
 
+/* The committer has given the next segment its name and has not yet said that it writes there: a
+ * reader that comes now must not take it for an old one, which ends where its zeros begin. */
+static void test_segment_is_not_read_before_it_is_active(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct journal_reader *reader = NULL;
+    struct journal_frame frame;
+    bool has = true;
+    rig_init(&rig);
+    rig_open(&rig, 0);
+    rig_run_all(&rig);
+    assert_int_equal(journal_reader_open(&reader, rig.journal, 0), ERR_OK);
+    uint64_t before = atomic_load(&rig.journal->active_sequence);
+    assert_int_equal(journal_committer_open_segment(rig.journal), ERR_OK);
+    uint64_t active = atomic_load(&rig.journal->active_sequence);
+    assert_true(active > before);
+    atomic_store(&rig.journal->active_sequence, before);
+    assert_int_equal(journal_reader_next(reader, &frame, &has), ERR_OK);
+    assert_false(has);
+    atomic_store(&rig.journal->active_sequence, active);
+    (void)rig_append(&rig, 7, 100);
+    rig_run(&rig);
+    assert_int_equal(journal_reader_next(reader, &frame, &has), ERR_OK);
+    assert_true(has);
+    assert_int_equal(rig_number(&frame), 7);
+    journal_reader_close(reader);
+    rig_finish(&rig);
+}
+
 /* Hundreds of frames through a handful of files, each used many times. */
 static void test_recycled_segments_hold_only_their_own(void **state)
 {
@@ -199,6 +229,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_spare_is_prepared_and_used),
+        cmocka_unit_test(test_segment_is_not_read_before_it_is_active),
         cmocka_unit_test(test_recycled_segments_hold_only_their_own),
         cmocka_unit_test(test_only_released_segments_go),
         cmocka_unit_test(test_failed_commit_stays_void),
