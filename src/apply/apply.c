@@ -366,17 +366,27 @@ static void rest(struct apply *apply)
     }
 }
 
-/* One thing that is to be done, or how long there is nothing. */
+/* One thing that is to be done, or how long there is nothing.
+ *
+ * The journal wakes without a mail, and emptying the mailbox forgets the wake. So each round looks
+ * into the journal, and between a look that found nothing and the sleep nothing is emptied. */
 static void step(struct apply *apply)
 {
     uint64_t now_ns = clock_mono_ns();
     int wait_ms = 0;
+    apply->has_more = true;
     if (apply->retry_ns != 0 && apply->retry_ns <= now_ns) {
         post_part(apply);
     }
-    switch (decide(apply, now_ns)) {
-    case APPLY_FILL:
+    enum apply_action action = decide(apply, now_ns);
+    if (action == APPLY_FILL) {
         fill(apply, &wait_ms);
+        if (!apply->has_more && wait_ms == 0) {
+            action = decide(apply, now_ns);
+        }
+    }
+    switch (action) {
+    case APPLY_FILL:
         break;
     case APPLY_POST:
         post_filling(apply);
@@ -393,7 +403,6 @@ static void step(struct apply *apply)
     }
     if (wait_ms != 0) {
         mailbox_wait(apply->mailbox, wait_ms);
-        apply->has_more = true;
     }
 }
 
@@ -419,9 +428,10 @@ void apply_run(void *applier)
         run_paused(apply);
         return;
     }
-    while (!is_stopping(apply)) {
-        (void)mailbox_run_all(apply->mailbox);
+    (void)mailbox_run_all(apply->mailbox);
+    while (!is_stopping(apply)) { /* looked at after each emptying, which forgets its wake */
         step(apply);
+        (void)mailbox_run_all(apply->mailbox);
     }
     while (apply->in_flight != NULL && apply->retry_ns == 0) {
         mailbox_wait(apply->mailbox, -1);
