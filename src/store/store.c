@@ -247,11 +247,6 @@ uint64_t store_changes(struct store_connection *connection)
     return connection->backend->changes(connection);
 }
 
-const char *store_error_text(struct store_connection *connection)
-{
-    return connection->backend->error_text(connection);
-}
-
 enum err store_insert_events(struct store_connection *connection, struct store_event *events,
                              size_t count, bool careful)
 {

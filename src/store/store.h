@@ -110,8 +110,6 @@ struct slice store_column_bytes(struct store_statement *statement, int column);
 bool store_column_is_null(struct store_statement *statement, int column);
 /* Rows changed by the last statement. */
 uint64_t store_changes(struct store_connection *connection);
-/* What the engine said last, for operators (never for clients). */
-const char *store_error_text(struct store_connection *connection);
 
 /* --- bulk ------------------------------------------------------------------------------------ */
 /* Sequence numbers of the rows of an org: org in the high bits, so that an org's rows lie together
