@@ -22,7 +22,6 @@
 #include <assert.h>
 
 #define API_RECENT_IDS        (1u << 20)
-#define API_WATCH_ENTRIES     4096u
 #define API_ACCEPTED_UPLOADS  1024u
 #define API_SPARE_REQUESTS    4096u
 #define API_WAITERS_MAX       65536u
@@ -40,7 +39,7 @@ enum err api_open(struct api **ret, const struct api_options *options, struct er
     api->options = *options;
     api->loop_count = options->loops;
     api->recent = intake_recent_create(API_RECENT_IDS);
-    api->watch = table_create(API_WATCH_ENTRIES, API_WATCH_BYTES);
+    api_live_open(api);
     api->accepted = table_create(API_ACCEPTED_UPLOADS, sizeof(struct api_accepted));
     api->build = hash_xxh3(version, sizeof(version), 0);
     api->started_ns = clock_mono_ns();
@@ -231,7 +230,7 @@ void api_close(struct api *api)
         api_loop_close(&api->loops[i]);
     }
     intake_recent_destroy(api->recent);
-    table_destroy(api->watch);
+    api_live_close(api);
     table_destroy(api->accepted);
     mem_free(api);
 }

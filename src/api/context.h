@@ -87,9 +87,9 @@ struct api {
     struct api_options options;
     struct table *accepted; /* id -> struct api_accepted, those of late */
     struct intake_recent *recent;
-    struct table *watch;   /* live.c */
-#define API_WATCH_BYTES 8u /* of a row of the table */
-    uint64_t build;        /* hash of the version, part of every tag */
+    struct table *loop_watch; /* live.c: a row for each loop and one for the process */
+    struct table *watch;      /* live.c: a row for each loop and org with a live tail */
+    uint64_t build;           /* hash of the version, part of every tag */
     uint64_t started_ns;
     int64_t started_ms;
     uint32_t loop_count;
@@ -160,7 +160,9 @@ void api_authorize(struct api_request *request, struct slice key,
 struct slice api_request_key(const struct http_request *http, uint8_t to[API_KEY_TEXT_MAX]);
 
 /* live.c */
-#define API_WATCH_BYTES 8u /* of a row of the table */
+/* What the loops share; loop_count is known. */
+void api_live_open(struct api *api);
+void api_live_close(struct api *api);
 void api_live_start(struct api_loop *loop);
 void api_live_stop(struct api_loop *loop);
 /* Runs on_applied once the position is applied, at once if it is; waits at most LIMIT_WAIT_FOR_MS.

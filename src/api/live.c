@@ -1,15 +1,17 @@
 /* Live: how loops learn that something was applied, without the applier knowing who listens.
  *
  * The applier commits many times a second, mostly with nobody waiting. So what is wanted stands in
- * a small shared table: one row per loop, one row per (loop, org) with a live tail. After a commit
- * the applier looks up the rows, marks those of changed orgs, and posts one mail to each loop that
- * has somebody who cares and has no such mail on its way already.
+ * two small shared tables: one row per loop, and one row per (loop, org) with a live tail. After a
+ * commit the applier looks up the rows, marks those of changed orgs, and posts one mail to each
+ * loop that has somebody who cares and has no such mail on its way already. A full table drops
+ * rows, which would lose a waiter for good; so the rows of loops have a table of their own, which
+ * has room for all of them.
  *
  * Happy path of a wait: the request is linked, the loop's row says so, then the position is looked
  * at once more (the commit may have come between), and the request sleeps. The mail arrives; the
  * row is cleared first and the position read after, so a commit that comes meanwhile posts again.
- * Failure modes: the position is not reached in time: 504. A row pushed out of the table (thousands
- * of orgs tailed at once): its streams look again with their next heartbeat. */
+ * Failure modes: the position is not reached in time: 504. A row pushed out of the table of orgs
+ * (tens of thousands of orgs tailed at once): its streams look again with their next heartbeat. */
 #include "api/reply.h"
 
 #include "apply/apply.h"
@@ -19,17 +21,27 @@
 
 #include <assert.h>
 
+/* A row of the table of loops. */
 struct api_watch {
-    bool wants_position; /* of a loop: requests wait for any commit */
-    bool is_posted;      /* of a loop: its mail is under way */
-    bool has_news;       /* of (loop, org) */
-    int32_t count;       /* of API_WATCH_STREAMS: live tails open now */
+    bool wants_position; /* requests wait for any commit */
+    bool is_posted;      /* its mail is under way */
+    int32_t count;       /* of API_LOOP_STREAMS: live tails open now */
+};
+/* A row of the table of (loop, org). */
+struct api_watch_org {
+    bool has_news;
 };
 
-static_assert(sizeof(struct api_watch) == API_WATCH_BYTES, "rows of the table");
-
+#define API_WATCH_ENTRIES   65536u /* costs memory only when used */
+#define API_LOOP_KEY_BYTES  4u
 #define API_WATCH_KEY_BYTES 12u
-#define API_WATCH_STREAMS   UINT32_MAX /* in the place of a loop's number */
+#define API_LOOP_STREAMS    UINT32_MAX /* in the place of a loop's number */
+
+static struct slice api_loop_key(uint32_t loop, uint8_t to[API_LOOP_KEY_BYTES])
+{
+    buffer_put_u32(to, loop);
+    return slice_make(to, API_LOOP_KEY_BYTES);
+}
 
 static struct slice api_watch_key(uint32_t loop, uint64_t org, uint8_t to[API_WATCH_KEY_BYTES])
 {
@@ -60,7 +72,7 @@ static void api_watch_quiet(void *value, void *context)
 static void api_watch_mark(void *value, void *context)
 {
     struct api_watch_visit *visit = context;
-    ((struct api_watch *)value)->has_news = true;
+    ((struct api_watch_org *)value)->has_news = true;
     visit->wanted = true;
 }
 
@@ -81,7 +93,7 @@ static void api_watch_arrived(void *value, void *context)
 static void api_watch_take(void *value, void *context)
 {
     struct api_watch_visit *visit = context;
-    struct api_watch *watch = value;
+    struct api_watch_org *watch = value;
     visit->had_news = watch->has_news;
     watch->has_news = false;
 }
@@ -96,13 +108,14 @@ void api_on_applied(void *owner, uint64_t position, const uint64_t *orgs, uint32
 {
     struct api *api = owner;
     uint8_t key[API_WATCH_KEY_BYTES];
+    uint8_t loop_key[API_LOOP_KEY_BYTES];
     (void)position; /* read from apply when the mail arrives: it may have risen by then */
     for (uint32_t i = 0; i < api->loop_count; i++) {
         struct api_watch_visit visit = {0};
         for (uint32_t n = 0; n < org_count; n++) {
             (void)table_find(api->watch, api_watch_key(i, orgs[n], key), api_watch_mark, &visit);
         }
-        (void)table_find(api->watch, api_watch_key(i, 0, key), api_watch_offer, &visit);
+        (void)table_find(api->loop_watch, api_loop_key(i, loop_key), api_watch_offer, &visit);
         if (visit.must_post) {
             mailbox_answer(api->loops[i].mailbox, &api->loops[i].news);
         }
@@ -116,7 +129,7 @@ static uint64_t api_applied(const struct api_loop *loop)
 
 static void api_release_waiters(struct api_loop *loop)
 {
-    uint8_t key[API_WATCH_KEY_BYTES];
+    uint8_t key[API_LOOP_KEY_BYTES];
     uint64_t applied = api_applied(loop);
     struct list_link *link = list_first(&loop->waiters);
     while (link != NULL) {
@@ -131,7 +144,7 @@ static void api_release_waiters(struct api_loop *loop)
         link = after;
     }
     if (list_is_empty(&loop->waiters)) {
-        table_upsert(loop->api->watch, api_watch_key(loop->index, 0, key), api_watch_quiet, NULL);
+        table_upsert(loop->api->loop_watch, api_loop_key(loop->index, key), api_watch_quiet, NULL);
     }
 }
 
@@ -173,19 +186,31 @@ static void api_tell_topics(struct api_loop *loop)
 static void api_on_news(struct mail *mail)
 {
     struct api_loop *loop = LIST_CONTAINER(mail, struct api_loop, news);
-    uint8_t key[API_WATCH_KEY_BYTES];
-    table_upsert(loop->api->watch, api_watch_key(loop->index, 0, key), api_watch_arrived, NULL);
+    uint8_t key[API_LOOP_KEY_BYTES];
+    table_upsert(loop->api->loop_watch, api_loop_key(loop->index, key), api_watch_arrived, NULL);
     api_release_waiters(loop);
     api_tell_topics(loop);
 }
 
+void api_live_open(struct api *api)
+{
+    api->loop_watch = table_create(api->loop_count + 1, sizeof(struct api_watch));
+    api->watch = table_create(API_WATCH_ENTRIES, sizeof(struct api_watch_org));
+}
+
+void api_live_close(struct api *api)
+{
+    table_destroy(api->loop_watch);
+    table_destroy(api->watch);
+}
+
 void api_live_start(struct api_loop *loop)
 {
-    uint8_t key[API_WATCH_KEY_BYTES];
+    uint8_t key[API_LOOP_KEY_BYTES];
     list_init(&loop->waiters);
     list_init(&loop->topics);
     loop->news.on_arrive = api_on_news;
-    table_upsert(loop->api->watch, api_watch_key(loop->index, 0, key), api_watch_nothing, NULL);
+    table_upsert(loop->api->loop_watch, api_loop_key(loop->index, key), api_watch_nothing, NULL);
 }
 
 void api_live_stop(struct api_loop *loop)
@@ -211,7 +236,7 @@ void api_wait_for(struct api_request *request, uint64_t position,
                   void (*on_applied)(struct api_request *request))
 {
     struct api_loop *loop = request->loop;
-    uint8_t key[API_WATCH_KEY_BYTES];
+    uint8_t key[API_LOOP_KEY_BYTES];
     if (position <= api_applied(loop)) {
         on_applied(request);
         return;
@@ -221,7 +246,7 @@ void api_wait_for(struct api_request *request, uint64_t position,
     request->on_timer = api_wait_ended;
     list_push_back(&loop->waiters, &request->wait);
     http_request_set_timer(request->http, LIMIT_WAIT_FOR_MS);
-    table_upsert(loop->api->watch, api_watch_key(loop->index, 0, key), api_watch_want, NULL);
+    table_upsert(loop->api->loop_watch, api_loop_key(loop->index, key), api_watch_want, NULL);
     api_release_waiters(loop);
 }
 
@@ -277,8 +302,8 @@ static void api_watch_add(void *value, void *context)
 
 void api_live_count(struct api *api, int32_t change)
 {
-    uint8_t key[API_WATCH_KEY_BYTES];
-    table_upsert(api->watch, api_watch_key(API_WATCH_STREAMS, 0, key), api_watch_add, &change);
+    uint8_t key[API_LOOP_KEY_BYTES];
+    table_upsert(api->loop_watch, api_loop_key(API_LOOP_STREAMS, key), api_watch_add, &change);
     metrics_set(METRIC_STREAM_OPEN, (double)change);
 }
 
