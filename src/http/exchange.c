@@ -78,9 +78,14 @@ void http_exchange_refuse_head(struct http_connection *connection, const struct 
     struct http_request *request = connection->request;
     memset(request->head.known, 0, sizeof(request->head.known));
     request->head.field_count = 0;
-    request->head.path_size = 0;
     request->head.query_size = 0;
-    request->head.target_size = 0;
+    if (request->head.path_size == 0 || connection->input == NULL) {
+        /* The fault lies in the request line, or before it: nobody can say what was asked for. */
+        request->head.path_size = 0;
+        request->head.target_size = 0;
+    } else {
+        request->head_bytes = connection->input->data + connection->input_start;
+    }
     request->head.method = HTTP_GET;
     request->head.body_bytes = 0;
     request->started_ns = connection->loop->now_ns;

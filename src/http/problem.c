@@ -156,13 +156,24 @@ static void put_items(struct writer *writer, const struct http_problem *problem)
     put_text(writer, "}");
 }
 
+/* The path that was asked for; when the request line could not be read, a reference that names this
+ * occurrence alone. */
+static void put_instance(struct writer *writer, const struct http_request *request)
+{
+    if (request->head.target_size > 0) {
+        put_member(writer, "instance", http_request_path(request));
+        return;
+    }
+    put_text(writer, ",\"instance\":\"#");
+    put(writer, request->id);
+    put_text(writer, "\"");
+}
+
 static void put_problem(struct writer *writer, const struct http_request *request,
                         const struct http_problem *problem)
 {
     put_basics(writer, request, problem->status, problem->code);
-    if (request->head.target_size > 0) {
-        put_member(writer, "instance", http_request_path(request));
-    }
+    put_instance(writer, request);
     if (problem->detail != NULL) {
         put_member(writer, "detail", slice_from_text(problem->detail));
     }

@@ -224,6 +224,18 @@ def test_ambiguous_framing_is_refused_and_the_connection_closed(server, lines, s
     assert answer.count(b"HTTP/1.1 ") == 1 and b"connection: close" in answer.lower()
 
 
+@pytest.mark.parametrize("bytes_, instance", [
+    (b"GET /a/b?k=1 HTTP/1.1\r\nHost: x\r\nContent-Length : 5\r\n\r\n", "/a/b"),
+    (b"POST /api/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\n\r\n", "/api/events"),
+    (b"GET /a%zz HTTP/1.1\r\nHost: x\r\n\r\n", "#"),
+    (b"nonsense\r\n\r\n", "#"),
+])
+def test_problems_of_framing_name_their_instance(server, bytes_, instance):
+    problem = problem_of(raw(server, bytes_))
+    assert problem["status"] in (400, 501)
+    assert problem["instance"] == (instance if instance != "#" else "#" + problem["request_id"])
+
+
 @pytest.mark.parametrize("chunks", [b"5;\rx\r\n", b"-1\r\n", b"5 \r\nhello\r\n0\r\n\r\n", b"0x5\r\nhello\r\n0\r\n\r\n",
                                     b"ffffffffffffffff1\r\n", b"5\nhello\n0\n\n", b"2\r\nhello\r\n0\r\n\r\n"])
 def test_malformed_chunks(server, chunks):
