@@ -8,6 +8,6 @@
 #include "store/backend.h"
 #include "store/schema.h"
 
-/* `files` as store_schema_files. */
+/* `files` as store_schema_sqlite. */
 MUST_CHECK enum err store_migrate(struct store_connection *connection,
                                   const struct store_schema_file *files, struct err_detail *detail);

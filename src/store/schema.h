@@ -1,5 +1,5 @@
-/* Schema: the SQL files of schema/, compiled in, in name order. A file's first four digits are the
- * version that it makes.
+/* Schema: the SQL files of schema/<engine>/, compiled in, in name order. A file's first four digits
+ * are the version that it makes.
  *
  * Thread, memory, errors: constants. */
 #pragma once
@@ -9,5 +9,6 @@ struct store_schema_file {
     const char *sql;
 };
 
-/* Ends with a row of NULLs. */
-extern const struct store_schema_file store_schema_files[];
+/* Each ends with a row of NULLs. Equal numbers mean the same schema on both engines. */
+extern const struct store_schema_file store_schema_sqlite[];
+extern const struct store_schema_file store_schema_postgres[];

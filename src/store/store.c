@@ -6,6 +6,7 @@
 #include "store/store.h"
 
 #include "store/backend.h"
+#include "store/checkpointer.h"
 #include "store/migrate.h"
 #include "store/reader.h"
 #include "store/writer.h"
@@ -17,6 +18,7 @@
 
 struct store {
     struct store_writer *writer;
+    struct store_checkpointer *checkpointer; /* NULL: the engine has no use for one */
     struct store_reader **readers;
     uint32_t reader_count;
 };
@@ -27,7 +29,7 @@ static enum err open_writer(struct store *store, const struct store_options *opt
     struct store_connection *connection = NULL;
     enum err err = store_sqlite.open(&connection, options, STORE_ROLE_WRITER, detail);
     if (err == ERR_OK) {
-        err = store_migrate(connection, store_schema_files, detail);
+        err = store_migrate(connection, store_schema_sqlite, detail);
     }
     if (err == ERR_OK) {
         /* What a killed run has left in the WAL becomes durable before anybody relies on it. */
@@ -44,6 +46,25 @@ static enum err open_writer(struct store *store, const struct store_options *opt
         store_sqlite.close(connection);
     }
     return err;
+}
+
+static enum err open_checkpointer(struct store *store, const struct store_options *options,
+                                  struct err_detail *detail)
+{
+    struct store_connection *connection = NULL;
+    if (store_sqlite.checkpoint_beside == NULL) {
+        return ERR_OK;
+    }
+    enum err err = store_sqlite.open(&connection, options, STORE_ROLE_CHECKPOINTER, detail);
+    if (err == ERR_OK) {
+        err = store_checkpointer_create(&store->checkpointer, connection);
+    }
+    if (err != ERR_OK) {
+        store_sqlite.close(connection);
+        return err;
+    }
+    store_writer_use(store->writer, store->checkpointer);
+    return ERR_OK;
 }
 
 static enum err open_reader(struct store *store, const struct store_options *options,
@@ -69,6 +90,9 @@ enum err store_open(struct store **ret, const struct store_options *options,
     struct store *store = mem_alloc(sizeof(*store));
     store->readers = mem_alloc_array(options->reader_count, sizeof(struct store_reader *));
     enum err err = open_writer(store, options, detail);
+    if (err == ERR_OK) {
+        err = open_checkpointer(store, options, detail);
+    }
     for (uint32_t i = 0; i < options->reader_count && err == ERR_OK; i++) {
         err = open_reader(store, options, detail);
     }
@@ -91,6 +115,14 @@ void store_writer_run(void *store)
     store_writer_work(((struct store *)store)->writer);
 }
 
+void store_checkpointer_run(void *store)
+{
+    struct store_checkpointer *checkpointer = ((struct store *)store)->checkpointer;
+    if (checkpointer != NULL) {
+        store_checkpointer_work(checkpointer);
+    }
+}
+
 void store_reader_run(void *reader)
 {
     store_reader_work(reader);
@@ -108,6 +140,9 @@ void store_stop(struct store *store)
         store_reader_stop(store->readers[i]);
     }
     store_writer_stop(store->writer);
+    if (store->checkpointer != NULL) {
+        store_checkpointer_stop(store->checkpointer);
+    }
 }
 
 void store_close(struct store *store)
@@ -118,6 +153,7 @@ void store_close(struct store *store)
     for (uint32_t i = 0; i < store->reader_count; i++) {
         store_reader_destroy(store->readers[i]);
     }
+    store_checkpointer_destroy(store->checkpointer);
     store_writer_destroy(store->writer);
     mem_free(store->readers);
     mem_free(store);
