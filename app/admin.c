@@ -16,7 +16,8 @@
 #include "manage/manage.h"
 #include "store/store.h"
 
-#define ADMIN_DAY_MS (86400000ll)
+#define ADMIN_DAY_MS        (86400000ll)
+#define ADMIN_KEYS_PER_PAGE 1000u
 
 static void fail(struct admin *admin, int status, const char *format, ...) PRINTF_LIKE(3, 4);
 
@@ -166,24 +167,42 @@ static void print_time(struct admin *to, const char *label, int64_t time_ms)
     }
 }
 
+/* A page of keys on its way into the reply. */
+struct key_printer {
+    struct admin *to;
+    uint64_t last;
+    uint32_t count;
+};
+
 static void print_key(const struct gate_key_row *row, void *context)
 {
-    say(context, "%.*s  %s%s%s", (int)row->id.size, (const char *)row->id.data,
+    struct key_printer *printer = context;
+    struct admin *to = printer->to;
+    printer->last = row->number;
+    printer->count++;
+    say(to, "%.*s  %s%s%s", (int)row->id.size, (const char *)row->id.data,
         (row->scopes & GATE_READ) != 0 ? "r" : "-", (row->scopes & GATE_WRITE) != 0 ? "w" : "-",
         (row->scopes & GATE_ADMIN) != 0 ? "a" : "-");
-    print_time(context, "made", row->created_ms);
-    print_time(context, "expires", row->expires_ms);
-    print_time(context, "revoked", row->revoked_ms);
-    print_time(context, "used", row->last_used_ms);
-    say(context, "  %.*s\n", (int)row->name.size, (const char *)row->name.data);
+    print_time(to, "made", row->created_ms);
+    print_time(to, "expires", row->expires_ms);
+    print_time(to, "revoked", row->revoked_ms);
+    print_time(to, "used", row->last_used_ms);
+    say(to, "  %.*s\n", (int)row->name.size, (const char *)row->name.data);
 }
 
 static enum err run_key_list(struct store_job *job, struct store_connection *connection)
 {
     struct admin_job *self = (struct admin_job *)(void *)job;
     enum err err = manage_org_find(connection, self->org_name, &self->org);
-    return err != ERR_OK ? err
-                         : gate_key_list(connection, self->org.number, print_key, self->admin);
+    struct gate_page page = {
+        .org = self->org.number, .limit = ADMIN_KEYS_PER_PAGE, .oldest_first = true};
+    struct key_printer printer = {.to = self->admin, .count = ADMIN_KEYS_PER_PAGE};
+    while (err == ERR_OK && printer.count == page.limit) {
+        page.after = printer.last;
+        printer.count = 0;
+        err = gate_key_list(connection, &page, print_key, &printer);
+    }
+    return err;
 }
 
 static enum err run_key_rotate(struct store_job *job, struct store_connection *connection)

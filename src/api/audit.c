@@ -1,4 +1,4 @@
-/* Audit: who did what with keys and settings, and failed checks of keys, newest first. */
+/* Audit: who did what with keys and settings, and failed checks of keys. */
 #include "api/handlers.h"
 
 #include "api/job.h"
@@ -10,9 +10,9 @@
 #include <assert.h>
 
 struct api_audit_job {
-    struct api_job job; /* first */
-    uint32_t limit;
-    uint64_t before;
+    struct api_job job;    /* first */
+    struct gate_page page; /* one row more than is asked for */
+    enum query_list list;
     /* while the list is written */
     struct json_writer writer;
     uint32_t count;
@@ -24,7 +24,7 @@ static void api_audit_row(const struct gate_audit_row *row, void *context)
     struct api_audit_job *list = context;
     struct json_writer *writer = &list->writer;
     char time[CLOCK_TEXT_BYTES];
-    if (list->count++ == list->limit) {
+    if (list->count++ == list->page.limit - 1) {
         return; /* the one more that says there is a next page */
     }
     list->place = row->number;
@@ -47,8 +47,7 @@ static enum err api_audit_query(struct api_job *job, struct store_connection *co
     json_writer_init(&list->writer, &job->body);
     enum err err = buffer_append_text(&job->body, "{\"audit\":[");
     if (err == ERR_OK) {
-        err = gate_audit_list(connection, job->org, list->before, list->limit + 1, api_audit_row,
-                              list);
+        err = gate_audit_list(connection, &list->page, api_audit_row, list);
     }
     if (err == ERR_OK) {
         err = json_writer_err(&list->writer);
@@ -57,7 +56,7 @@ static enum err api_audit_query(struct api_job *job, struct store_connection *co
         err = buffer_append_byte(&job->body, ']');
     }
     if (err == ERR_OK) {
-        err = query_list_end(QUERY_LIST_AUDIT, job->org, list->count > list->limit, list->place,
+        err = query_list_end(list->list, job->org, list->count == list->page.limit, list->place,
                              &job->body);
     }
     return err;
@@ -67,14 +66,17 @@ void api_audit_get(struct api_request *request)
 {
     struct api_parameters parameters;
     api_parameters_begin(&parameters, request);
-    uint32_t limit = api_parameter_limit(&parameters);
-    uint64_t before = api_parameter_cursor(&parameters, QUERY_LIST_AUDIT);
+    struct gate_page page = {.org = request->identity.org};
+    page.limit = api_parameter_limit(&parameters) + 1;
+    page.oldest_first = api_parameter_order(&parameters, false);
+    enum query_list name = page.oldest_first ? QUERY_LIST_AUDIT_OLDEST : QUERY_LIST_AUDIT;
+    page.after = api_parameter_cursor(&parameters, name);
     if (!api_parameters_end(&parameters)) {
         return;
     }
     struct api_audit_job *list = api_job_create(request, sizeof(*list));
-    list->limit = limit;
-    list->before = before;
+    list->page = page;
+    list->list = name;
     list->job.query = api_audit_query;
     api_read(&list->job);
 }

@@ -26,7 +26,9 @@ void api_dead_letters_get(struct api_request *request)
     struct query_page page = {.org = request->identity.org};
     api_parameters_begin(&parameters, request);
     page.limit = api_parameter_limit(&parameters);
-    page.after = api_parameter_cursor(&parameters, QUERY_LIST_DEAD_LETTERS);
+    page.oldest_first = api_parameter_order(&parameters, false);
+    page.after = api_parameter_cursor(
+        &parameters, page.oldest_first ? QUERY_LIST_DEAD_LETTERS_OLDEST : QUERY_LIST_DEAD_LETTERS);
     if (!api_parameters_end(&parameters)) {
         return;
     }

@@ -41,7 +41,7 @@ static void api_list(struct api_request *request, enum query_status absent)
     query.filter.app = api_parameter_text(&parameters, "app");
     query.start_ms = api_parameter_time(&parameters, starts, INT64_MIN);
     query.end_ms = api_parameter_time(&parameters, ends, INT64_MAX);
-    query.oldest_first = api_parameter_order(&parameters);
+    query.oldest_first = api_parameter_order(&parameters, false);
     query.limit = api_parameter_limit(&parameters);
     query.after = api_parameter_cursor(&parameters, query.oldest_first ? QUERY_LIST_EVENTS_OLDEST
                                                                        : QUERY_LIST_EVENTS_NEWEST);

@@ -75,9 +75,9 @@ void api_key_write(struct json_writer *writer, const struct gate_key_row *row)
  * ----------------------------------------------------------------------------------------- */
 
 struct api_keys_list {
-    struct api_job job; /* first */
-    uint32_t limit;
-    uint64_t after;
+    struct api_job job;    /* first */
+    struct gate_page page; /* one row more than is asked for */
+    enum query_list list;
     struct json_writer writer;
     uint32_t count;
     uint64_t place;
@@ -86,10 +86,7 @@ struct api_keys_list {
 static void api_keys_row(const struct gate_key_row *row, void *context)
 {
     struct api_keys_list *list = context;
-    if (row->number <= list->after || list->count > list->limit) {
-        return;
-    }
-    if (list->count++ == list->limit) {
+    if (list->count++ == list->page.limit - 1) {
         return; /* the one more that says there is a next page */
     }
     list->place = row->number;
@@ -106,7 +103,7 @@ static enum err api_keys_list_query(struct api_job *job, struct store_connection
     json_writer_init(&list->writer, &job->body);
     enum err err = buffer_append_text(&job->body, "{\"keys\":[");
     if (err == ERR_OK) {
-        err = gate_key_list(connection, job->org, api_keys_row, list);
+        err = gate_key_list(connection, &list->page, api_keys_row, list);
     }
     if (err == ERR_OK) {
         err = json_writer_err(&list->writer);
@@ -115,7 +112,7 @@ static enum err api_keys_list_query(struct api_job *job, struct store_connection
         err = buffer_append_byte(&job->body, ']');
     }
     if (err == ERR_OK) {
-        err = query_list_end(QUERY_LIST_KEYS, job->org, list->count > list->limit, list->place,
+        err = query_list_end(list->list, job->org, list->count == list->page.limit, list->place,
                              &job->body);
     }
     return err;
@@ -125,14 +122,17 @@ void api_keys_get(struct api_request *request)
 {
     struct api_parameters parameters;
     api_parameters_begin(&parameters, request);
-    uint32_t limit = api_parameter_limit(&parameters);
-    uint64_t after = api_parameter_cursor(&parameters, QUERY_LIST_KEYS);
+    struct gate_page page = {.org = request->identity.org};
+    page.limit = api_parameter_limit(&parameters) + 1;
+    page.oldest_first = api_parameter_order(&parameters, true);
+    enum query_list name = page.oldest_first ? QUERY_LIST_KEYS : QUERY_LIST_KEYS_NEWEST;
+    page.after = api_parameter_cursor(&parameters, name);
     if (!api_parameters_end(&parameters)) {
         return;
     }
     struct api_keys_list *list = api_job_create(request, sizeof(*list));
-    list->limit = limit;
-    list->after = after;
+    list->page = page;
+    list->list = name;
     list->job.query = api_keys_list_query;
     api_read(&list->job);
 }

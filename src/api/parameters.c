@@ -93,13 +93,17 @@ int64_t api_parameter_time(struct api_parameters *parameters, const char *const 
     return value;
 }
 
-bool api_parameter_order(struct api_parameters *parameters)
+bool api_parameter_order(struct api_parameters *parameters, bool absent)
 {
-    struct slice text = api_parameter_text(parameters, "order");
-    bool oldest_first = slice_equal(text, SLICE_LITERAL("asc"));
-    if (text.data != NULL && !oldest_first && !slice_equal(text, SLICE_LITERAL("desc"))) {
-        api_parameter_refuse(parameters, "order", "The order is asc or desc.");
+    struct slice text = {NULL, 0};
+    bool oldest_first = absent;
+    if (http_request_query(parameters->request->http, "order", &text) && text.size > 0) {
+        oldest_first = slice_equal(text, SLICE_LITERAL("asc"));
+        if (!oldest_first && !slice_equal(text, SLICE_LITERAL("desc"))) {
+            api_parameter_refuse(parameters, "order", "The order is asc or desc.");
+        }
     }
+    api_parameter_number(parameters, oldest_first);
     return oldest_first;
 }
 

@@ -20,8 +20,8 @@ uint32_t api_parameter_limit(struct api_parameters *parameters);
 /* RFC 3339 or epoch milliseconds; `names` are aliases, ended by NULL. */
 int64_t api_parameter_time(struct api_parameters *parameters, const char *const *names,
                            int64_t absent);
-/* order=asc|desc; true: oldest first. */
-bool api_parameter_order(struct api_parameters *parameters);
+/* order=asc|desc; true: oldest first. `absent`: what it is without one. */
+bool api_parameter_order(struct api_parameters *parameters, bool absent);
 /* 0: absent. */
 uint64_t api_parameter_cursor(struct api_parameters *parameters, enum query_list list);
 /* Marks a parameter as malformed. */

@@ -28,7 +28,9 @@ void api_uploads_get(struct api_request *request)
     struct query_page page = {.org = request->identity.org};
     api_parameters_begin(&parameters, request);
     page.limit = api_parameter_limit(&parameters);
-    page.after = api_parameter_cursor(&parameters, QUERY_LIST_UPLOADS);
+    page.oldest_first = api_parameter_order(&parameters, false);
+    page.after = api_parameter_cursor(&parameters, page.oldest_first ? QUERY_LIST_UPLOADS_OLDEST
+                                                                     : QUERY_LIST_UPLOADS);
     if (!api_parameters_end(&parameters)) {
         return;
     }

@@ -1,12 +1,13 @@
 /* Audit: who did what to keys and orgs, one row each, in the transaction of the deed. Failed checks
  * stand in the same table; the ledger counts and writes those.
  *
- * Happy path: insert beside the change; list by number, newest first.
+ * Happy path: insert beside the change; list by number.
  * Failure modes: the store's. */
 #include <stddef.h>
 
 #include "base/clock.h"
 #include "gate/gate.h"
+#include "gate/keys.h"
 #include "store/store.h"
 
 enum err gate_audit_insert(struct store_connection *connection, const struct gate_audit *entry)
@@ -30,8 +31,11 @@ enum err gate_audit_insert(struct store_connection *connection, const struct gat
     return store_execute(statement);
 }
 
-enum err gate_audit_list(struct store_connection *connection, uint64_t org, uint64_t before,
-                         uint32_t limit,
+#define AUDIT_LIST_SQL                                                                             \
+    "SELECT a.number, a.time_ms, a.action, a.target, a.address, a.count, k.id"                     \
+    " FROM audit a LEFT JOIN keys k ON k.number = a.key WHERE a.org = $1 AND a.number "
+
+enum err gate_audit_list(struct store_connection *connection, const struct gate_page *page,
                          void (*on_row)(const struct gate_audit_row *row, void *context),
                          void *context)
 {
@@ -39,16 +43,13 @@ enum err gate_audit_list(struct store_connection *connection, uint64_t org, uint
     bool is_row = false;
     enum err err =
         store_prepare(connection,
-                      "SELECT a.number, a.time_ms, a.action, a.target, a.address, a.count, k.id"
-                      " FROM audit a LEFT JOIN keys k ON k.number = a.key"
-                      " WHERE a.org = $1 AND a.number < $2 ORDER BY a.number DESC LIMIT $3",
+                      page->oldest_first ? AUDIT_LIST_SQL "> $2 ORDER BY a.number LIMIT $3"
+                                         : AUDIT_LIST_SQL "< $2 ORDER BY a.number DESC LIMIT $3",
                       &statement);
     if (err != ERR_OK) {
         return err;
     }
-    store_bind_i64(statement, 1, (int64_t)org);
-    store_bind_i64(statement, 2, before == 0 ? INT64_MAX : (int64_t)before);
-    store_bind_i64(statement, 3, limit);
+    gate_page_bind(page, statement);
     err = store_step(statement, &is_row);
     while (err == ERR_OK && is_row) {
         struct gate_audit_row row = {

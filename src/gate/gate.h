@@ -156,6 +156,13 @@ MUST_CHECK enum err gate_key_revoke(struct store_connection *connection, uint64_
 MUST_CHECK enum err gate_key_replace(struct store_connection *connection, uint64_t org,
                                      struct slice old_key_id, const struct gate_new_key *key,
                                      uint64_t *ret_old_number, uint64_t *ret_number);
+/* A part of a list: rows behind `after` in its order. */
+struct gate_page {
+    uint64_t org;
+    uint64_t after; /* number of the last row that was given; 0: from the start */
+    uint32_t limit;
+    bool oldest_first;
+};
 struct gate_key_row {
     uint64_t number;
     struct slice id;
@@ -168,8 +175,8 @@ struct gate_key_row {
     uint32_t requests_per_minute;
     uint32_t mb_per_hour;
 };
-/* Oldest first, revoked ones too. */
-MUST_CHECK enum err gate_key_list(struct store_connection *connection, uint64_t org,
+/* Revoked ones too. */
+MUST_CHECK enum err gate_key_list(struct store_connection *connection, const struct gate_page *page,
                                   void (*on_row)(const struct gate_key_row *row, void *context),
                                   void *context);
 
@@ -190,8 +197,7 @@ struct gate_audit_row {
     uint64_t count;
     uint64_t number; /* for the cursor */
 };
-/* Newest first, rows below `before` (0: from the newest). */
-MUST_CHECK enum err gate_audit_list(struct store_connection *connection, uint64_t org,
-                                    uint64_t before, uint32_t limit,
+MUST_CHECK enum err gate_audit_list(struct store_connection *connection,
+                                    const struct gate_page *page,
                                     void (*on_row)(const struct gate_audit_row *row, void *context),
                                     void *context);

@@ -104,6 +104,14 @@ static enum err org_touch(struct store_connection *connection, uint64_t org)
     return err == ERR_OK && store_changes(connection) == 0 ? ERR_NOT_FOUND : err;
 }
 
+void gate_page_bind(const struct gate_page *page, struct store_statement *statement)
+{
+    bool is_first = page->after == 0 && !page->oldest_first;
+    store_bind_i64(statement, 1, (int64_t)page->org);
+    store_bind_i64(statement, 2, is_first ? INT64_MAX : (int64_t)page->after);
+    store_bind_i64(statement, 3, page->limit);
+}
+
 /* Steps a statement that gives at most one row; its first columns become *ret. */
 static enum err take_numbers(struct store_statement *statement, uint64_t *ret, int count)
 {
@@ -207,20 +215,24 @@ enum err gate_key_replace(struct store_connection *connection, uint64_t org,
     return err;
 }
 
-enum err gate_key_list(struct store_connection *connection, uint64_t org,
+#define KEY_LIST_SQL                                                                               \
+    "SELECT number, id, name, scopes, created_ms, expires_ms, revoked_ms, last_used_ms,"           \
+    " requests_per_minute, mb_per_hour FROM keys WHERE org = $1 AND number "
+
+enum err gate_key_list(struct store_connection *connection, const struct gate_page *page,
                        void (*on_row)(const struct gate_key_row *row, void *context), void *context)
 {
     struct store_statement *statement;
     bool is_row = false;
-    enum err err = store_prepare(
-        connection,
-        "SELECT number, id, name, scopes, created_ms, expires_ms, revoked_ms, last_used_ms,"
-        " requests_per_minute, mb_per_hour FROM keys WHERE org = $1 ORDER BY number",
-        &statement);
+    enum err err =
+        store_prepare(connection,
+                      page->oldest_first ? KEY_LIST_SQL "> $2 ORDER BY number LIMIT $3"
+                                         : KEY_LIST_SQL "< $2 ORDER BY number DESC LIMIT $3",
+                      &statement);
     if (err != ERR_OK) {
         return err;
     }
-    store_bind_i64(statement, 1, (int64_t)org);
+    gate_page_bind(page, statement);
     err = store_step(statement, &is_row);
     while (err == ERR_OK && is_row) {
         struct gate_key_row row = {

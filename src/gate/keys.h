@@ -8,6 +8,8 @@
 #include "gate/gate.h"
 #include "gate/secret.h"
 
+struct store_statement;
+
 /* What a check needs of a key's row and its org's. */
 struct gate_key_found {
     struct gate_identity identity;
@@ -15,6 +17,8 @@ struct gate_key_found {
     char hash[GATE_HASH_BYTES_MAX]; /* Argon2id, NUL-terminated */
 };
 
+/* Binds $1 org, $2 the row behind which to go on, $3 limit. */
+void gate_page_bind(const struct gate_page *page, struct store_statement *statement);
 /* mb_per_hour is for an org whose row has none of its own. */
 MUST_CHECK enum err gate_key_load(struct store_connection *connection, struct slice id,
                                   uint32_t mb_per_hour, struct gate_key_found *ret);

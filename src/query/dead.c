@@ -24,6 +24,10 @@ enum {
     DEAD_RECEIVED,
 };
 
+#define QUERY_DEAD_SELECT                                                                          \
+    "SELECT number, id, kind, reason, detail, record, received_ms FROM dead_letters "              \
+    "WHERE org = $1 "
+
 /* A record that is one JSON value is shown as it is, anything else as a text. */
 static bool query_dead_is_json(struct json_reader *reader, struct slice record)
 {
@@ -68,10 +72,10 @@ enum err query_dead_letters_list(struct store_connection *connection, const stru
                                  struct buffer *to)
 {
     static const struct query_page_shape shape = {
-        .list = QUERY_LIST_DEAD_LETTERS,
         .name = "dead_letters",
-        .sql = "SELECT number, id, kind, reason, detail, record, received_ms FROM dead_letters "
-               "WHERE org = $1 AND number < $2 ORDER BY number DESC LIMIT $3",
+        .list = {QUERY_LIST_DEAD_LETTERS, QUERY_LIST_DEAD_LETTERS_OLDEST},
+        .sql = {QUERY_DEAD_SELECT "AND number < $2 ORDER BY number DESC LIMIT $3",
+                QUERY_DEAD_SELECT "AND number > $2 ORDER BY number LIMIT $3"},
         .write = query_dead_write,
     };
     static const struct json_options options = {.depth_max = LIMIT_JSON_DEPTH,

@@ -1,4 +1,4 @@
-/* Page: one page of a list that is read newest first by a number that only rises. */
+/* Page: one page of a list that is read by a number that only rises. */
 #include "query/page.h"
 
 #include "base/clock.h"
@@ -38,13 +38,14 @@ enum err query_page_list(struct store_connection *connection, const struct query
     enum err err = buffer_printf(to, "{\"%s\":[", shape->name);
     size_t from = to->size;
     if (err == ERR_OK) {
-        err = store_prepare(connection, shape->sql, &statement);
+        err = store_prepare(connection, shape->sql[page->oldest_first], &statement);
     }
     if (err != ERR_OK) {
         return err;
     }
     store_bind_i64(statement, 1, (int64_t)page->org);
-    store_bind_i64(statement, 2, page->after != 0 ? (int64_t)page->after : INT64_MAX);
+    bool is_first = page->after == 0 && !page->oldest_first;
+    store_bind_i64(statement, 2, is_first ? INT64_MAX : (int64_t)page->after);
     store_bind_i64(statement, 3, (int64_t)page->limit + 1);
     err = store_step(statement, &has_row);
     while (err == ERR_OK && has_row && !is_full) {
@@ -68,7 +69,7 @@ enum err query_page_list(struct store_connection *connection, const struct query
         err = buffer_append_byte(to, ']');
     }
     if (err == ERR_OK) {
-        err = query_list_end(shape->list, page->org, is_full, place, to);
+        err = query_list_end(shape->list[page->oldest_first], page->org, is_full, place, to);
     }
     return err;
 }

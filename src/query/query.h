@@ -26,6 +26,11 @@ enum query_list {
     QUERY_LIST_DEAD_LETTERS,
     QUERY_LIST_AUDIT,
     QUERY_LIST_KEYS,
+    /* The same lists in their other order. */
+    QUERY_LIST_UPLOADS_OLDEST,
+    QUERY_LIST_DEAD_LETTERS_OLDEST,
+    QUERY_LIST_AUDIT_OLDEST,
+    QUERY_LIST_KEYS_NEWEST,
 };
 #define QUERY_CURSOR_TEXT_BYTES 18
 /* `place` is the number of the last row that was given. Writes exactly QUERY_CURSOR_TEXT_BYTES, no
@@ -114,8 +119,9 @@ struct query_page {
     uint64_t org;
     uint32_t limit;
     uint64_t after; /* place of the cursor; 0: from the start */
+    bool oldest_first;
 };
-/* {"uploads":[…],"next_cursor":…}, newest first. */
+/* {"uploads":[…],"next_cursor":…}. */
 MUST_CHECK enum err query_uploads_list(struct store_connection *connection,
                                        const struct query_page *page, struct buffer *to);
 MUST_CHECK enum err query_upload_get(struct store_connection *connection, uint64_t org,
@@ -130,7 +136,7 @@ MUST_CHECK enum err query_upload_delete(struct store_connection *connection, uin
 
 /* --- dead letters ------------------------------------------------------------------------------
  */
-/* {"dead_letters":[…],"next_cursor":…}, newest first. */
+/* {"dead_letters":[…],"next_cursor":…}. */
 MUST_CHECK enum err query_dead_letters_list(struct store_connection *connection,
                                             const struct query_page *page, struct buffer *to);
 /* Tries the record once more, as it came. ERR_REFUSED: refused again, the letter stays. */

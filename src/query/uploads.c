@@ -98,10 +98,12 @@ enum err query_uploads_list(struct store_connection *connection, const struct qu
                             struct buffer *to)
 {
     static const struct query_page_shape shape = {
-        .list = QUERY_LIST_UPLOADS,
         .name = "uploads",
-        .sql = "SELECT " QUERY_UPLOAD_COLUMNS " FROM uploads WHERE org = $1 AND position < $2 "
-               "ORDER BY position DESC LIMIT $3",
+        .list = {QUERY_LIST_UPLOADS, QUERY_LIST_UPLOADS_OLDEST},
+        .sql = {"SELECT " QUERY_UPLOAD_COLUMNS " FROM uploads WHERE org = $1 AND position < $2 "
+                "ORDER BY position DESC LIMIT $3",
+                "SELECT " QUERY_UPLOAD_COLUMNS " FROM uploads WHERE org = $1 AND position > $2 "
+                "ORDER BY position LIMIT $3"},
         .write = query_upload_write,
     };
     return query_page_list(connection, page, &shape, NULL, to);

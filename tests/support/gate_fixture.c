@@ -164,3 +164,16 @@ enum err gate_fixture_ask_stale(struct gate_fixture *fixture, const char *key,
     } while (!ret->has_waited && ret->err == ERR_OK);
     return ret->err;
 }
+
+int gate_fixture_setup(void **state)
+{
+    gate_fixture_init(*state);
+    gate_fixture_open(*state, NULL);
+    return 0;
+}
+
+int gate_fixture_teardown(void **state)
+{
+    gate_fixture_finish(*state);
+    return 0;
+}

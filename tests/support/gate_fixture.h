@@ -31,6 +31,9 @@ void gate_fixture_init(struct gate_fixture *fixture);
 void gate_fixture_finish(struct gate_fixture *fixture);
 /* options NULL: gate_fixture_options. The store is always the fixture's. */
 void gate_fixture_open(struct gate_fixture *fixture, const struct gate_options *options);
+/* As cmocka's setup and teardown; the state is a struct gate_fixture. */
+int gate_fixture_setup(void **state);
+int gate_fixture_teardown(void **state);
 void gate_fixture_start(struct gate_fixture *fixture);
 /* Stops and joins the verifiers, closes the store and the gate; open opens the store again. */
 void gate_fixture_close(struct gate_fixture *fixture);

@@ -1,4 +1,4 @@
-/* Promise: a deed is one row that its own org reads, newest first and page by page.
+/* Promise: a deed is one row that its own org reads, page by page in either order.
  * link: gate_fixture.c store_fixture.c */
 #include "support/gate_fixture.h"
 
@@ -16,9 +16,7 @@
 static struct gate_fixture fixture;
 
 struct page {
-    uint64_t org;
-    uint64_t before;
-    uint32_t limit;
+    struct gate_page page;
     char listed[1024];
     uint64_t last;
     int64_t time_ms;
@@ -45,7 +43,7 @@ static void list_row(const struct gate_audit_row *row, void *context)
 static enum err run_list(struct store_connection *connection, void *context)
 {
     struct page *page = context;
-    return gate_audit_list(connection, page->org, page->before, page->limit, list_row, page);
+    return gate_audit_list(connection, &page->page, list_row, page);
 }
 
 static void insert(uint64_t org, uint64_t key, const char *action, const char *target)
@@ -68,25 +66,32 @@ static void test_newest_first_page_by_page(void **state)
     insert(1, 0, "org.create", "main");
     insert(1, number, "key.create", "b");
     insert(1, number, "key.revoke", "c");
-    struct page page = {.org = 1, .limit = 2};
+    struct page page = {.page = {.org = 1, .limit = 2}};
     assert_int_equal(store_fixture_run(&fixture.store, run_list, &page), ERR_OK);
     (void)snprintf(expected, sizeof(expected),
                    "key.revoke c 192.0.2.1 %s 1\nkey.create b 192.0.2.1 %s 1\n", key.id, key.id);
     assert_string_equal(page.listed, expected);
     assert_true(page.time_ms >= before_ms && page.time_ms <= clock_wall_ms());
-    struct page next = {.org = 1, .before = page.last, .limit = 2};
+    struct page next = {.page = {.org = 1, .after = page.last, .limit = 2}};
     assert_int_equal(store_fixture_run(&fixture.store, run_list, &next), ERR_OK);
     assert_string_equal(next.listed, "org.create main 192.0.2.1  1\n");
-    struct page end = {.org = 1, .before = next.last, .limit = 2};
+    struct page end = {.page = {.org = 1, .after = next.last, .limit = 2}};
     assert_int_equal(store_fixture_run(&fixture.store, run_list, &end), ERR_OK);
     assert_string_equal(end.listed, "");
+    struct page oldest = {.page = {.org = 1, .limit = 1, .oldest_first = true}};
+    assert_int_equal(store_fixture_run(&fixture.store, run_list, &oldest), ERR_OK);
+    assert_string_equal(oldest.listed, "org.create main 192.0.2.1  1\n");
+    struct page second = {
+        .page = {.org = 1, .after = oldest.last, .limit = 1, .oldest_first = true}};
+    assert_int_equal(store_fixture_run(&fixture.store, run_list, &second), ERR_OK);
+    assert_non_null(strstr(second.listed, "key.create b"));
 }
 
 static void test_another_org_reads_none_of_it(void **state)
 {
     (void)state;
     insert(1, 0, "key.create", "a");
-    struct page page = {.org = 2, .limit = 100};
+    struct page page = {.page = {.org = 2, .limit = 100}};
     assert_int_equal(store_fixture_run(&fixture.store, run_list, &page), ERR_OK);
     assert_string_equal(page.listed, "");
 }
@@ -96,27 +101,14 @@ static void test_a_deed_without_target_or_address(void **state)
     (void)state;
     struct gate_audit entry = {.org = 1, .action = "org.create"};
     assert_int_equal(store_fixture_run(&fixture.store, run_insert, &entry), ERR_OK);
-    struct page page = {.org = 1, .limit = 100};
+    struct page page = {.page = {.org = 1, .limit = 100}};
     assert_int_equal(store_fixture_run(&fixture.store, run_list, &page), ERR_OK);
     assert_string_equal(page.listed, "org.create    1\n");
 }
 
-static int open_fixture(void **state)
-{
-    (void)state;
-    gate_fixture_init(&fixture);
-    gate_fixture_open(&fixture, NULL);
-    return 0;
-}
-
-static int close_fixture(void **state)
-{
-    (void)state;
-    gate_fixture_finish(&fixture);
-    return 0;
-}
-
-#define AUDIT_TEST(name) cmocka_unit_test_setup_teardown(name, open_fixture, close_fixture)
+#define AUDIT_TEST(name)                                                                           \
+    cmocka_unit_test_prestate_setup_teardown(name, gate_fixture_setup, gate_fixture_teardown,      \
+                                             &fixture)
 
 int main(void)
 {

@@ -15,6 +15,11 @@
 
 static struct gate_fixture fixture;
 
+#define ALL_OF(number)                                                                             \
+    {                                                                                              \
+        .org = (number), .limit = 1000, .oldest_first = true                                       \
+    }
+
 /* One call of the stage inside a job. */
 struct call {
     enum { CALL_INSERT, CALL_REVOKE, CALL_REPLACE, CALL_LIST, CALL_LOAD } what;
@@ -25,6 +30,8 @@ struct call {
     struct gate_key_found found;
     uint64_t old_number;
     uint64_t number;
+    struct gate_page page;
+    uint64_t last;
     char listed[4096];
 };
 
@@ -32,6 +39,7 @@ static void list_row(const struct gate_key_row *row, void *context)
 {
     struct call *call = context;
     size_t size = strlen(call->listed);
+    call->last = row->number;
     (void)snprintf(call->listed + size, sizeof(call->listed) - size,
                    "%.*s name=%.*s scopes=%u expires=%lld revoked=%d rpm=%u mb=%u\n",
                    (int)row->id.size, (const char *)row->id.data, (int)row->name.size,
@@ -51,7 +59,7 @@ static enum err run_call(struct store_connection *connection, void *context)
         return gate_key_replace(connection, call->org, call->id, call->key, &call->old_number,
                                 &call->number);
     case CALL_LIST:
-        return gate_key_list(connection, call->org, list_row, call);
+        return gate_key_list(connection, &call->page, list_row, call);
     case CALL_LOAD:
         return gate_key_load(connection, call->id, 9, &call->found);
     }
@@ -104,7 +112,7 @@ static void test_a_row_says_what_the_key_may(void **state)
     int64_t before = version_of(1);
     assert_int_equal(insert(&options, &key, &number), ERR_OK);
     assert_int_equal(version_of(1), before + 1);
-    struct call call = {.what = CALL_LIST, .org = 1};
+    struct call call = {.what = CALL_LIST, .page = ALL_OF(1)};
     assert_int_equal(run(&call), ERR_OK);
     (void)snprintf(expected, sizeof(expected),
                    "%s name=Werk 7, \xC3\xA9t\xC3\xA9 scopes=2 expires=1900000000000 revoked=0"
@@ -198,7 +206,7 @@ static void test_only_its_own_org_reaches_a_key(void **state)
     uint64_t revoked;
     assert_int_equal(insert(&options, &key, &number), ERR_OK);
     assert_int_equal(gate_key_prepare(fixture.gate, &next), ERR_OK);
-    struct call call = {.what = CALL_LIST, .org = 2};
+    struct call call = {.what = CALL_LIST, .page = ALL_OF(2)};
     assert_int_equal(run(&call), ERR_OK);
     assert_string_equal(call.listed, "");
     call =
@@ -250,7 +258,7 @@ static void test_replacing_carries_all_but_the_secret(void **state)
     assert_int_equal(run(&call), ERR_OK);
     assert_int_equal(call.old_number, number);
     assert_int_not_equal(call.number, number);
-    struct call list = {.what = CALL_LIST, .org = 1};
+    struct call list = {.what = CALL_LIST, .page = ALL_OF(1)};
     assert_int_equal(run(&list), ERR_OK);
     (void)snprintf(expected, sizeof(expected),
                    "%s name=shop scopes=5 expires=1900000000000 revoked=1 rpm=3 mb=4\n"
@@ -266,22 +274,35 @@ static void test_replacing_carries_all_but_the_secret(void **state)
     assert_int_equal(store_fixture_number(&fixture.store, "SELECT count(*) FROM keys"), 2);
 }
 
-static int open_fixture(void **state)
+static void test_pages_both_ways(void **state)
 {
     (void)state;
-    gate_fixture_init(&fixture);
-    gate_fixture_open(&fixture, NULL);
-    return 0;
+    struct gate_new_key keys[3];
+    const char *names[3] = {"a", "b", "c"};
+    uint64_t numbers[3];
+    for (int i = 0; i < 3; i++) {
+        const struct gate_key_options options = {
+            .org = 1, .scopes = GATE_READ, .name = slice_from_text(names[i])};
+        assert_int_equal(insert(&options, &keys[i], &numbers[i]), ERR_OK);
+    }
+    for (int oldest_first = 0; oldest_first < 2; oldest_first++) {
+        struct call call = {.what = CALL_LIST,
+                            .page = {.org = 1, .limit = 2, .oldest_first = oldest_first != 0}};
+        assert_int_equal(run(&call), ERR_OK);
+        assert_int_equal(call.last, numbers[1]);
+        assert_non_null(strstr(call.listed, oldest_first != 0 ? "name=a" : "name=c"));
+        assert_null(strstr(call.listed, oldest_first != 0 ? "name=c" : "name=a"));
+        call.page.after = call.last;
+        call.listed[0] = 0;
+        assert_int_equal(run(&call), ERR_OK);
+        assert_int_equal(call.last, oldest_first != 0 ? numbers[2] : numbers[0]);
+        assert_null(strstr(call.listed, "name=b"));
+    }
 }
 
-static int close_fixture(void **state)
-{
-    (void)state;
-    gate_fixture_finish(&fixture);
-    return 0;
-}
-
-#define KEYS_TEST(name) cmocka_unit_test_setup_teardown(name, open_fixture, close_fixture)
+#define KEYS_TEST(name)                                                                            \
+    cmocka_unit_test_prestate_setup_teardown(name, gate_fixture_setup, gate_fixture_teardown,      \
+                                             &fixture)
 
 int main(void)
 {
@@ -293,6 +314,7 @@ int main(void)
         KEYS_TEST(test_only_its_own_org_reaches_a_key),
         KEYS_TEST(test_revoked_once),
         KEYS_TEST(test_replacing_carries_all_but_the_secret),
+        KEYS_TEST(test_pages_both_ways),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

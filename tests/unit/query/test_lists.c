@@ -1,4 +1,4 @@
-/* Promise: uploads and dead letters are listed newest first to their own org alone, and a dead
+/* Promise: uploads and dead letters are listed in either order to their own org alone, and a dead
  * letter that is tried again is either an event or still a dead letter, never both and never
  * neither. link: query_fixture.c store_fixture.c */
 #include "support/query_fixture.h"
@@ -97,6 +97,16 @@ static void test_uploads(void **state)
     assert_int_equal(store_fixture_run(&fixture.store, run_ask, &ask), ERR_OK);
     assert_non_null(strstr(text(), "\"upload_id\":\"01000000-"));
     assert_int_equal(query_fixture_cursor(&fixture, QUERY_LIST_UPLOADS, 1), 0);
+    ask.page = (struct query_page){.org = 1, .limit = 2, .oldest_first = true};
+    assert_int_equal(store_fixture_run(&fixture.store, run_ask, &ask), ERR_OK);
+    assert_non_null(strstr(text(), "{\"uploads\":[{\"raw_ingestion_id\":\"01000000-"));
+    ask.page.after = query_fixture_cursor(&fixture, QUERY_LIST_UPLOADS_OLDEST, 1);
+    assert_int_equal(ask.page.after, 20);
+    ask.page.limit = 3;
+    assert_int_equal(store_fixture_run(&fixture.store, run_ask, &ask), ERR_OK);
+    assert_non_null(strstr(text(), "\"upload_id\":\"05000000-"));
+    assert_null(strstr(text(), "\"upload_id\":\"02000000-"));
+    assert_int_equal(query_fixture_cursor(&fixture, QUERY_LIST_UPLOADS_OLDEST, 1), 0);
 }
 
 static void test_one_upload(void **state)
