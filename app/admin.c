@@ -183,6 +183,11 @@ static void print_key(const struct gate_key_row *row, void *context)
     say(to, "%.*s  %s%s%s", (int)row->id.size, (const char *)row->id.data,
         (row->scopes & GATE_READ) != 0 ? "r" : "-", (row->scopes & GATE_WRITE) != 0 ? "w" : "-",
         (row->scopes & GATE_ADMIN) != 0 ? "a" : "-");
+    const char *word = NULL;
+    uint32_t narrowed = row->scopes & ~(uint32_t)GATE_ALL;
+    while ((word = gate_scope_take(&narrowed)) != NULL) {
+        say(to, " %s", word);
+    }
     print_time(to, "made", row->created_ms);
     print_time(to, "expires", row->expires_ms);
     print_time(to, "revoked", row->revoked_ms);
@@ -257,15 +262,11 @@ static bool scopes_read(const char *text, uint32_t *ret_scopes)
     struct slice rest = slice_from_text(text);
     while (rest.size > 0) {
         struct slice word = slice_cut(rest, ',', &rest);
-        if (slice_equal(word, SLICE_LITERAL("read"))) {
-            scopes |= GATE_READ;
-        } else if (slice_equal(word, SLICE_LITERAL("write"))) {
-            scopes |= GATE_WRITE;
-        } else if (slice_equal(word, SLICE_LITERAL("admin"))) {
-            scopes |= GATE_ADMIN;
-        } else {
+        uint32_t scope = gate_scope_from_text(word);
+        if (scope == 0) {
             return false;
         }
+        scopes |= scope;
     }
     *ret_scopes = scopes;
     return scopes != 0;
@@ -332,7 +333,8 @@ static bool key_options_read(struct admin *admin, int argc, char **argv,
     *ret = (struct gate_key_options){.scopes = GATE_ALL,
                                      .name = slice_from_text(name != NULL ? name : "")};
     if (scopes != NULL && !scopes_read(scopes, &ret->scopes)) {
-        fail(admin, 2, "--scopes %s: must be a list of read, write, admin", scopes);
+        fail(admin, 2,
+             "--scopes %s: must be a list of read, write, admin, or narrower: read:events", scopes);
         return false;
     }
     if (days != NULL &&
@@ -431,7 +433,8 @@ static const struct admin_row {
      org_list},
     {"key", "create",
      "weir key create [--org NAME] [--name TEXT] [--scopes read,write,admin] [--expires-days N]\n"
-     "  Makes a key; it is shown once, alone on the last line.",
+     "  Scopes may be narrowed: read:events, write:health. Makes a key; it is shown once, alone on "
+     "the last line.",
      false, key_create},
     {"key", "list", "weir key list [--org NAME]\n  Every key of the org, without its secret.",
      false, key_list},

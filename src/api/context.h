@@ -28,15 +28,15 @@ enum api_body {
     API_BODY_KEYED,   /* as records; without a key in the head, on_ready runs without an identity:
                          the key is in the body */
 };
-#define API_SCOPE_OPEN          0u   /* nobody needs a key */
-#define API_SCOPE_ANY           255u /* any valid key */
+#define API_SCOPE_OPEN          0u         /* nobody needs a key */
+#define API_SCOPE_ANY           UINT32_MAX /* any valid key */
 #define API_JSON_BODY_BYTES_MAX ((size_t)64 * 1024)
 
 struct api_route {
     enum http_method method;
     const char *pattern;
     const char *operation; /* operationId of the OpenAPI document */
-    uint32_t scope;        /* enum gate_scope, or one of the two above */
+    uint32_t scope;        /* set of enum gate_scope, of which one suffices; or one of the above */
     uint32_t body;         /* enum api_body */
     const char *cache;     /* Cache-Control */
     void (*on_ready)(struct api_request *request);

@@ -18,13 +18,6 @@
 #include <sodium.h>
 #include <stdio.h>
 
-static const struct {
-    const char *word;
-    uint32_t scope;
-} api_scopes[] = {{"read", GATE_READ}, {"write", GATE_WRITE}, {"admin", GATE_ADMIN}};
-
-#define API_SCOPE_COUNT (sizeof(api_scopes) / sizeof(api_scopes[0]))
-
 /* --- as JSON
  * -------------------------------------------------------------------------------------- */
 
@@ -56,10 +49,10 @@ void api_key_write(struct json_writer *writer, const struct gate_key_row *row)
     json_write_member_string(writer, "name", row->name);
     json_write_key(writer, "scopes");
     json_write_array_begin(writer);
-    for (size_t i = 0; i < API_SCOPE_COUNT; i++) {
-        if ((row->scopes & api_scopes[i].scope) != 0) {
-            json_write_text(writer, api_scopes[i].word);
-        }
+    const char *word = NULL;
+    uint32_t scopes = row->scopes;
+    while ((word = gate_scope_take(&scopes)) != NULL) {
+        json_write_text(writer, word);
     }
     json_write_array_end(writer);
     json_write_key(writer, "limits");
@@ -246,13 +239,9 @@ static bool api_scope_add(const struct api_document *document, size_t value, uin
     if (!api_document_text(document, value, &word)) {
         return false;
     }
-    for (size_t i = 0; i < API_SCOPE_COUNT; i++) {
-        if (slice_equal(word, slice_from_text(api_scopes[i].word))) {
-            *scopes |= api_scopes[i].scope;
-            return true;
-        }
-    }
-    return false;
+    uint32_t scope = gate_scope_from_text(word);
+    *scopes |= scope;
+    return scope != 0;
 }
 
 /* An array of words, or one word. */

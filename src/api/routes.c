@@ -9,35 +9,35 @@
 #define NO_STORE "no-store"
 #define NO_CACHE "private, no-cache"
 
-#define R    GATE_READ
-#define W    GATE_WRITE
+#define RE   (GATE_READ | GATE_READ_EVENTS)
+#define WE   (GATE_WRITE | GATE_WRITE_EVENTS)
 #define A    GATE_ADMIN
 #define OPEN API_SCOPE_OPEN
 #define ANY  API_SCOPE_ANY
 
 /* method, pattern, operationId, scope, body, Cache-Control, handler */
 #define API_ROUTES(X)                                                                              \
-    X(POST, "/api/events", postEvent, W, RECORDS, NO_STORE, api_events_post)                       \
-    X(POST, "/api/v1/events", postEventV1, W, RECORDS, NO_STORE, api_events_post)                  \
-    X(POST, "/api/events/batch", postEvents, W, RECORDS, NO_STORE, api_events_post)                \
-    X(POST, "/api/v1/events/batch", postEventsV1, W, RECORDS, NO_STORE, api_events_post)           \
-    X(POST, "/v1/batch", segmentBatch, W, KEYED, NO_STORE, api_segment_batch)                      \
-    X(POST, "/v1/track", segmentTrack, W, KEYED, NO_STORE, api_segment_track)                      \
-    X(POST, "/v1/identify", segmentIdentify, W, KEYED, NO_STORE, api_segment_identify)             \
-    X(POST, "/v1/page", segmentPage, W, KEYED, NO_STORE, api_segment_page)                         \
-    X(POST, "/batch/", posthogBatch, W, KEYED, NO_STORE, api_posthog_batch)                        \
-    X(POST, "/batch", posthogBatchBare, W, KEYED, NO_STORE, api_posthog_batch)                     \
-    X(GET, "/api/inbox", getInbox, R, NONE, NO_CACHE, api_inbox_get)                               \
-    X(GET, "/api/v1/events", listEvents, R, NONE, NO_CACHE, api_events_get)                        \
-    X(GET, "/api/v1/events/stream", streamEvents, R, NONE, NO_CACHE, api_stream_get)               \
-    X(GET, "/api/v1/events/{id}", getEvent, R, NONE, NO_CACHE, api_event_get)                      \
-    X(POST, "/api/ack/{id}", acknowledgeEvent, W, NONE, NO_STORE, api_ack_one)                     \
-    X(POST, "/api/inbox/ack", acknowledgeEvents, W, JSON, NO_STORE, api_ack_many)                  \
-    X(GET, "/api/v1/uploads", listUploads, R, NONE, NO_CACHE, api_uploads_get)                     \
-    X(GET, "/api/v1/uploads/{id}", getUpload, R, NONE, NO_CACHE, api_upload_get)                   \
-    X(DELETE, "/api/v1/uploads/{id}", deleteUpload, W, NONE, NO_STORE, api_upload_delete)          \
-    X(GET, "/api/v1/dead-letters", listDeadLetters, R, NONE, NO_CACHE, api_dead_letters_get)       \
-    X(POST, "/api/v1/dead-letters/{id}/retry", retryDeadLetter, W, NONE, NO_STORE,                 \
+    X(POST, "/api/events", postEvent, WE, RECORDS, NO_STORE, api_events_post)                      \
+    X(POST, "/api/v1/events", postEventV1, WE, RECORDS, NO_STORE, api_events_post)                 \
+    X(POST, "/api/events/batch", postEvents, WE, RECORDS, NO_STORE, api_events_post)               \
+    X(POST, "/api/v1/events/batch", postEventsV1, WE, RECORDS, NO_STORE, api_events_post)          \
+    X(POST, "/v1/batch", segmentBatch, WE, KEYED, NO_STORE, api_segment_batch)                     \
+    X(POST, "/v1/track", segmentTrack, WE, KEYED, NO_STORE, api_segment_track)                     \
+    X(POST, "/v1/identify", segmentIdentify, WE, KEYED, NO_STORE, api_segment_identify)            \
+    X(POST, "/v1/page", segmentPage, WE, KEYED, NO_STORE, api_segment_page)                        \
+    X(POST, "/batch/", posthogBatch, WE, KEYED, NO_STORE, api_posthog_batch)                       \
+    X(POST, "/batch", posthogBatchBare, WE, KEYED, NO_STORE, api_posthog_batch)                    \
+    X(GET, "/api/inbox", getInbox, RE, NONE, NO_CACHE, api_inbox_get)                              \
+    X(GET, "/api/v1/events", listEvents, RE, NONE, NO_CACHE, api_events_get)                       \
+    X(GET, "/api/v1/events/stream", streamEvents, RE, NONE, NO_CACHE, api_stream_get)              \
+    X(GET, "/api/v1/events/{id}", getEvent, RE, NONE, NO_CACHE, api_event_get)                     \
+    X(POST, "/api/ack/{id}", acknowledgeEvent, WE, NONE, NO_STORE, api_ack_one)                    \
+    X(POST, "/api/inbox/ack", acknowledgeEvents, WE, JSON, NO_STORE, api_ack_many)                 \
+    X(GET, "/api/v1/uploads", listUploads, RE, NONE, NO_CACHE, api_uploads_get)                    \
+    X(GET, "/api/v1/uploads/{id}", getUpload, RE, NONE, NO_CACHE, api_upload_get)                  \
+    X(DELETE, "/api/v1/uploads/{id}", deleteUpload, WE, NONE, NO_STORE, api_upload_delete)         \
+    X(GET, "/api/v1/dead-letters", listDeadLetters, RE, NONE, NO_CACHE, api_dead_letters_get)      \
+    X(POST, "/api/v1/dead-letters/{id}/retry", retryDeadLetter, WE, NONE, NO_STORE,                \
       api_dead_letter_retry)                                                                       \
     X(POST, "/api/keys/generate", generateKey, OPEN, JSON, NO_STORE, api_keys_generate)            \
     X(POST, "/api/keys/rotate", rotateKey, ANY, NONE, NO_STORE, api_keys_rotate)                   \

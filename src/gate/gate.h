@@ -23,7 +23,36 @@ struct gate;
 struct store;
 struct store_connection;
 
-enum gate_scope { GATE_READ = 1, GATE_WRITE = 2, GATE_ADMIN = 4, GATE_ALL = 7 };
+/* What a key may do: name, bit, word. The narrowed ones permit one area alone; read and write all
+ * of them. Bits stand in the store: they are never given to another word. */
+#define GATE_SCOPES(X)                                                                             \
+    X(READ, 0, "read")                                                                             \
+    X(WRITE, 1, "write")                                                                           \
+    X(ADMIN, 2, "admin")                                                                           \
+    X(READ_EVENTS, 3, "read:events")                                                               \
+    X(WRITE_EVENTS, 4, "write:events")                                                             \
+    X(READ_HEALTH, 5, "read:health")                                                               \
+    X(WRITE_HEALTH, 6, "write:health")                                                             \
+    X(READ_TELEMETRY, 7, "read:telemetry")                                                         \
+    X(WRITE_TELEMETRY, 8, "write:telemetry")                                                       \
+    X(READ_WEBHOOKS, 9, "read:webhooks")                                                           \
+    X(WRITE_WEBHOOKS, 10, "write:webhooks")                                                        \
+    X(READ_RECOMMENDATIONS, 11, "read:recommendations")                                            \
+    X(WRITE_RECOMMENDATIONS, 12, "write:recommendations")
+enum gate_scope {
+#define X(name, bit, text) GATE_##name = 1 << (bit),
+    GATE_SCOPES(X)
+#undef X
+        GATE_ALL = GATE_READ | GATE_WRITE | GATE_ADMIN,
+    GATE_SCOPES_KNOWN = 0
+#define X(name, bit, text) | GATE_##name
+    GATE_SCOPES(X)
+#undef X
+};
+/* 0: no such word. */
+uint32_t gate_scope_from_text(struct slice text);
+/* The word of one of the scopes, which is taken off the set; NULL when none is left. */
+const char *gate_scope_take(uint32_t *scopes);
 
 /* Requests a minute; tiers of an org. */
 #define GATE_TIERS(X)                                                                              \

@@ -47,7 +47,7 @@ static bool key_read_row(struct store_statement *statement, uint32_t mb_per_hour
     identity->org = (uint64_t)store_column_i64(statement, 1);
     memcpy(identity->org_id.bytes, org_id.data, org_id.size);
     memcpy(identity->id_key, id_key.data, id_key.size);
-    identity->scopes = (uint32_t)store_column_i64(statement, 4) & GATE_ALL;
+    identity->scopes = (uint32_t)store_column_i64(statement, 4) & GATE_SCOPES_KNOWN;
     identity->requests_per_minute = tier_requests(store_column_bytes(statement, 5));
     identity->key_requests_per_minute = column_u32(statement, 6);
     identity->mb_per_hour =
@@ -132,7 +132,7 @@ enum err gate_key_insert(struct store_connection *connection, const struct gate_
 {
     struct store_statement *statement;
     struct slice name = options->name.data == NULL ? SLICE_LITERAL("") : options->name;
-    if (options->scopes == 0 || (options->scopes & ~(uint32_t)GATE_ALL) != 0 ||
+    if (options->scopes == 0 || (options->scopes & ~(uint32_t)GATE_SCOPES_KNOWN) != 0 ||
         name.size > KEY_NAME_BYTES_MAX || !slice_is_printable(name)) {
         return ERR_INVALID;
     }

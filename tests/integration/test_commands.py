@@ -85,6 +85,10 @@ def exercise(server, folder, settings):
     assert "acme" in command("org", "list").stdout and "free" in command("org", "list").stdout
     again = command("org", "create", "acme")
     assert again.returncode == 1 and "exists" in again.stderr and again.stderr.count("\n") == 1
+    narrow = last_line(command("key", "create", "--org", "acme", "--scopes", "read:events,write:health"))
+    assert "--- read:events write:health" in [
+        line for line in command("key", "list", "--org", "acme").stdout.split("\n")
+        if line.startswith(narrow.split("_")[1])][0]
     reader = last_line(command("key", "create", "--org", "acme", "--scopes", "read", "--name", "reader",
                                "--expires-days", "7"))
     assert KEY.fullmatch(reader)

@@ -37,7 +37,35 @@ def test_defaults(server):
     assert make(server, scopes="admin")["scopes"] == ["admin"]
 
 
+AREAS = ["events", "health", "telemetry", "webhooks", "recommendations"]
+
+
+@pytest.mark.parametrize("scope", [f"{verb}:{area}" for area in AREAS for verb in ("read", "write")])
+def test_narrowed_scopes(server, scope):
+    """One area, one verb, and nothing else."""
+    key = make(server, scopes=[scope])
+    assert key["scopes"] == [scope]
+    assert works(server, key["api_key"])
+    may_read, may_write = scope == "read:events", scope == "write:events"
+    event = {"type": "narrow", "payload": 1}
+    assert server.get("/api/inbox", key=key["api_key"]).status == (200 if may_read else 403)
+    assert server.get("/api/v1/uploads", key=key["api_key"]).status == (200 if may_read else 403)
+    assert server.post("/api/events", event, key=key["api_key"]).status == (202 if may_write else 403)
+    assert server.get("/api/keys", key=key["api_key"]).status == 403
+    new = server.post("/api/keys/rotate", key=key["api_key"]).json["id"]
+    assert {k["id"]: k["scopes"] for k in server.get("/api/keys?order=desc").json["keys"]}[new] == [scope]
+
+
+def test_scopes_add_up(server):
+    both = ["read", "write:events"]
+    key = make(server, scopes=both)
+    assert key["scopes"] == both
+    assert server.get("/api/inbox", key=key["api_key"]).status == 200
+    assert server.post("/api/events", {"type": "narrow", "payload": 1}, key=key["api_key"]).status == 202
+
+
 @pytest.mark.parametrize("body, pointer", [
+    ({"scopes": ["admin:events"]}, "/scopes"), ({"scopes": ["write:"]}, "/scopes"), ({"scopes": ["write:root"]}, "/scopes"),
     ({"scopes": []}, "/scopes"), ({"scopes": ["root"]}, "/scopes"), ({"scopes": 7}, "/scopes"),
     ({"name": 5}, "/name"), ({"name": "x" * 101}, "/name"), ({"expires_at": "soon"}, "/expires_at"),
     ({"expires_at": "2001-01-01T00:00:00Z"}, "/expires_at"), ({"limits": {"mb_per_hour": -1}}, "/limits/mb_per_hour"),

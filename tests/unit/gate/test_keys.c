@@ -181,7 +181,7 @@ static void test_what_is_no_key(void **state)
     struct gate_new_key key;
     uint64_t number;
     bad[0].scopes = 0;
-    bad[1].scopes = 8;
+    bad[1].scopes = (uint32_t)GATE_SCOPES_KNOWN + 1;
     bad[2].name = SLICE_LITERAL("two\nlines");
     bad[3].name = SLICE_LITERAL("\xFF");
     bad[4].name = slice_from_text(long_name);

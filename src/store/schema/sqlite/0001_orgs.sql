@@ -20,7 +20,7 @@ CREATE TABLE keys (
     org INTEGER NOT NULL REFERENCES orgs (number),
     name TEXT NOT NULL,
     hash TEXT NOT NULL,                       -- Argon2id of the secret, with its parameters
-    scopes INTEGER NOT NULL,                  -- set of bits: 1 read, 2 write, 4 admin
+    scopes INTEGER NOT NULL,                  -- set of bits: 1 read, 2 write, 4 admin; narrowed ones above
     requests_per_minute INTEGER NOT NULL,     -- of this key alone; 0: the org's limit alone
     mb_per_hour INTEGER NOT NULL,             -- of this key alone; 0: the org's limit alone
     created_ms INTEGER NOT NULL,
