@@ -12,6 +12,7 @@
 #include "base/id.h"
 
 #include "base/hash.h"
+#include "base/hex.h"
 
 #include <assert.h>
 #include <sodium.h>
@@ -112,16 +113,18 @@ static bool id_hyphen_follows(size_t byte_index)
 
 void id_format(struct id id, char to[ID_TEXT_BYTES])
 {
-    static const char hex[] = "0123456789abcdef";
-    size_t at = 0;
-    for (size_t i = 0; i < sizeof(id.bytes); i++) {
-        to[at++] = hex[id.bytes[i] >> 4];
-        to[at++] = hex[id.bytes[i] & 15];
-        if (id_hyphen_follows(i)) {
-            to[at++] = '-';
-        }
+    char digits[2 * sizeof(id.bytes)];
+    for (size_t i = 0; i < sizeof(id.bytes); i += sizeof(uint32_t)) {
+        uint32_t part;
+        memcpy(&part, id.bytes + i, sizeof(part));
+        hex_put_u32(__builtin_bswap32(part), digits + 2 * i);
     }
-    assert(at == ID_TEXT_BYTES);
+    memcpy(to, digits, 8);
+    memcpy(to + 9, digits + 8, 4);
+    memcpy(to + 14, digits + 12, 4);
+    memcpy(to + 19, digits + 16, 4);
+    memcpy(to + 24, digits + 20, 12);
+    to[8] = to[13] = to[18] = to[23] = '-';
 }
 
 static bool id_hex_value(uint8_t digit, uint8_t *ret_value)

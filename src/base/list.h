@@ -37,6 +37,14 @@ static inline void list_push_back(struct list *list, struct list_link *link)
     list->head.previous = link;
 }
 
+static inline void list_push_front(struct list *list, struct list_link *link)
+{
+    link->previous = &list->head;
+    link->next = list->head.next;
+    list->head.next->previous = link;
+    list->head.next = link;
+}
+
 /* A link that is in no list has next NULL: removing it does nothing. */
 static inline void list_remove(struct list_link *link)
 {

@@ -150,9 +150,11 @@ void metrics_observe(enum metrics_histogram histogram, uint64_t value)
     assert(histogram < METRICS_HISTOGRAM_COUNT);
     const struct metrics_bound *bounds = metrics_buckets[metrics_units[histogram]].bounds;
     size_t count = metrics_buckets[metrics_units[histogram]].count;
-    size_t bucket = 0;
-    while (bucket < count && value > bounds[bucket].value) {
-        bucket++;
+    size_t bucket = 0; /* the first whose bound is not below the value; `count`: above all */
+    for (size_t step = 8; step > 0; step /= 2) {
+        while (bucket + step <= count && value > bounds[bucket + step - 1].value) {
+            bucket += step;
+        }
     }
     struct metrics_row *own = metrics_own_row;
     struct metrics_row *row = own == NULL ? &metrics_shared_row : own;

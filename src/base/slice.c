@@ -12,8 +12,10 @@ bool slice_equal_nocase(struct slice a, struct slice b)
     if (a.size != b.size) {
         return false;
     }
+    if (a.size == 0 || memcmp(a.data, b.data, a.size) == 0) {
+        return true;
+    }
     for (size_t i = 0; i < a.size; i++) {
-        /* Most bytes are the same, and most that differ do so in more than their case. */
         if (a.data[i] != b.data[i] && (((a.data[i] ^ b.data[i]) != 0x20) ||
                                        slice_lower(a.data[i]) != slice_lower(b.data[i]))) {
             return false;
@@ -35,31 +37,6 @@ int slice_compare(struct slice a, struct slice b)
         return order;
     }
     return (a.size > b.size) - (a.size < b.size);
-}
-
-struct slice slice_part(struct slice s, size_t from, size_t to)
-{
-    to = to < s.size ? to : s.size;
-    from = from < to ? from : to;
-    return slice_make(from == 0 ? s.data : s.data + from, to - from);
-}
-
-static bool slice_is_blank(uint8_t byte)
-{
-    return byte == ' ' || byte == '\t';
-}
-
-struct slice slice_trim(struct slice s)
-{
-    size_t from = 0;
-    size_t to = s.size;
-    while (from < to && slice_is_blank(s.data[from])) {
-        from++;
-    }
-    while (to > from && slice_is_blank(s.data[to - 1])) {
-        to--;
-    }
-    return slice_part(s, from, to);
 }
 
 size_t slice_find(struct slice s, uint8_t byte)

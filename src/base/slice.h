@@ -38,9 +38,25 @@ bool slice_starts_with(struct slice s, struct slice prefix);
 /* memcmp order, shorter first. */
 int slice_compare(struct slice a, struct slice b);
 /* [from, to) clamped to the slice. */
-struct slice slice_part(struct slice s, size_t from, size_t to);
+static inline struct slice slice_part(struct slice s, size_t from, size_t to)
+{
+    to = to < s.size ? to : s.size;
+    from = from < to ? from : to;
+    return slice_make(from == 0 ? s.data : s.data + from, to - from);
+}
+
 /* Without leading and trailing space and tab. */
-struct slice slice_trim(struct slice s);
+static inline struct slice slice_trim(struct slice s)
+{
+    while (s.size > 0 && (s.data[0] == ' ' || s.data[0] == '\t')) {
+        s = slice_make(s.data + 1, s.size - 1);
+    }
+    while (s.size > 0 && (s.data[s.size - 1] == ' ' || s.data[s.size - 1] == '\t')) {
+        s.size--;
+    }
+    return s;
+}
+
 /* Position of `byte`, or s.size when absent. */
 size_t slice_find(struct slice s, uint8_t byte);
 /* Cuts at the first `byte`: returns what stands before, *rest becomes what stands after (empty

@@ -39,6 +39,21 @@ static void test_order(void **state)
     assert_true(list_is_empty(&list));
 }
 
+static void test_front(void **state)
+{
+    (void)state;
+    struct list list;
+    struct member members[3] = {{.number = 1}, {.number = 2}, {.number = 3}};
+    list_init(&list);
+    list_push_front(&list, &members[1].link);
+    list_push_front(&list, &members[0].link);
+    list_push_back(&list, &members[2].link);
+    for (int i = 1; i <= 3; i++) {
+        assert_int_equal(number_of(list_take_first(&list)), i);
+    }
+    assert_true(list_is_empty(&list));
+}
+
 static void test_empty_and_removed(void **state)
 {
     (void)state;
@@ -60,6 +75,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_order),
+        cmocka_unit_test(test_front),
         cmocka_unit_test(test_empty_and_removed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
