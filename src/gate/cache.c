@@ -36,7 +36,8 @@ struct gate_cache {
     struct table *refused;
     uint64_t ttl_ms;
     uint8_t digest_key[crypto_shorthash_siphashx24_KEYBYTES];
-    /* The add in forget pairs with the load in put; the stripe's lock orders them, so relaxed. */
+    /* The release add of forget pairs with the acquire load of generation. For a put the stripe's
+     * lock orders the two; for a desk, whatever told its thread of the forget. */
     atomic_uint_fast64_t generation;
 };
 
@@ -147,7 +148,7 @@ void gate_cache_extend(struct gate_cache *cache, const uint8_t digest[GATE_DIGES
 
 uint64_t gate_cache_generation(const struct gate_cache *cache)
 {
-    return atomic_load_explicit(&cache->generation, memory_order_relaxed);
+    return atomic_load_explicit(&cache->generation, memory_order_acquire);
 }
 
 struct cache_putting {
@@ -208,13 +209,13 @@ static bool cache_entry_is_of_org(const void *value, void *context)
 
 void gate_cache_forget_key(struct gate_cache *cache, uint64_t key)
 {
-    atomic_fetch_add_explicit(&cache->generation, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&cache->generation, 1, memory_order_release);
     table_erase_if(cache->keys, cache_entry_is_of_key, &key);
 }
 
 void gate_cache_forget_org(struct gate_cache *cache, uint64_t org)
 {
-    atomic_fetch_add_explicit(&cache->generation, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&cache->generation, 1, memory_order_release);
     table_erase_if(cache->keys, cache_entry_is_of_org, &org);
 }
 

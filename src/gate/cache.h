@@ -24,12 +24,6 @@ struct gate_cache_options {
     uint32_t ttl_ms; /* from last use */
 };
 
-/* Moments of one check. */
-struct gate_now {
-    uint64_t mono_ms; /* TTLs */
-    int64_t wall_ms;  /* expiry */
-};
-
 enum gate_cached {
     GATE_CACHED_NONE,
     GATE_CACHED_LIVE,

@@ -136,6 +136,27 @@ enum gate_check { GATE_CHECK_OK, GATE_CHECK_DENIED, GATE_CHECK_BUSY, GATE_CHECK_
 enum gate_check gate_check(struct gate *gate, struct slice key, struct slice address,
                            struct gate_waiter *waiter, struct gate_identity *ret);
 
+/* Moments of one check. */
+struct gate_now {
+    uint64_t mono_ms; /* TTLs */
+    int64_t wall_ms;  /* expiry */
+};
+
+/* A thread's own front of the gate: it knows the keys that it let in within the last second. The
+ * caller destroys it before gate_close; NULL is fine. */
+struct gate_desk;
+struct gate_desk *gate_desk_create(struct gate *gate);
+void gate_desk_destroy(struct gate_desk *desk);
+
+struct gate_question {
+    struct slice key;
+    struct slice address;
+    struct gate_now now; /* may be some milliseconds old */
+};
+/* As gate_check, on the thread that made the desk. */
+enum gate_check gate_desk_check(struct gate_desk *desk, const struct gate_question *question,
+                                struct gate_waiter *waiter, struct gate_identity *ret);
+
 /* State of a window, for the RateLimit headers. */
 struct gate_window {
     const char *name; /* "org", "key", "org-bytes", "key-bytes" */

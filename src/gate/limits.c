@@ -185,6 +185,10 @@ static enum err limit_count(struct gate *gate, const struct gate_limits_request 
 enum err gate_limit_request(struct gate *gate, const struct gate_identity *identity,
                             struct gate_window *ret)
 {
+    if (identity->requests_per_minute == 0 && identity->key_requests_per_minute == 0) {
+        *ret = (struct gate_window){.name = "org", .window_s = MINUTE_S};
+        return ERR_OK;
+    }
     uint64_t started_ns = clock_mono_ns();
     struct gate_limits_request request = {
         .identity = identity, .amount = 1, .now_ms = started_ns / 1000000u};

@@ -392,6 +392,7 @@ static void test_a_tag_key_of_another_size_is_damage(void **state)
 struct hammer {
     struct gate_fixture *fixture;
     struct mailbox *mailbox;
+    struct gate_desk *desk; /* NULL: it asks the gate itself */
     const char *key;
     atomic_bool *is_dead; /* set when gate_forget_key has returned */
     atomic_bool *is_over;
@@ -421,8 +422,15 @@ static void hammer_run(void *argument)
         hammer->is_answered = false;
         hammer->waiter =
             (struct gate_waiter){.reply_to = hammer->mailbox, .on_checked = hammer_on_checked};
-        enum gate_check check = gate_check(hammer->fixture->gate, slice_from_text(hammer->key),
-                                           SLICE_LITERAL("::1"), &hammer->waiter, &identity);
+        const struct gate_question question = {
+            .key = slice_from_text(hammer->key),
+            .address = SLICE_LITERAL("::1"),
+            .now = {.mono_ms = clock_mono_ms(), .wall_ms = clock_wall_ms()}};
+        enum gate_check check =
+            hammer->desk != NULL
+                ? gate_desk_check(hammer->desk, &question, &hammer->waiter, &identity)
+                : gate_check(hammer->fixture->gate, question.key, question.address, &hammer->waiter,
+                             &identity);
         bool is_admitted = check == GATE_CHECK_OK;
         if (check == GATE_CHECK_WAIT) {
             while (!hammer->is_answered) {
@@ -447,6 +455,7 @@ static void test_no_loop_admits_a_key_after_it_was_forgotten(void **state)
     uint64_t number = gate_fixture_key(fixture, 1, &key, NULL);
     for (int i = 0; i < 3; i++) {
         hammers[i].fixture = fixture;
+        hammers[i].desk = i == 0 ? NULL : gate_desk_create(fixture->gate);
         hammers[i].key = key.text;
         hammers[i].is_dead = &is_dead;
         hammers[i].is_over = &is_over;
@@ -473,6 +482,7 @@ static void test_no_loop_admits_a_key_after_it_was_forgotten(void **state)
     gate_fixture_close(fixture); /* a verifier may still be waking a loop that it answered */
     for (int i = 0; i < 3; i++) {
         mailbox_destroy(hammers[i].mailbox);
+        gate_desk_destroy(hammers[i].desk);
     }
 }
 
