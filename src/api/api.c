@@ -50,6 +50,7 @@ enum err api_open(struct api **ret, const struct api_options *options, struct er
         loop->index = i;
         list_init(&loop->requests);
         list_init(&loop->spare);
+        list_init(&loop->full_streams);
         buffer_init(&loop->scratch, API_SCRATCH_BYTES_MAX);
         api_live_start(loop);
     }

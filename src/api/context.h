@@ -70,8 +70,11 @@ struct api_loop {
     uint32_t unknown_bodies; /* collected before their key is known */
     uint32_t signups;
     bool streams_ended;
-    struct mail news;   /* live.c: something was applied */
-    uint64_t sample_ns; /* health.c: the last look at the backlog */
+    struct list full_streams;  /* of live tails, those that were not read for longest first */
+    uint64_t stream_bytes;     /* of memory of their pages */
+    uint64_t stream_logged_ns; /* when the log last told of one that was cut */
+    struct mail news;          /* live.c: something was applied */
+    uint64_t sample_ns;        /* health.c: the last look at the backlog */
     uint64_t sample_bytes;
 };
 

@@ -44,6 +44,11 @@ void api_job_destroy(struct api_job *job)
     if (job->on_destroy != NULL) {
         job->on_destroy(job);
     }
+    while (job->texts != NULL) {
+        struct api_job_text *text = job->texts;
+        job->texts = text->next;
+        mem_free(text);
+    }
     buffer_finish(&job->body);
     buffer_finish(&job->encoded);
     mem_free(job);
@@ -54,12 +59,12 @@ struct slice api_job_copy(struct api_job *job, struct slice text)
     if (text.data == NULL) {
         return text;
     }
-    /* Parameters are parts of one target, and decoding never makes them longer. */
-    assert(text.size <= sizeof(job->text) - job->text_size);
-    uint8_t *to = job->text + job->text_size;
-    memcpy(to, text.data, text.size);
-    job->text_size += text.size;
-    return slice_make(to, text.size);
+    /* Parts of one target or one small document: their size is bounded by those. */
+    struct api_job_text *copy = mem_alloc(sizeof(*copy) + text.size);
+    memcpy(copy->bytes, text.data, text.size);
+    copy->next = job->texts;
+    job->texts = copy;
+    return slice_make(copy->bytes, text.size);
 }
 
 static void api_job_done(struct store_job *store)

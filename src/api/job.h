@@ -7,6 +7,11 @@
 #pragma once
 #include "api/context.h"
 
+struct api_job_text {
+    struct api_job_text *next;
+    uint8_t bytes[];
+};
+
 struct api_job {
     struct store_job store; /* first: the store gives back its address */
     struct api_request *request;
@@ -24,9 +29,8 @@ struct api_job {
     uint64_t org;
     uint64_t version; /* of the org's data, in the answer's snapshot */
     bool is_versioned;
-    bool version_only; /* If-None-Match may match: the query is not run yet */
-    size_t text_size;
-    uint8_t text[LIMIT_TARGET_BYTES]; /* copies of parameters */
+    bool version_only;          /* If-None-Match may match: the query is not run yet */
+    struct api_job_text *texts; /* copies of parameters */
 };
 
 /* `size` of a struct that begins with an api_job; zeroed. */

@@ -1,18 +1,21 @@
 /* Stream: the live tail as server-sent events, in commit order.
  *
  * Each stream pulls: a job reads one page after the stream's place, the loop writes it, and the
- * next page is asked for when there is room for it. So catching up from an old Last-Event-ID and
- * following live are the same, and a slow subscriber holds no snapshot and no reader.
+ * next page is asked for when the last is sent. So catching up from an old Last-Event-ID and
+ * following live are the same, and a slow subscriber holds no snapshot, no reader, and one page.
  *
- *   READING --page written, more or news--> READING
- *   READING --page written, all read------> IDLE      news or heartbeat --> READING
- *   READING --page written, no room-------> FULL      room --> READING; 5 s without --> cut
+ *   READING --page written--> FULL      sent --> READING if there is more or news, else IDLE
+ *                                       5 s in which nothing is sent --> cut
+ *   READING --empty page----> IDLE      news or heartbeat --> READING
+ *
+ * The pages of all streams together are bounded too: above the bound the stream whose page waits
+ * for longest is cut.
  *
  * Happy path: the place is found (Last-Event-ID, or the org's newest event), the stream begins, the
  * first page is read, then one after each commit of the org.
  * Failure modes: the key is revoked or expires: the stream ends at the next page or heartbeat. The
  * store does not answer: tried again with the next heartbeat. The subscriber does not read: it is
- * cut and resumes with Last-Event-ID. The server drains: the stream ends. */
+ * cut, counted, and resumes with Last-Event-ID. The server drains: the stream ends. */
 #include "api/handlers.h"
 
 #include "api/job.h"
@@ -20,14 +23,18 @@
 #include "api/reply.h"
 #include "base/clock.h"
 #include "base/limits.h"
+#include "base/log.h"
+#include "base/metrics.h"
 #include "query/query.h"
 
 #include <assert.h>
 
-#define API_STREAM_PAGE_BYTES   ((size_t)64 * 1024)
-#define API_STREAM_ROOM_MIN     (LIMIT_STREAM_BUFFER_BYTES / 2)
+#define API_STREAM_PAGE_BYTES   ((size_t)48 * 1024)
+#define API_STREAM_HELD_MAX     ((size_t)4 * 1024) /* with no more left, a page counts as sent */
 #define API_STREAM_HEARTBEAT_MS 15000u
-#define API_STREAM_STALL_MS     5000u
+#define API_STREAM_LOOK_MS      1000u /* in FULL: whether anything was sent */
+#define API_STREAM_STALL_LOOKS  5u
+#define API_STREAM_LOG_EACH_NS  (UINT64_C(60) * 1000000000u)
 
 enum api_stream_state {
     API_STREAM_BEGINNING,
@@ -43,6 +50,10 @@ struct api_stream_job {
     bool has_place;
     bool has_news; /* the loop's: something was committed while a page was read */
     bool more;
+    struct list_link full; /* the loop's: in its full_streams */
+    size_t page_bytes;     /* the loop's: memory of its page, counted in stream_bytes */
+    uint32_t stalled_looks;
+    size_t room; /* of the connection's output, when it was last looked at in FULL */
 };
 
 static void api_stream_timer(struct api_request *request);
@@ -73,33 +84,68 @@ static void api_stream_set(struct api_stream_job *stream, enum api_stream_state 
     struct api_request *request = stream->job.request;
     stream->state = state;
     request->on_timer = api_stream_timer;
-    http_request_set_timer(request->http, state == API_STREAM_FULL ? API_STREAM_STALL_MS
-                                                                   : API_STREAM_HEARTBEAT_MS);
+    http_request_set_timer(request->http,
+                           state == API_STREAM_FULL ? API_STREAM_LOOK_MS : API_STREAM_HEARTBEAT_MS);
 }
 
 static void api_stream_read(struct api_stream_job *stream)
 {
     struct api_request *request = stream->job.request;
-    if (stream->state == API_STREAM_READING || stream->state == API_STREAM_BEGINNING) {
+    if (stream->state != API_STREAM_IDLE) {
         stream->has_news = true;
-        return;
-    }
-    if (http_stream_room(request->http) < API_STREAM_ROOM_MIN) {
-        if (stream->state != API_STREAM_FULL) {
-            api_stream_set(stream, API_STREAM_FULL);
-        }
         return;
     }
     stream->has_news = false;
     stream->tail.now_ms = clock_wall_ms();
     buffer_clear(&stream->job.body);
     if (store_post_read(request->loop->api->options.store, &stream->job.store) != ERR_OK) {
-        api_stream_set(stream,
-                       API_STREAM_IDLE); /* the readers are busy: the heartbeat comes back */
-        return;
+        return; /* the readers are busy: the heartbeat comes back */
     }
     request->pending++;
     api_stream_set(stream, API_STREAM_READING);
+}
+
+/* Its page is sent, or will never be. */
+static void api_stream_uncount(struct api_stream_job *stream)
+{
+    stream->job.request->loop->stream_bytes -= stream->page_bytes;
+    stream->page_bytes = 0;
+    list_remove(&stream->full);
+}
+
+static void api_stream_cut(struct api_stream_job *stream, enum metrics_counter reason)
+{
+    struct api_loop *loop = stream->job.request->loop;
+    uint64_t now_ns = clock_mono_ns();
+    api_stream_uncount(stream);
+    metrics_add(reason, 1);
+    if (now_ns - loop->stream_logged_ns > API_STREAM_LOG_EACH_NS || loop->stream_logged_ns == 0) {
+        loop->stream_logged_ns = now_ns;
+        log_write(LOG_WARN, "api", "a live tail was cut, %s; event_streams_cut_total counts them",
+                  reason == METRIC_STREAM_CUT_SLOW ? "its subscriber does not read"
+                                                   : "subscribers that do not read hold too much");
+    }
+    http_stream_abort(stream->job.request->http);
+}
+
+/* A page waits to be sent: it counts, and so does the time. */
+static void api_stream_fill(struct api_stream_job *stream)
+{
+    struct api_loop *loop = stream->job.request->loop;
+    stream->page_bytes = http_stream_memory(stream->job.request->http);
+    buffer_shrink(&stream->job.body, API_STREAM_HELD_MAX);
+    stream->room = http_stream_room(stream->job.request->http);
+    stream->stalled_looks = 0;
+    loop->stream_bytes += stream->page_bytes;
+    list_push_back(&loop->full_streams, &stream->full);
+    api_stream_set(stream, API_STREAM_FULL);
+    http_stream_ask_room(stream->job.request->http, API_STREAM_HELD_MAX);
+    while (loop->stream_bytes > LIMIT_STREAMS_BYTES / loop->api->loop_count) {
+        struct list_link *first = list_first(&loop->full_streams);
+        assert(first != NULL);
+        api_stream_cut(LIST_CONTAINER(first, struct api_stream_job, full),
+                       METRIC_STREAM_CUT_MEMORY);
+    }
 }
 
 static void api_stream_page(struct api_job *job)
@@ -114,20 +160,38 @@ static void api_stream_page(struct api_job *job)
     if (job->store.err != ERR_OK) {
         return;
     }
-    if (job->body.size > 0 && http_stream_write(http, buffer_slice(&job->body)) != ERR_OK) {
+    if (job->body.size == 0) {
+        if (stream->more || stream->has_news) {
+            api_stream_read(stream);
+        }
+        return;
+    }
+    if (http_stream_write(http, buffer_slice(&job->body)) != ERR_OK) {
         http_stream_abort(http);
         return;
     }
-    if (stream->more || stream->has_news) {
-        api_stream_read(stream);
+    api_stream_fill(stream);
+}
+
+/* A slow subscriber that reads is http's business, which holds it to the minimum rate. */
+static void api_stream_look(struct api_stream_job *stream)
+{
+    struct http_request *http = stream->job.request->http;
+    size_t room = http_stream_room(http);
+    stream->stalled_looks = room > stream->room ? 0 : stream->stalled_looks + 1;
+    stream->room = room;
+    if (stream->stalled_looks == API_STREAM_STALL_LOOKS) {
+        api_stream_cut(stream, METRIC_STREAM_CUT_SLOW);
+        return;
     }
+    http_request_set_timer(http, API_STREAM_LOOK_MS);
 }
 
 static void api_stream_timer(struct api_request *request)
 {
     struct api_stream_job *stream = (struct api_stream_job *)request->job;
     if (stream->state == API_STREAM_FULL) {
-        http_stream_abort(request->http);
+        api_stream_look(stream);
         return;
     }
     if (http_stream_write(request->http, SLICE_LITERAL(": heartbeat\n\n")) != ERR_OK) {
@@ -150,13 +214,17 @@ static void api_stream_room(struct api_request *request)
 {
     struct api_stream_job *stream = (struct api_stream_job *)request->job;
     if (stream->state == API_STREAM_FULL) {
+        api_stream_uncount(stream);
         api_stream_set(stream, API_STREAM_IDLE);
-        api_stream_read(stream);
+        if (stream->more || stream->has_news) {
+            api_stream_read(stream);
+        }
     }
 }
 
 static void api_stream_finish(struct api_request *request)
 {
+    api_stream_uncount((struct api_stream_job *)request->job);
     api_live_remove(request);
     api_live_count(request->loop->api, -1);
 }

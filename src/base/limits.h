@@ -8,13 +8,14 @@
 /* Decoded bodies up to this are one frame; larger ones are uploads. */
 #define LIMIT_SMALL_BODY_BYTES 262144u /* 256 * 1024 */
 /* One event, as it came. */
-#define LIMIT_EVENT_BYTES    262144u /* 256 * 1024 */
-#define LIMIT_JSON_DEPTH     64u
-#define LIMIT_TYPE_BYTES     255u
-#define LIMIT_DEDUP_ID_BYTES 255u
-#define LIMIT_SUBJECT_BYTES  1024u
-#define LIMIT_SOURCE_BYTES   2048u
-#define LIMIT_APP_BYTES      255u
+#define LIMIT_EVENT_BYTES         262144u /* 256 * 1024 */
+#define LIMIT_JSON_DEPTH          64u
+#define LIMIT_TYPE_BYTES          255u
+#define LIMIT_DEDUP_ID_BYTES      255u
+#define LIMIT_SUBJECT_BYTES       1024u
+#define LIMIT_SOURCE_BYTES        2048u
+#define LIMIT_APP_BYTES           255u
+#define LIMIT_PARAMETER_KEY_BYTES 255u
 /* Batches: items answered one by one; becoming queryable is atomic up to the second. */
 #define LIMIT_BATCH_ITEMS_ANSWERED  1000u
 #define LIMIT_BATCH_ATOMIC_ELEMENTS 1000u
@@ -44,12 +45,14 @@
 #define LIMIT_LIST_MAX            1000u
 #define LIMIT_PAGE_BYTES          262144u /* 256 * 1024 */
 #define LIMIT_STREAM_BUFFER_BYTES 262144u /* 256 * 1024 */
+#define LIMIT_STREAMS_BYTES       33554432u /* 32 * 1024 * 1024 ; pages of all live tails unsent */
 #define LIMIT_WAIT_FOR_MS         10000u
 
 /* Gate */
 #define LIMIT_KEY_WAITERS          65536u  /* posted to one verifier and not yet taken */
 #define LIMIT_KEYS_REFUSED         16384u  /* remembered for a minute */
 #define LIMIT_WINDOWS              131072u /* orgs and keys with a limit, used lately */
+#define LIMIT_LEASES_ASKED         8192u   /* of shared limits, posted and not yet asked for */
 #define LIMIT_FAILURES             1024u   /* kinds of failed checks between two audit writes */
 #define LIMIT_FAILURE_ROWS_KNOWN   512u    /* one audit write: rows for ids of real keys, */
 #define LIMIT_FAILURE_ROWS_UNKNOWN 128u    /* and for others; what is beyond shares one row */

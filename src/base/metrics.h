@@ -38,6 +38,9 @@
       "Requests refused by a limit.")                                                              \
     X(LIMITED_BYTES, "rate_limited_total", "limit=\"bytes\"", "")                                  \
     X(LIMITED_QUEUE, "rate_limited_total", "limit=\"queue\"", "")                                  \
+    X(REDIS_LEASES, "redis_leases_total", "result=\"ok\"",                                         \
+      "Leases of shared limits asked of Redis.")                                                   \
+    X(REDIS_FAILURES, "redis_leases_total", "result=\"failed\"", "")                               \
     X(HTTP_REQUESTS_2XX, "http_requests_total", "status=\"2xx\"", "Answers by class.")             \
     X(HTTP_REQUESTS_3XX, "http_requests_total", "status=\"3xx\"", "")                              \
     X(HTTP_REQUESTS_4XX, "http_requests_total", "status=\"4xx\"", "")                              \
@@ -48,6 +51,9 @@
     X(HTTP_TIMEOUTS, "http_timeouts_total", "", "Connections closed by a timeout.")                \
     X(HTTP_BYTES_IN, "http_received_bytes_total", "", "Bytes read from clients.")                  \
     X(HTTP_BYTES_OUT, "http_sent_bytes_total", "", "Bytes written to clients.")                    \
+    X(STREAM_CUT_SLOW, "event_streams_cut_total", "reason=\"slow\"",                               \
+      "Live tails cut because their subscribers do not read.")                                     \
+    X(STREAM_CUT_MEMORY, "event_streams_cut_total", "reason=\"memory\"", "")                       \
     X(JOURNAL_COMMITS, "journal_commits_total", "", "Group commits made durable.")                 \
     X(JOURNAL_FAILURES, "journal_failures_total", "", "Segments given up after a failed write.")   \
     X(JOURNAL_TORN, "journal_torn_tails_total", "", "Torn tails cut at start.")                    \
@@ -66,6 +72,7 @@
     X(INGEST_LATENCY, "event_ingestion_latency_seconds", "", "Request head to durable.", SECONDS)  \
     X(AUTH_LATENCY, "auth_latency_seconds", "", "Key check, cached and cold.", SECONDS)            \
     X(RATE_LIMIT_LATENCY, "rate_limit_check_latency_seconds", "", "Limit check.", SECONDS)         \
+    X(REDIS_SECONDS, "redis_round_trip_seconds", "", "Leases asked of Redis together.", SECONDS)   \
     X(DB_WRITE_LATENCY, "db_operations_latency_seconds", "operation=\"write\"",                    \
       "Store operations.", SECONDS)                                                                \
     X(DB_READ_LATENCY, "db_operations_latency_seconds", "operation=\"read\"", "", SECONDS)         \
@@ -92,6 +99,7 @@
     X(WORKER_LAST_ACTIVE, "worker_last_active_seconds", "worker=\"0\"",                            \
       "Unix time of the worker's last batch.")                                                     \
     X(HTTP_OPEN, "http_open_connections", "", "Connections open now.")                             \
+    X(REDIS_UP, "redis_up", "", "1: limits are shared by Redis; 0: each node limits alone.")       \
     X(STREAM_OPEN, "event_stream_subscribers", "", "Live tails open now.")
 
 enum metrics_counter {

@@ -95,6 +95,17 @@ void gate_stop(struct gate *gate);
  * still be waking it. NULL is fine. */
 void gate_close(struct gate *gate);
 
+/* Limits that many nodes count together, in Redis. Before the loops run; not called: this node
+ * counts alone. ERR_CONFIG, ERR_PERMISSION: the URL, the password; the detail has one line without
+ * either. A Redis that is away is no error: each node limits alone until it is back. */
+MUST_CHECK enum err gate_share(struct gate *gate, struct slice redis_url,
+                               struct err_detail *detail);
+/* A thread's, after gate_share; gate_stop ends it. */
+void gate_share_run(void *gate);
+bool gate_is_shared(const struct gate *gate);
+/* ERR_OK, or what keeps this node from sharing. */
+enum err gate_share_health(const struct gate *gate);
+
 /* Who asks. */
 struct gate_identity {
     uint64_t org;

@@ -319,12 +319,12 @@ static void settle(struct http_connection *connection)
     http_wheel_set(&connection->loop->wheel, &connection->timer, find_deadline(connection));
 }
 
-/* Tells a stream that its output is half empty. */
+/* Tells a stream that there is room. */
 static void give_room(struct http_connection *connection)
 {
     struct http_request *request = connection->request;
     if (request != NULL && request->wants_room && request->reply == HTTP_REPLY_STREAM &&
-        http_output_bytes(connection) < (size_t)LIMIT_STREAM_BUFFER_BYTES / 2) {
+        http_output_bytes(connection) <= request->room_held) {
         request->wants_room = false;
         connection->loop->server->options.handler->on_stream_room(request);
     }
@@ -443,7 +443,7 @@ static void after_send(struct http_connection *connection)
         connection->gated = false;
         http_connection_make_ready(connection);
     }
-    if (request != NULL && request->wants_room && left < (size_t)LIMIT_STREAM_BUFFER_BYTES / 2) {
+    if (request != NULL && request->wants_room && left <= request->room_held) {
         http_connection_make_ready(connection);
     }
     if (connection->state == HTTP_STATE_FLUSH && left == 0) {

@@ -142,7 +142,8 @@ struct http_request {
     bool close;         /* the connection closes after the reply */
     bool chunked_reply; /* a stream in chunks */
     bool handler_knows; /* on_head was called: on_finish is due */
-    bool wants_room;    /* on_stream_room is due when the output is half empty */
+    bool wants_room;    /* on_stream_room is due when no more than this is left to be sent: */
+    size_t room_held;
     bool continue_sent;
     bool has_policy; /* the handler set Content-Security-Policy */
     bool has_coding; /* the handler set Content-Encoding */

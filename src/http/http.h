@@ -62,7 +62,8 @@ struct http_handler {
     void (*on_body)(struct http_request *request, struct slice chunk);
     /* The body is complete and well framed. */
     void (*on_body_end)(struct http_request *request);
-    /* More than half of the stream's buffer is free again (see http_stream_*). */
+    /* More than half of the stream's buffer is free again, or what was asked for (see
+     * http_stream_*). */
     void (*on_stream_room)(struct http_request *request);
     /* The time set by http_request_set_timer has passed, and the reply is not complete. */
     void (*on_timer)(struct http_request *request);
@@ -202,6 +203,11 @@ void http_stream_begin(struct http_request *request, int status, const char *con
 MUST_CHECK enum err http_stream_write(struct http_request *request, struct slice bytes);
 /* Free bytes of the buffer. */
 size_t http_stream_room(const struct http_request *request);
+/* Bytes of memory that hold what is left to be sent. */
+size_t http_stream_memory(const struct http_request *request);
+/* Asks for on_stream_room as soon as at most `held_max` bytes are left to be sent: soon, when that
+ * is so already. */
+void http_stream_ask_room(struct http_request *request, size_t held_max);
 void http_stream_end(struct http_request *request);
 /* The reply cannot be completed: the connection is cut so that the client sees it. */
 void http_stream_abort(struct http_request *request);

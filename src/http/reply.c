@@ -403,6 +403,16 @@ static void put_chunk_size(struct pen *pen, size_t size)
     put_text(pen, "\r\n");
 }
 
+/* Without being asked: half of the buffer is free. */
+#define STREAM_HELD_MAX ((size_t)LIMIT_STREAM_BUFFER_BYTES / 2 - 1)
+
+static void want_room(struct http_request *request, size_t held_max)
+{
+    bool is_more = request->wants_room && request->room_held < held_max;
+    request->room_held = is_more ? request->room_held : held_max;
+    request->wants_room = true;
+}
+
 enum err http_stream_write(struct http_request *request, struct slice bytes)
 {
     if (!http_request_is_open(request)) {
@@ -414,7 +424,7 @@ enum err http_stream_write(struct http_request *request, struct slice bytes)
         return ERR_OK;
     }
     if (http_output_bytes(connection) >= (size_t)LIMIT_STREAM_BUFFER_BYTES) {
-        request->wants_room = true;
+        want_room(request, STREAM_HELD_MAX);
         return ERR_FULL;
     }
     uint8_t *start = http_output_reserve(connection, bytes.size + 20);
@@ -431,11 +441,25 @@ enum err http_stream_write(struct http_request *request, struct slice bytes)
         put_text(&pen, "\r\n");
     }
     http_output_added(connection, (size_t)(pen.at - start));
-    if (http_output_bytes(connection) >= (size_t)LIMIT_STREAM_BUFFER_BYTES / 2) {
-        request->wants_room = true;
+    if (http_output_bytes(connection) > STREAM_HELD_MAX) {
+        want_room(request, STREAM_HELD_MAX);
     }
     wake(request);
     return ERR_OK;
+}
+
+size_t http_stream_memory(const struct http_request *request)
+{
+    bool is_held = http_request_is_open(request) && request->connection->output != NULL;
+    return is_held ? request->connection->output->capacity : 0;
+}
+
+void http_stream_ask_room(struct http_request *request, size_t held_max)
+{
+    if (http_request_is_open(request)) {
+        want_room(request, held_max);
+        wake(request);
+    }
 }
 
 size_t http_stream_room(const struct http_request *request)

@@ -1,5 +1,7 @@
 """Promise: a live tail gives every event after its place once, in commit order, and resumes without a gap."""
 import json
+import pathlib
+import re
 import socket
 import threading
 
@@ -157,6 +159,71 @@ def test_a_subscriber_that_does_not_read_is_cut_and_resumes(server):
     tail.socket.close()
     with Tail(server, last) as again:
         assert [again.next()["payload"]["n"] for _ in range(100)] == list(range(100))
+
+
+def metric(server, name):
+    text = server.get("/metrics").body.decode()
+    return int(re.search(rf"^{re.escape(name)} (\d+)", text, re.M)[1])
+
+
+def resident_kb(server):
+    status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1])
+
+
+def fill(server, count, bytes_):
+    """Stores so many events; gives the place before the first."""
+    with Tail(server) as tail:
+        send(server, "mark")
+        tail.next()
+        last = tail.last
+    line = json.dumps({"type": "s", "payload": "z" * bytes_}) + "\n"
+    assert server.post("/api/events/batch?wait=stored", line * count,
+                       headers={"Content-Type": "application/x-ndjson"}).status == 201
+    return last
+
+
+def test_many_that_do_not_read_hold_little_and_are_cut(weir):
+    """250 subscribers that never read cost 25 MiB at most: 64 KiB for a page, 16 KiB for the rest, and what the
+    allocator keeps. (Before pages were bounded: 100 MiB.)"""
+    server = weir()
+    last = fill(server, 2000, 4000)
+    with Tail(server, last) as tail:  # the readers' buffers are warm
+        for _ in range(2000):
+            tail.next()
+    before, most = resident_kb(server), 0
+    stuck = [Tail(server, last, receive_buffer=4096) for _ in range(250)]
+    with Tail(server) as live:
+        n = 0
+        while metric(server, "event_stream_subscribers") > 1:
+            most = max(most, resident_kb(server) - before)
+            send(server, n)
+            assert live.next()["payload"] == n  # nobody else waits for them
+            n += 1
+    assert most < 25 * 1024, most
+    assert metric(server, 'event_streams_cut_total{reason="slow"}') == 250
+    for one in stuck:
+        one.socket.close()
+
+
+def test_the_pages_of_all_streams_are_bounded(weir):
+    """Pages of one large event each: the bound of 32 MiB is reached, and those that wait for longest go."""
+    server = weir(LOOPS=1)
+    last = fill(server, 40, 250_000)
+    stuck = [Tail(server, last, receive_buffer=4096) for _ in range(200)]
+    until(lambda: metric(server, 'event_streams_cut_total{reason="memory"}') >= 200 - 32 * 4 - 8)
+    with Tail(server, last) as tail:
+        assert len(tail.next()["payload"]) == 250_000
+    for one in stuck:
+        one.socket.close()
+
+
+def test_a_subscriber_that_reads_slowly_is_not_cut(server):
+    """Half a page in a stall's time: slower than the bound for those that do not read at all."""
+    last = fill(server, 30, 4000)
+    with Tail(server, last, receive_buffer=4096) as tail:
+        for n in range(30):
+            assert tail.next()["payload"] == "z" * 4000
 
 
 def test_a_drain_ends_streams(weir):
