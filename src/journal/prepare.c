@@ -5,6 +5,10 @@
  * the salt that it will get voids what it holds. When none is due a new file is written with zeros.
  * What is not wanted as a spare is removed.
  *
+ * Zeros are written at a walk: 64 MiB at once stand for tens of milliseconds in the disk's queue,
+ * and every commit behind them. Only when the active segment is half as full as the spare is ready
+ * does it run.
+ *
  * The change of name is made durable before the file is handed on: else a power cut could leave the
  * old name on a file with a half-written new head.
  *
@@ -22,7 +26,8 @@
 #include <fcntl.h>
 #include <inttypes.h>
 
-#define PREPARER_STEP_BYTES (1024u * UINT64_C(1024))
+#define PREPARER_STEP_BYTES (256u * UINT64_C(1024))
+#define PREPARER_PAUSE_MS   5 /* after a step, while there is time */
 #define PREPARER_RETRY_NS   (5u * UINT64_C(1000000000))
 /* One is made; a second is kept when it comes for nothing, so that steady work makes none. */
 #define PREPARER_SPARES_MAX 2u
@@ -191,6 +196,16 @@ static bool preparer_release(struct journal *journal, uint64_t now_ns)
 /* --- making a spare ------------------------------------------------------------------------------
  */
 
+/* Mail may arrive meanwhile, and only adds to a list. */
+static void preparer_pause(struct journal *journal, uint64_t done)
+{
+    uint64_t active = atomic_load_explicit(&journal->durable_offset, memory_order_relaxed);
+    if (done > 2 * active) {
+        mailbox_wait(journal->preparer_mailbox, PREPARER_PAUSE_MS);
+        (void)mailbox_run_all(journal->preparer_mailbox);
+    }
+}
+
 /* ERR_DRAINING when the journal stops meanwhile. */
 static enum err preparer_write_zeros(struct journal *journal, int fd)
 {
@@ -207,6 +222,7 @@ static enum err preparer_write_zeros(struct journal *journal, int fd)
         }
         /* A hint: the sync at the end then has little left, and disturbs commits less. */
         (void)sys_write_back(fd, (off_t)offset, (off_t)step);
+        preparer_pause(journal, offset + step);
     }
     return sys_fdatasync(fd) == 0 ? ERR_OK : err_from_errno(errno);
 }
