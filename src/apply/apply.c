@@ -44,6 +44,8 @@ enum err apply_open(struct apply **ret, const struct apply_options *options,
     apply->options = *options;
     apply->policy = (struct apply_policy){.batch_size = options->batch_size,
                                           .batch_timeout_ms = options->batch_timeout_ms,
+                                          .gap_ms = APPLY_GAP_MS,
+                                          .gap_rows = APPLY_GAP_ROWS,
                                           .rows_max = APPLY_ROWS_MAX,
                                           .bytes_max = APPLY_BYTES_MAX};
     apply->part_rows = APPLY_ROWS_MAX;
@@ -313,6 +315,8 @@ static enum apply_action decide(struct apply *apply, uint64_t now_ns)
         .rows = batch->event_count,
         .bytes = batch->bytes,
         .age_ms = (now_ns - batch->first_ns) / 1000000u,
+        .gap_ms = (now_ns - apply->handed_ns) / 1000000u,
+        .is_waited_for = batch->is_waited_for,
         .is_closed = batch->is_closed,
         .has_more = batch->frame_count == 0 ? has_work(apply) : apply->has_more,
         .is_in_flight = apply->in_flight != NULL,
@@ -340,6 +344,10 @@ static int rest_ms(struct apply *apply, uint64_t now_ns)
             apply->retry_ns > now_ns ? (int)((apply->retry_ns - now_ns) / 1000000u) + 1 : 0;
         wait_ms = least_wait(wait_ms, retry_ms);
     }
+    if (apply->filling->frame_count > 0 && apply->in_flight == NULL) {
+        uint64_t gap_ms = (now_ns - apply->handed_ns) / 1000000u;
+        wait_ms = least_wait(wait_ms, gap_ms < APPLY_GAP_MS ? (int)(APPLY_GAP_MS - gap_ms) : 0);
+    }
     if (apply->filling->frame_count == 0) {
         int upload_ms = -1;
         (void)apply_upload_turn(apply, &upload_ms);
@@ -348,8 +356,9 @@ static int rest_ms(struct apply *apply, uint64_t now_ns)
     return wait_ms;
 }
 
-static void post_filling(struct apply *apply)
+static void post_filling(struct apply *apply, uint64_t now_ns)
 {
+    apply->handed_ns = now_ns;
     apply->in_flight = apply->filling;
     apply->filling =
         apply->in_flight == &apply->batches[0] ? &apply->batches[1] : &apply->batches[0];
@@ -389,7 +398,7 @@ static void step(struct apply *apply)
     case APPLY_FILL:
         break;
     case APPLY_POST:
-        post_filling(apply);
+        post_filling(apply, now_ns);
         break;
     case APPLY_WAIT:
         apply_settle_release(apply);

@@ -3,7 +3,13 @@
  * While the writer is free, what is there is handed over: a lone record at once, and of a backlog
  * no more than batch_size, or what batch_timeout gives time for. While the writer is busy the next
  * batch fills. So the size of a batch is what arrived, or could be read, during the commit before
- * it: it grows with the load and with the cost of a commit, and nothing ever waits for company.
+ * it: it grows with the load and with the cost of a commit.
+ *
+ * Under steady load that alone would make a transaction of a few records without a pause, each of
+ * which rewrites the same dozen pages: a busy core, and tens of megabytes a second of WAL, whose
+ * syncs stand before the journal's. So batches are handed over gap_ms apart. A record that comes
+ * after a pause of that length goes at once, and so does one that somebody waits for, a backlog
+ * (gap_rows), and a slice of an upload.
  *
  * A part that had to give way to something of higher priority is tried again at half the size; a
  * part that was committed lets the limit grow by an eighth, until a
@@ -23,7 +29,12 @@ enum apply_action apply_batch_step(const struct apply_policy *policy,
     }
     bool is_enough =
         filling->rows >= policy->batch_size || filling->age_ms >= policy->batch_timeout_ms;
-    return can_take && !is_enough ? APPLY_FILL : APPLY_POST;
+    bool must_rest = filling->gap_ms < policy->gap_ms && filling->rows < policy->gap_rows &&
+                     !filling->is_waited_for && !filling->is_closed;
+    if (can_take && (!is_enough || must_rest)) {
+        return APPLY_FILL;
+    }
+    return must_rest ? APPLY_WAIT : APPLY_POST;
 }
 
 uint32_t apply_part_step(uint32_t limit, uint32_t rows, bool gave_way, uint32_t rows_max)

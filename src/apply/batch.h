@@ -16,6 +16,8 @@ enum apply_action {
 struct apply_policy {
     uint32_t batch_size;       /* rows that are enough while the writer is free */
     uint32_t batch_timeout_ms; /* a batch that is filling while the writer is free */
+    uint32_t gap_ms;           /* between two transactions under steady load */
+    uint32_t gap_rows;         /* so many do not wait for the gap */
     uint32_t rows_max;
     size_t bytes_max;
 };
@@ -24,10 +26,12 @@ struct apply_filling {
     uint32_t frames; /* in the batch; 0: empty */
     uint32_t rows;
     size_t bytes;
-    uint64_t age_ms;   /* since its first frame was read */
-    bool is_closed;    /* nothing may be added */
-    bool has_more;     /* something is there to be read */
-    bool is_in_flight; /* the writer has another batch */
+    uint64_t age_ms;    /* since its first frame was read */
+    uint64_t gap_ms;    /* since the last batch was handed over */
+    bool is_waited_for; /* somebody's answer depends on it */
+    bool is_closed;     /* nothing may be added */
+    bool has_more;      /* something is there to be read */
+    bool is_in_flight;  /* the writer has another batch */
 };
 
 enum apply_action apply_batch_step(const struct apply_policy *policy,

@@ -34,6 +34,7 @@ void apply_batch_reset(struct apply_batch *batch)
     batch->bytes = 0;
     batch->upload = NULL;
     batch->is_closed = false;
+    batch->is_waited_for = false;
     batch->part_from = 0;
     batch->part_to = 0;
     batch->careful = false;
@@ -271,6 +272,7 @@ enum err apply_fill_frame(struct apply *apply, struct apply_batch *batch,
     if (err == ERR_OK) {
         batch->frame_count++;
         batch->bytes += sizeof(*frame);
+        batch->is_waited_for |= frame->waiter != RECORD_WAITER_NONE;
     } else {
         batch->event_count = frame->first_event;
         batch->bytes = bytes_before;

@@ -19,6 +19,10 @@
 #define APPLY_CURSOR_LANE     64 /* all lanes together */
 #define APPLY_ROWS_MAX        100000u
 #define APPLY_BYTES_MAX       (24u << 20u)
+/* Between two transactions of small batches: a hundred a second cost little, and nobody sees the
+ * delay beside that of his own request. */
+#define APPLY_GAP_MS          10u
+#define APPLY_GAP_ROWS        2000u
 #define APPLY_SLICE_ROWS      1000u /* of a slice, in one step of its cursor */
 #define APPLY_CAREFUL_ROWS    4096u
 #define APPLY_RELEASES        64u
@@ -96,6 +100,7 @@ struct apply_batch {
     uint64_t first_ns;           /* when its first frame was read */
     struct apply_upload *upload; /* NULL: frames; else a slice of it */
     bool is_closed;
+    bool is_waited_for; /* one of its frames has a waiter */
     /* The part that the writer has: frames [part_from, part_to). */
     uint32_t part_from;
     uint32_t part_to;
@@ -133,6 +138,7 @@ struct apply {
     uint32_t part_rows;
     uint32_t pause_ms;
     uint64_t retry_ns;   /* the part in hand is tried again then; 0: it is with the writer */
+    uint64_t handed_ns;  /* when the last batch was handed over */
     struct list uploads; /* those of the org that was served last come last */
     uint64_t read_position;
     uint64_t frames_unsettled; /* read and not committed */

@@ -1,5 +1,5 @@
-/* Promise: an idle applier never waits, a batch grows while the writer is busy and is bounded, and
- * a part that had to give way comes back smaller. */
+/* Promise: an idle applier never waits, under steady load transactions are apart, a batch grows
+ * while the writer is busy and is bounded, and a part that had to give way comes back smaller. */
 #include "apply/batch.h"
 
 #include <setjmp.h>
@@ -9,8 +9,14 @@
 
 #include <cmocka.h>
 
-static const struct apply_policy policy = {
-    .batch_size = 50, .batch_timeout_ms = 500, .rows_max = 1000, .bytes_max = 100000};
+static const struct apply_policy policy = {.batch_size = 50,
+                                           .batch_timeout_ms = 500,
+                                           .gap_ms = 10,
+                                           .gap_rows = 500,
+                                           .rows_max = 1000,
+                                           .bytes_max = 100000};
+/* Of a writer that has rested. */
+#define RESTED .gap_ms = 10
 
 static void test_nothing_to_do_waits(void **state)
 {
@@ -24,7 +30,7 @@ static void test_nothing_to_do_waits(void **state)
 static void test_lone_record_goes_at_once(void **state)
 {
     (void)state;
-    struct apply_filling filling = {.frames = 1, .rows = 1, .bytes = 100};
+    struct apply_filling filling = {.frames = 1, .rows = 1, .bytes = 100, RESTED};
     assert_int_equal(apply_batch_step(&policy, &filling), APPLY_POST);
     /* A frame without rows (an upload's end) too. */
     filling.rows = 0;
@@ -34,7 +40,7 @@ static void test_lone_record_goes_at_once(void **state)
 static void test_free_writer_gets_batch_size_or_what_time_allows(void **state)
 {
     (void)state;
-    struct apply_filling filling = {.frames = 49, .rows = 49, .has_more = true};
+    struct apply_filling filling = {.frames = 49, .rows = 49, .has_more = true, RESTED};
     assert_int_equal(apply_batch_step(&policy, &filling), APPLY_FILL);
     filling.rows = 50;
     assert_int_equal(apply_batch_step(&policy, &filling), APPLY_POST);
@@ -43,6 +49,29 @@ static void test_free_writer_gets_batch_size_or_what_time_allows(void **state)
     assert_int_equal(apply_batch_step(&policy, &filling), APPLY_FILL);
     filling.age_ms = 500;
     assert_int_equal(apply_batch_step(&policy, &filling), APPLY_POST);
+}
+
+static void test_steady_load_leaves_gaps(void **state)
+{
+    (void)state;
+    struct apply_filling filling = {.frames = 60, .rows = 60, .has_more = true, .gap_ms = 9};
+    assert_int_equal(apply_batch_step(&policy, &filling), APPLY_FILL);
+    filling.has_more = false;
+    assert_int_equal(apply_batch_step(&policy, &filling), APPLY_WAIT);
+    filling.gap_ms = 10;
+    assert_int_equal(apply_batch_step(&policy, &filling), APPLY_POST);
+}
+
+/* Each alone is reason enough to go on within the gap. */
+static void test_gap_is_not_waited_for(void **state)
+{
+    (void)state;
+    struct apply_filling waited_for = {.frames = 1, .rows = 1, .is_waited_for = true};
+    assert_int_equal(apply_batch_step(&policy, &waited_for), APPLY_POST);
+    struct apply_filling backlog = {.frames = 500, .rows = 500, .has_more = true};
+    assert_int_equal(apply_batch_step(&policy, &backlog), APPLY_POST);
+    struct apply_filling slice = {.frames = 1, .rows = 1, .is_closed = true};
+    assert_int_equal(apply_batch_step(&policy, &slice), APPLY_POST);
 }
 
 static void test_busy_writer_lets_it_grow_to_its_bounds(void **state)
@@ -114,6 +143,8 @@ int main(void)
         cmocka_unit_test(test_nothing_to_do_waits),
         cmocka_unit_test(test_lone_record_goes_at_once),
         cmocka_unit_test(test_free_writer_gets_batch_size_or_what_time_allows),
+        cmocka_unit_test(test_steady_load_leaves_gaps),
+        cmocka_unit_test(test_gap_is_not_waited_for),
         cmocka_unit_test(test_busy_writer_lets_it_grow_to_its_bounds),
         cmocka_unit_test(test_closed_batch_takes_nothing),
         cmocka_unit_test(test_parts_halve_and_recover),
