@@ -95,7 +95,8 @@ enum err house_open(struct house **ret, const struct settings *settings, struct 
     house->readers =
         settings->store_readers != 0 ? (uint32_t)settings->store_readers : thread_cpu_count();
     house->loops = house->loops > HOUSE_THREADS_MAX ? HOUSE_THREADS_MAX : house->loops;
-    house->readers = house->readers >= HOUSE_THREADS_MAX ? HOUSE_THREADS_MAX - 1 : house->readers;
+    house->readers =
+        house->readers > HOUSE_THREADS_MAX - 2u ? HOUSE_THREADS_MAX - 2u : house->readers;
     enum err err = hash_start();
     if (err == ERR_OK) {
         hash_random(&house->run, sizeof(house->run));
@@ -198,6 +199,9 @@ static enum err start_store(struct house *house)
     enum err err = mailbox_create(&house->mailbox, 64);
     if (err == ERR_OK) {
         err = thread_add(house, HOUSE_STORE, "store-write", store_writer_run, house->store);
+    }
+    if (err == ERR_OK) {
+        err = thread_add(house, HOUSE_STORE, "store-check", store_checkpointer_run, house->store);
     }
     for (uint32_t i = 0; i < house->readers && err == ERR_OK; i++) {
         err = thread_add(house, HOUSE_STORE, "store-read", store_reader_run,

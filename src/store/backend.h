@@ -12,7 +12,7 @@
 /* How long a transaction may be while something of higher priority waits. */
 #define STORE_TRANSACTION_MS 50u
 
-enum store_role { STORE_ROLE_WRITER, STORE_ROLE_READER };
+enum store_role { STORE_ROLE_WRITER, STORE_ROLE_READER, STORE_ROLE_CHECKPOINTER };
 
 /* Jobs that were posted and have not begun, by priority. The poster adds (relaxed: only a hint for
  * the running job, the mailbox orders the job itself), the writer subtracts. */
@@ -57,6 +57,11 @@ struct store_backend {
     /* Everything committed so far becomes durable and moves to its final place. *ret_complete
      * false: a reader or another process was in the way. */
     enum err (*checkpoint)(struct store_connection *connection, bool *ret_complete);
+    /* Does most of a checkpoint on a connection of the role CHECKPOINTER, beside the writer, and
+     * calls `pause` between its steps; the writer's checkpoint, which completes it, follows. NULL:
+     * the engine has no use for it, and no such connection is opened. */
+    enum err (*checkpoint_beside)(struct store_connection *connection, void (*pause)(void *owner),
+                                  void *owner);
     /* Whether a power cut can take back nothing that was committed. */
     bool (*is_durable)(const struct store_connection *connection);
     /* Bytes that a checkpoint would move. */

@@ -46,6 +46,16 @@ struct sqlite_rows {
     uint32_t count;
 };
 
+/* Of the checkpointer's connection: see sqlite_checkpoint.c. */
+struct sqlite_steps {
+    sqlite3_io_methods methods; /* the file's own, but for one; the file points to it */
+    struct sqlite_steps *self;
+    const sqlite3_io_methods *real;
+    uint32_t bytes; /* written and not synced */
+    void (*pause)(void *owner);
+    void *owner;
+};
+
 struct sqlite_connection {
     struct store_connection base;
     sqlite3 *db;
@@ -60,6 +70,9 @@ struct sqlite_connection {
     uint32_t wal_pages;   /* in the WAL after the last commit */
     bool is_synced;       /* every commit so far is durable */
     uint32_t moved_pages; /* of these, copied to the database by checkpoints */
+    uint64_t log_pushed;  /* bytes of the WAL whose writing to the disk was started */
+    int log_fd;           /* of the WAL, for that; -1: not opened yet */
+    struct sqlite_steps steps;
     uint64_t deadline_ns;
     uint64_t slow_ns;
     uint64_t prepared; /* counts */
@@ -94,6 +107,11 @@ void store_sqlite_finalize_all(struct sqlite_connection *c);
 /* Watches for statements above slow_ns; log writes what was seen in this job, with its plan. */
 void store_sqlite_slow_watch(struct sqlite_connection *c);
 void store_sqlite_slow_log(struct sqlite_connection *c);
+
+enum err store_sqlite_checkpoint_beside(struct store_connection *connection,
+                                        void (*pause)(void *owner), void *owner);
+/* After a commit of the writer. */
+void store_sqlite_push_log(struct sqlite_connection *c);
 
 /* Registers the virtual table weir_rows. */
 enum err store_sqlite_rows_register(struct sqlite_connection *c);

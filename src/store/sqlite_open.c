@@ -119,6 +119,9 @@ static void sqlite_close(struct store_connection *connection)
     (void)sqlite3_finalize(c->rollback);
     /* Closes the WAL too when this is the last connection; what fails is tried at the next open. */
     (void)sqlite3_close(c->db);
+    if (c->log_fd >= 0) {
+        (void)sys_close(c->log_fd); /* nothing was written by it */
+    }
     mem_free(c->slow_sql);
     mem_free(c->path);
     mem_free(c);
@@ -146,7 +149,7 @@ static enum err configure(struct sqlite_connection *c, const struct store_option
                    "PRAGMA trusted_schema=OFF; PRAGMA query_only=%d;",
                    SQLITE_PAGE_BYTES, is_writer ? "FULL" : "NORMAL", SQLITE_JOURNAL_SIZE_MAX,
                    is_writer ? options->cache_mb * 1024u : SQLITE_READER_CACHE_KIB,
-                   is_writer ? 0 : 1);
+                   c->role == STORE_ROLE_READER);
     enum err err = run_text(c, sql);
     c->is_full = is_writer;
     return err;
@@ -246,6 +249,7 @@ static enum err sqlite_open(struct store_connection **ret, const struct store_op
     struct sqlite_connection *c = mem_alloc(sizeof(*c));
     c->base.backend = &store_sqlite;
     c->role = role;
+    c->log_fd = -1;
     c->path = mem_copy_text(options->url + sizeof(prefix) - 1);
     enum err err = make_file(c->path);
     if (err == ERR_OK) {
@@ -376,7 +380,9 @@ static enum err sqlite_commit(struct store_connection *connection)
         return ERR_AWAY; /* the engine rolled back on its own: nothing of it is there */
     }
     enum err err = run_prepared(c, c->commit);
-    if (err != ERR_OK && err != ERR_BUSY) {
+    if (err == ERR_OK) {
+        store_sqlite_push_log(c);
+    } else if (err != ERR_BUSY) {
         c->is_suspect = true;
     }
     return err;
@@ -459,6 +465,7 @@ const struct store_backend store_sqlite = {
     .savepoint_release = sqlite_savepoint_release,
     .savepoint_rollback = sqlite_savepoint_rollback,
     .checkpoint = sqlite_checkpoint,
+    .checkpoint_beside = store_sqlite_checkpoint_beside,
     .is_durable = sqlite_is_durable,
     .checkpoint_bytes = sqlite_checkpoint_bytes,
     .bytes = sqlite_bytes,

@@ -39,6 +39,8 @@ struct store_options {
 MUST_CHECK enum err store_open(struct store **ret, const struct store_options *options,
                                struct err_detail *detail);
 void store_writer_run(void *store);
+/* May be left out: the writer then does all of a checkpoint itself. */
+void store_checkpointer_run(void *store);
 /* Argument: store_reader(store, i). */
 void store_reader_run(void *reader);
 void *store_reader(struct store *store, uint32_t index);

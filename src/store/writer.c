@@ -9,16 +9,26 @@
  * group closes at that age, and an apply job that is asked to give way fails and comes back
  * smaller.
  *
- * Checkpoints belong to nobody's transaction: when nothing is queued and the WAL has some size or
- * a commit was not durable for two seconds, when the WAL reaches its bound, and when nothing has
- * happened for a moment. `durable_commit` follows
- * them and the FULL commits; who deletes what the store can no longer lose asks for it.
+ * Checkpoints belong to nobody's transaction: one begins when nothing is queued and the WAL has
+ * some size or a commit was not durable for two seconds, when the WAL reaches its bound, and when
+ * nothing has happened for a moment. The checkpointer's thread does most of it beside the writer;
+ * the writer ends it, which takes milliseconds. At the bound apply jobs wait meanwhile, the others
+ * do not.
+ *
+ *   NONE -- due --> BESIDE -- the checkpointer's answer --> LAST -- the writer's own --> NONE
+ *     |                                                      ^
+ *     +----- no checkpointer's thread runs: all of it here --+
+ *
+ * `durable_commit` follows the writer's own checkpoints and the FULL commits; who deletes what the
+ * store can no longer lose asks for it.
  *
  * Happy path: post -> list -> begin, run, commit -> the answer goes to the poster's mailbox.
  * Failure modes: the database is away (locked by another process, disk full, I/O error): the jobs
  * of the round get the error and their owners try again; health says so, and an idle writer probes
  * once a second, so it recovers by itself. */
 #include "store/writer.h"
+
+#include "store/checkpointer.h"
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -41,8 +51,12 @@ struct job_list {
     struct store_job *last;
 };
 
+enum checkpoint_state { CHECKPOINT_NONE, CHECKPOINT_BESIDE, CHECKPOINT_LAST };
+
 struct store_writer {
     struct store_connection *connection;
+    struct store_checkpointer *checkpointer; /* NULL: none */
+    enum checkpoint_state checkpoint;
     struct mailbox *mailbox;
     uint32_t queue_max;
     struct store_waiting waiting;
@@ -163,22 +177,53 @@ static void checkpoint(struct store_writer *w)
     }
 }
 
-static bool has_jobs(const struct store_writer *w)
+static void on_beside(void *owner)
 {
-    for (int i = 0; i < STORE_PRIORITIES; i++) {
-        if (w->lists[i].first != NULL) {
-            return true;
-        }
-    }
-    return false;
+    ((struct store_writer *)owner)->checkpoint = CHECKPOINT_LAST;
 }
 
-static void checkpoint_if_due(struct store_writer *w)
+static void checkpoint_begin(struct store_writer *w)
+{
+    bool is_beside = w->checkpointer != NULL &&
+                     store_checkpointer_post(w->checkpointer, w->mailbox, on_beside, w);
+    w->checkpoint = is_beside ? CHECKPOINT_BESIDE : CHECKPOINT_LAST;
+}
+
+static bool is_at_bound(const struct store_writer *w)
+{
+    return w->connection->backend->checkpoint_bytes(w->connection) >= w->checkpoint_size;
+}
+
+static bool has_urgent(const struct store_writer *w)
+{
+    return w->lists[STORE_CONTROL].first != NULL || w->lists[STORE_RESULTS].first != NULL;
+}
+
+/* Jobs that may run now. */
+static bool has_jobs(const struct store_writer *w)
+{
+    bool apply_waits = w->checkpoint == CHECKPOINT_BESIDE && is_at_bound(w);
+    return has_urgent(w) || (w->lists[STORE_APPLY].first != NULL && !apply_waits);
+}
+
+static bool is_checkpoint_due(const struct store_writer *w)
 {
     uint64_t bytes = w->connection->backend->checkpoint_bytes(w->connection);
     uint64_t quiet = w->checkpoint_size - CHECKPOINT_BOUND_BYTES + CHECKPOINT_QUIET_BYTES;
     bool is_late = w->unsettled_ns != 0 && clock_mono_ns() - w->unsettled_ns > SETTLE_NS;
-    if (bytes >= w->checkpoint_size || ((bytes >= quiet || is_late) && !has_jobs(w))) {
+    return bytes >= w->checkpoint_size || ((bytes >= quiet || is_late) && !has_jobs(w));
+}
+
+static void checkpoint_if_due(struct store_writer *w)
+{
+    if (w->checkpoint == CHECKPOINT_NONE && is_checkpoint_due(w)) {
+        checkpoint_begin(w);
+    }
+    if (w->checkpoint == CHECKPOINT_BESIDE && is_at_bound(w)) {
+        store_checkpointer_hurry(w->checkpointer);
+    }
+    if (w->checkpoint == CHECKPOINT_LAST) {
+        w->checkpoint = CHECKPOINT_NONE;
         checkpoint(w);
     }
 }
@@ -335,10 +380,10 @@ static void run_alone(struct store_writer *w, struct store_job *job)
 
 static void run_round(struct store_writer *w)
 {
-    if (w->lists[STORE_CONTROL].first != NULL || w->lists[STORE_RESULTS].first != NULL) {
+    if (has_urgent(w)) {
         run_group(w);
     }
-    struct store_job *job = list_pop(&w->lists[STORE_APPLY]);
+    struct store_job *job = has_jobs(w) ? list_pop(&w->lists[STORE_APPLY]) : NULL;
     if (job != NULL) {
         (void)atomic_fetch_sub_explicit(&w->waiting.jobs[STORE_APPLY], 1, memory_order_relaxed);
         run_alone(w, job);
@@ -356,7 +401,7 @@ static int wait_ms(const struct store_writer *w)
     if (store_writer_health(w) != ERR_OK) {
         return PROBE_MS;
     }
-    return is_unsettled(w) ? IDLE_MS : -1;
+    return is_unsettled(w) && w->checkpoint == CHECKPOINT_NONE ? IDLE_MS : -1;
 }
 
 static void do_idle_work(struct store_writer *w)
@@ -366,8 +411,8 @@ static void do_idle_work(struct store_writer *w)
         enum err err = backend->begin_write(w->connection, false);
         backend->rollback(w->connection);
         set_health(w, err);
-    } else if (is_unsettled(w)) {
-        checkpoint(w);
+    } else if (is_unsettled(w) && w->checkpoint == CHECKPOINT_NONE) {
+        checkpoint_begin(w);
     }
 }
 
@@ -391,12 +436,12 @@ void store_writer_work(struct store_writer *w)
         (void)mailbox_run_all(w->mailbox);
         if (has_jobs(w)) {
             run_round(w);
-            checkpoint_if_due(w);
-        } else if (is_closed) {
+        } else if (is_closed && w->lists[STORE_APPLY].first == NULL) {
             break;
-        } else {
+        } else if (w->checkpoint == CHECKPOINT_NONE) {
             do_idle_work(w);
         }
+        checkpoint_if_due(w);
     }
     atomic_store_explicit(&w->is_running, false, memory_order_release);
     atomic_flag_clear_explicit(&w->is_owned, memory_order_release);
@@ -485,6 +530,11 @@ uint64_t store_writer_durable_commit(const struct store_writer *w)
 enum err store_writer_health(const struct store_writer *w)
 {
     return (enum err)atomic_load_explicit(&w->health, memory_order_relaxed);
+}
+
+void store_writer_use(struct store_writer *w, struct store_checkpointer *checkpointer)
+{
+    w->checkpointer = checkpointer;
 }
 
 uint64_t store_writer_bytes(const struct store_writer *w)

@@ -6,11 +6,14 @@
 #pragma once
 #include "store/backend.h"
 
+struct store_checkpointer;
 struct store_writer;
 
 /* Takes the connection. */
 MUST_CHECK enum err store_writer_create(struct store_writer **ret,
                                         struct store_connection *connection, uint32_t queue_max);
+/* Before its thread starts: checkpoints are prepared by it. It must outlive the thread. */
+void store_writer_use(struct store_writer *writer, struct store_checkpointer *checkpointer);
 /* Closes the connection. NULL is fine. */
 void store_writer_destroy(struct store_writer *writer);
 void store_writer_work(struct store_writer *writer);

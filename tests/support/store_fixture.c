@@ -52,6 +52,9 @@ void store_fixture_open(struct store_fixture *fixture, bool with_threads)
     if (with_threads) {
         assert_int_equal(thread_start(&fixture->writer, "store", store_writer_run, fixture->store),
                          ERR_OK);
+        assert_int_equal(
+            thread_start(&fixture->checkpointer, "check", store_checkpointer_run, fixture->store),
+            ERR_OK);
         for (uint32_t i = 0; i < options.reader_count; i++) {
             assert_int_equal(thread_start(&fixture->readers[i], "reader", store_reader_run,
                                           store_reader(fixture->store, i)),
@@ -68,6 +71,8 @@ void store_fixture_close(struct store_fixture *fixture)
     }
     thread_join(fixture->writer);
     fixture->writer = NULL;
+    thread_join(fixture->checkpointer);
+    fixture->checkpointer = NULL;
     for (uint32_t i = 0; i < fixture->reader_count; i++) {
         thread_join(fixture->readers[i]);
         fixture->readers[i] = NULL;

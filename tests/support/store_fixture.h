@@ -14,6 +14,7 @@ struct store_fixture {
     char url[112];
     struct store *store;
     struct thread *writer;
+    struct thread *checkpointer;
     struct thread *readers[4];
     uint32_t reader_count;
 };

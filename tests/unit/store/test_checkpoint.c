@@ -1,0 +1,154 @@
+/* Promise: a checkpoint goes in small steps beside the writer, who commits meanwhile; his own then
+ * ends it, and everything stands in the database's file.
+ *
+ * link: store_fixture.c */
+#include "support/store_fixture.h"
+
+#include "store/backend.h"
+
+#include "base/buffer.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { ROW_BYTES = 3000, ROWS = 1000, STEP_BYTES_MAX = 1u << 20u };
+
+struct place {
+    struct store_fixture fixture;
+    struct store_connection *writer;
+    struct store_connection *checkpointer;
+    int64_t next;
+    uint32_t pauses;
+};
+
+static enum err insert_rows(struct place *place, int64_t count)
+{
+    static uint8_t bytes[ROW_BYTES];
+    const struct store_backend *backend = place->writer->backend;
+    enum err err = backend->begin_write(place->writer, false);
+    for (int64_t i = 0; i < count && err == ERR_OK; i++) {
+        struct store_statement *statement = NULL;
+        err = store_prepare(place->writer, "INSERT INTO rows VALUES ($1, $2)", &statement);
+        if (err == ERR_OK) {
+            store_bind_i64(statement, 1, place->next++);
+            store_bind_blob(statement, 2, slice_make(bytes, sizeof(bytes)));
+            err = store_execute(statement);
+        }
+    }
+    return err == ERR_OK ? backend->commit(place->writer) : err;
+}
+
+static int setup(void **state)
+{
+    static struct place place;
+    struct err_detail detail = {""};
+    memset(&place, 0, sizeof(place));
+    store_fixture_init(&place.fixture);
+    store_fixture_open(&place.fixture, false);
+    assert_int_equal(
+        store_fixture_sql(&place.fixture, "CREATE TABLE rows (n INTEGER PRIMARY KEY, b BLOB)"),
+        ERR_OK);
+    store_fixture_close(&place.fixture);
+    struct store_options options = store_fixture_options(&place.fixture);
+    assert_int_equal(store_sqlite.open(&place.writer, &options, STORE_ROLE_WRITER, &detail),
+                     ERR_OK);
+    assert_int_equal(
+        store_sqlite.open(&place.checkpointer, &options, STORE_ROLE_CHECKPOINTER, &detail), ERR_OK);
+    assert_int_equal(insert_rows(&place, ROWS), ERR_OK);
+    *state = &place;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct place *place = *state;
+    store_sqlite.close(place->checkpointer);
+    store_sqlite.close(place->writer);
+    store_fixture_finish(&place->fixture);
+    return 0;
+}
+
+static void pause_and_write(void *owner)
+{
+    struct place *place = owner;
+    place->pauses++;
+    assert_int_equal(insert_rows(place, 1), ERR_OK);
+}
+
+static void pause_only(void *owner)
+{
+    ((struct place *)owner)->pauses++;
+}
+
+/* Rows that stand in the file alone, without its WAL. */
+static int64_t rows_in_file(const struct place *place)
+{
+    char uri[160];
+    sqlite3 *db = NULL;
+    sqlite3_stmt *statement = NULL;
+    (void)snprintf(uri, sizeof(uri), "file:%s?immutable=1", place->fixture.path);
+    assert_int_equal(sqlite3_open_v2(uri, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT count(*) FROM rows", -1, &statement, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+    int64_t count = sqlite3_column_int64(statement, 0);
+    assert_int_equal(sqlite3_finalize(statement), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    return count;
+}
+
+static void test_writer_goes_on_meanwhile(void **state)
+{
+    struct place *place = *state;
+    bool is_complete = false;
+    assert_int_equal(store_sqlite.checkpoint_beside(place->checkpointer, pause_and_write, place),
+                     ERR_OK);
+    assert_true(place->pauses >= ROWS * ROW_BYTES / STEP_BYTES_MAX);
+    assert_false(store_sqlite.is_durable(place->writer));
+    assert_int_equal(store_sqlite.checkpoint(place->writer, &is_complete), ERR_OK);
+    assert_true(is_complete);
+    assert_true(store_sqlite.is_durable(place->writer));
+    assert_int_equal(store_sqlite.checkpoint_bytes(place->writer), 0);
+    assert_int_equal(rows_in_file(place), place->next);
+}
+
+/* The twin: without the writer's own, what he wrote meanwhile is not in the file. */
+static void test_it_is_only_preparation(void **state)
+{
+    struct place *place = *state;
+    assert_int_equal(store_sqlite.checkpoint_beside(place->checkpointer, pause_only, place),
+                     ERR_OK);
+    assert_int_equal(rows_in_file(place), ROWS);
+    assert_int_equal(insert_rows(place, 5), ERR_OK);
+    assert_int_equal(rows_in_file(place), ROWS);
+    assert_false(store_sqlite.is_durable(place->writer));
+}
+
+static void test_nothing_to_do_does_nothing(void **state)
+{
+    struct place *place = *state;
+    bool is_complete = false;
+    assert_int_equal(store_sqlite.checkpoint(place->writer, &is_complete), ERR_OK);
+    assert_int_equal(store_sqlite.checkpoint_beside(place->checkpointer, pause_only, place),
+                     ERR_OK);
+    assert_int_equal(place->pauses, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_writer_goes_on_meanwhile, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_it_is_only_preparation, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_nothing_to_do_does_nothing, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
