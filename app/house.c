@@ -85,6 +85,18 @@ static void raise_descriptor_limit(void)
     }
 }
 
+/* A connection that waits for a server costs no processor: as many as are permitted, less the one
+ * that writes. */
+static uint32_t reader_count(const struct settings *settings)
+{
+    uint32_t count = (uint32_t)settings->store_readers;
+    if (store_url_is_postgres(settings->database_url)) {
+        uint32_t permitted = (uint32_t)settings->max_connections - 1;
+        return count == 0 || count > permitted ? permitted : count;
+    }
+    return count == 0 ? thread_cpu_count() : count;
+}
+
 enum err house_open(struct house **ret, const struct settings *settings, struct err_detail *detail)
 {
     char path[HOUSE_PATH_BYTES];
@@ -92,8 +104,7 @@ enum err house_open(struct house **ret, const struct settings *settings, struct 
     house->lock_fd = -1;
     house->settings = settings;
     house->loops = settings->loops != 0 ? (uint32_t)settings->loops : thread_cpu_count();
-    house->readers =
-        settings->store_readers != 0 ? (uint32_t)settings->store_readers : thread_cpu_count();
+    house->readers = reader_count(settings);
     house->loops = house->loops > HOUSE_THREADS_MAX ? HOUSE_THREADS_MAX : house->loops;
     house->readers =
         house->readers > HOUSE_THREADS_MAX - 2u ? HOUSE_THREADS_MAX - 2u : house->readers;
@@ -144,6 +155,11 @@ static enum err open_store(struct house *house, struct err_detail *detail)
         .slow_query_ms = (uint32_t)settings->slow_query_ms,
         .write_queue_max = 4096,
         .read_queue_max = 4096,
+        .read_url = settings->database_read_url[0] != '\0' ? settings->database_read_url : NULL,
+        .min_connections = (uint32_t)settings->min_connections,
+        .idle_timeout_ms = (uint32_t)settings->connection_idle_ms,
+        .acquire_timeout_ms = (uint32_t)settings->connection_acquire_ms,
+        .max_lifetime_ms = (uint32_t)settings->connection_lifetime_ms,
     };
     enum err err = store_open(&house->store, &options, detail);
     err_detail_prefix(err != ERR_OK ? detail : NULL, "open store");

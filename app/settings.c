@@ -49,7 +49,10 @@ static const struct settings_row rows[] = {
     ROW("DATA_DIR", TEXT, "./weir-data", 0, 0, "", data_dir,
         "Everything Weir keeps: journal, uploads, database, command socket."),
     ROW("DATABASE_URL", TEXT, "", 0, 0, "", database_url,
-        "The store: sqlite:/path/to/file; empty: weir.db in DATA_DIR."),
+        "The store: sqlite:/path/to/file, or postgresql://user@host/database; empty: weir.db in "
+        "DATA_DIR."),
+    ROW("DATABASE_READ_URL", TEXT, "", 0, 0, "", database_read_url,
+        "PostgreSQL: a replica that is read from; empty: as DATABASE_URL."),
     ROW("LOOPS", WHOLE, "0", 0, 64, "threads", loops,
         "Threads that serve connections; 0: one for each processor."),
     ROW("HTTP_CONNECTIONS_MAX", WHOLE, "16384", 16, 1000000, "", connections_max,
@@ -100,7 +103,18 @@ static const struct settings_row rows[] = {
     ROW("STORE_CACHE_MB", WHOLE, "32", 1, 65536, "MB", store_cache_mb,
         "Page cache of the database."),
     ROW("STORE_READERS", WHOLE, "0", 0, 64, "threads", store_readers,
-        "Threads that read the database; 0: one for each processor."),
+        "Threads that read the database; 0: one for each processor, PostgreSQL: one for each "
+        "connection."),
+    ROW("DATABASE_MAX_CONNECTIONS", WHOLE, "100", 2, 10000, "", max_connections,
+        "PostgreSQL: connections at most; one writes, the others read, up to STORE_READERS."),
+    ROW("DATABASE_MIN_CONNECTIONS", WHOLE, "20", 0, 10000, "", min_connections,
+        "PostgreSQL: connections that stay open though nothing is read."),
+    ROW("DATABASE_IDLE_TIMEOUT", SECONDS, "900", 0, 86400000, "s", connection_idle_ms,
+        "PostgreSQL: a connection above the minimum is closed when idle for this long; 0: never."),
+    ROW("DATABASE_ACQUIRE_TIMEOUT", SECONDS, "5", 100, 600000, "s", connection_acquire_ms,
+        "PostgreSQL: to connect may take this long."),
+    ROW("DATABASE_MAX_LIFETIME", SECONDS, "1800", 0, 86400000, "s", connection_lifetime_ms,
+        "PostgreSQL: a connection that reads is replaced after this time; 0: never."),
     ROW("DATABASE_QUERY_TIMEOUT", SECONDS, "10", 10, 3600000, "s", query_timeout_ms,
         "A read is cut off after this time (503 query_timeout)."),
     ROW("SLOW_QUERY_MS", WHOLE, "1000", 0, 3600000, "ms", slow_query_ms,
@@ -121,9 +135,9 @@ static const struct settings_row rows[] = {
 
 /* Names that users of earlier systems know and that have no effect on the embedded engines. */
 static const char *const ignored_names[] = {
-    "ENABLE_ADAPTIVE_PROCESSING", "DATABASE_MAX_CONNECTIONS", "DATABASE_MIN_CONNECTIONS",
-    "DATABASE_IDLE_TIMEOUT",      "DATABASE_ACQUIRE_TIMEOUT", "DATABASE_MAX_LIFETIME",
-    "WORKER_POOL_SIZE",           "NATS_PULL_BATCH_SIZE",
+    "ENABLE_ADAPTIVE_PROCESSING",
+    "WORKER_POOL_SIZE",
+    "NATS_PULL_BATCH_SIZE",
 };
 
 /* Origin of each row's value; beside the struct so that it stays plain values. */
@@ -171,12 +185,51 @@ static bool seconds_parse(struct slice text, uint64_t *ret_ms)
     return true;
 }
 
+/* Replaces `count` bytes at `from` by three stars; what then has no room is cut off. */
+static void mask(char *text, size_t size, char *from, size_t count)
+{
+    size_t before = (size_t)(from - text);
+    size_t after = strlen(from + count);
+    if (before + 4 > size) {
+        *from = '\0';
+        return;
+    }
+    if (before + 3 + after >= size) {
+        after = size - before - 4;
+    }
+    memmove(from + 3, from + count, after);
+    memcpy(from, "***", 3);
+    from[3 + after] = '\0';
+}
+
+/* The password of a URL, between the user and the host or as a parameter. */
+static void hide_password(char *text, size_t size)
+{
+    char *place = strstr(text, "://");
+    if (place == NULL) {
+        return;
+    }
+    place += 3;
+    size_t authority = strcspn(place, "/?#");
+    char *at = memrchr(place, '@', authority);
+    char *colon = memchr(place, ':', authority);
+    if (at != NULL && colon != NULL && colon < at) {
+        mask(text, size, colon + 1, (size_t)(at - colon - 1));
+    }
+    char *parameter = strstr(place, "password=");
+    if (parameter != NULL) {
+        parameter += strlen("password=");
+        mask(text, size, parameter, strcspn(parameter, "&"));
+    }
+}
+
 static void value_text(const struct settings *settings, const struct settings_row *row, char *to,
                        size_t size)
 {
     const char *field = (const char *)settings + row->offset;
     if (row->kind == SETTINGS_TEXT) {
         (void)snprintf(to, size, "%s", *(char *const *)(const void *)field);
+        hide_password(to, size);
         return;
     }
     uint64_t value = *(const uint64_t *)(const void *)field;
@@ -222,6 +275,27 @@ static enum err value_set(struct settings *settings, const struct settings_row *
     return ERR_OK;
 }
 
+static bool url_is_postgres(const char *url)
+{
+    return strncmp(url, "postgresql://", 13) == 0 || strncmp(url, "postgres://", 11) == 0;
+}
+
+static enum err check_database(const struct settings *settings, struct err_detail *detail)
+{
+    const char *url = settings->database_url;
+    if (url[0] != '\0' && strncmp(url, "sqlite:", 7) != 0 && !url_is_postgres(url)) {
+        err_detail_set(detail,
+                       "DATABASE_URL: must begin with sqlite: or postgresql:// (or be empty)");
+        return ERR_CONFIG;
+    }
+    if (settings->database_read_url[0] != '\0' &&
+        (!url_is_postgres(settings->database_read_url) || !url_is_postgres(url))) {
+        err_detail_set(detail, "DATABASE_READ_URL: must begin with postgresql://, as DATABASE_URL");
+        return ERR_CONFIG;
+    }
+    return ERR_OK;
+}
+
 /* What the values must satisfy together. */
 static enum err check_whole(const struct settings *settings, struct err_detail *detail)
 {
@@ -239,11 +313,7 @@ static enum err check_whole(const struct settings *settings, struct err_detail *
         err_detail_set(detail, "DATA_DIR must not be empty");
         return ERR_CONFIG;
     }
-    if (settings->database_url[0] != '\0' && strncmp(settings->database_url, "sqlite:", 7) != 0) {
-        err_detail_set(detail, "DATABASE_URL: must begin with sqlite: (or be empty)");
-        return ERR_CONFIG;
-    }
-    return ERR_OK;
+    return check_database(settings, detail);
 }
 
 static enum err line_read(struct settings *settings, struct slice line, struct err_detail *detail)

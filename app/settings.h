@@ -18,6 +18,7 @@ struct settings {
     uint64_t metrics_port; /* 0: /metrics is served on port */
     char *data_dir;
     char *database_url;
+    char *database_read_url;
     /* http */
     uint64_t loops;
     uint64_t connections_max;
@@ -50,6 +51,11 @@ struct settings {
     /* store and apply */
     uint64_t store_cache_mb;
     uint64_t store_readers;
+    uint64_t max_connections;
+    uint64_t min_connections;
+    uint64_t connection_idle_ms;
+    uint64_t connection_acquire_ms;
+    uint64_t connection_lifetime_ms;
     uint64_t query_timeout_ms;
     uint64_t slow_query_ms;
     uint64_t worker_batch_size;

@@ -253,7 +253,7 @@ static enum err write_upload_end(struct store_connection *connection,
     struct store_statement *statement = NULL;
     enum err err = store_prepare(
         connection,
-        "UPDATE uploads SET finished_ms = $1, state = CASE WHEN $2 THEN 4"
+        "UPDATE uploads SET finished_ms = $1, state = CASE WHEN $2 = 1 THEN 4"
         " WHEN rejected_count = 0 AND refused_count = 0 THEN 2 ELSE 3 END WHERE id = $3",
         &statement);
     if (err != ERR_OK) {

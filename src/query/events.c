@@ -104,12 +104,13 @@ static enum err query_hours_narrow(struct store_connection *connection,
 
 /* Writes the text of a stretch's query; parameters are numbered in the order in which they appear,
  * and the filters' come before those that every list has. */
-static enum err query_stretch_sql(const struct query_events *query, struct buffer *sql)
+static enum err query_stretch_sql(const struct query_walk *walk, struct buffer *sql)
 {
+    const struct query_events *query = walk->query;
     int parameter = 0;
     enum err err = buffer_append_text(sql, "SELECT " QUERY_ROW_COLUMNS);
     if (err == ERR_OK) {
-        err = query_filter_sql(&query->filter, sql);
+        err = query_filter_sql(&query->filter, walk->connection, sql);
     }
     if (err == ERR_OK) {
         parameter = query_filter_count(&query->filter);
@@ -117,8 +118,8 @@ static enum err query_stretch_sql(const struct query_events *query, struct buffe
                             parameter + 2);
     }
     if (err == ERR_OK) {
-        err = buffer_printf(sql, " ORDER BY %s.sequence %s LIMIT $%d",
-                            query->filter.subject.data != NULL ? "s" : "e",
+        err = buffer_printf(sql, " ORDER BY %s %s LIMIT $%d",
+                            query_filter_order(&query->filter, walk->connection),
                             query->oldest_first ? "ASC" : "DESC", parameter + 3);
     }
     return err;
@@ -243,7 +244,7 @@ static enum err query_walk_run(struct query_walk *walk)
     struct buffer sql;
     bool has = false;
     buffer_init(&sql, QUERY_SQL_BYTES_MAX);
-    enum err err = query_stretch_sql(walk->query, &sql);
+    enum err err = query_stretch_sql(walk, &sql);
     if (err == ERR_OK) {
         err = query_segments_next(&segments, &segment, &has);
     }
@@ -298,30 +299,26 @@ enum err query_event_get(struct store_connection *connection, uint64_t org, stru
                          struct buffer *to)
 {
     struct store_statement *statement = NULL;
-    bool has_row = false;
+    bool is_there = false;
     bool acknowledged = false;
-    enum err err = store_prepare(connection,
-                                 "SELECT " QUERY_ROW_COLUMNS " FROM events e WHERE e.sequence = "
-                                 "(SELECT sequence FROM event_ids WHERE id = $1)",
-                                 &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    store_bind_blob(statement, 1, slice_make(id.bytes, sizeof(id.bytes)));
-    err = store_step(statement, &has_row);
-    if (err != ERR_OK) {
-        return err;
-    }
-    uint64_t sequence = has_row ? (uint64_t)store_column_i64(statement, 0) : 0;
-    if (has_row && sequence >> STORE_ORG_SHIFT == org) {
+    uint64_t sequence = 0;
+    enum err err = store_find_event(connection, org, id.bytes, &is_there, &sequence);
+    if (err == ERR_OK && is_there) {
         err = query_is_acknowledged(connection, sequence, &acknowledged);
-        if (err == ERR_OK) {
-            err = query_row_write(statement, acknowledged, QUERY_ROW_PLAIN, to);
-        }
-    } else {
-        err = ERR_NOT_FOUND;
     }
-    if (has_row) {
+    if (err == ERR_OK && is_there) {
+        err = store_prepare(connection,
+                            "SELECT " QUERY_ROW_COLUMNS " FROM events e WHERE e.sequence = $1",
+                            &statement);
+    }
+    if (err != ERR_OK || !is_there) {
+        return err != ERR_OK ? err : ERR_NOT_FOUND;
+    }
+    store_bind_i64(statement, 1, (int64_t)sequence);
+    err = store_step(statement, &is_there);
+    if (err == ERR_OK) {
+        err = is_there ? query_row_write(statement, acknowledged, QUERY_ROW_PLAIN, to)
+                       : ERR_NOT_FOUND;
         store_reset(statement);
     }
     return err;

@@ -92,16 +92,14 @@ enum err query_row_write(struct store_statement *statement, bool acknowledged,
     return json_writer_err(&writer);
 }
 
-enum err query_filter_sql(const struct query_filter *filter, struct buffer *sql)
+enum err query_filter_sql(const struct query_filter *filter,
+                          const struct store_connection *connection, struct buffer *sql)
 {
     int parameter = 2;
     enum err err = ERR_OK;
     if (filter->subject.data != NULL) {
         parameter += 2;
-        err = buffer_append_text(sql, " FROM event_subjects s CROSS JOIN events e"
-                                      " ON e.sequence = s.sequence"
-                                      " WHERE s.sequence BETWEEN $1 AND $2"
-                                      " AND s.key = $3 AND e.subject = $4");
+        err = buffer_append_text(sql, store_texts(connection)->by_subject);
     } else {
         err = buffer_append_text(sql, " FROM events e WHERE e.sequence BETWEEN $1 AND $2");
     }
@@ -112,6 +110,12 @@ enum err query_filter_sql(const struct query_filter *filter, struct buffer *sql)
         err = buffer_printf(sql, " AND e.app = $%d", ++parameter);
     }
     return err;
+}
+
+const char *query_filter_order(const struct query_filter *filter,
+                               const struct store_connection *connection)
+{
+    return filter->subject.data != NULL ? store_texts(connection)->by_subject_order : "e.sequence";
 }
 
 int query_filter_count(const struct query_filter *filter)

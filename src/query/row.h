@@ -7,6 +7,7 @@
 #include "base/err.h"
 
 struct query_filter;
+struct store_connection;
 struct store_statement;
 
 /* Of events AS e, in the order that query_row_write reads. */
@@ -24,7 +25,11 @@ MUST_CHECK enum err query_row_write(struct store_statement *statement, bool ackn
 
 /* Appends FROM and the filters' part of WHERE: two parameters $1, $2 bound the sequence, the
  * filters' follow. A subject has an index of its own, which then leads. */
-MUST_CHECK enum err query_filter_sql(const struct query_filter *filter, struct buffer *sql);
+MUST_CHECK enum err query_filter_sql(const struct query_filter *filter,
+                                     const struct store_connection *connection, struct buffer *sql);
+/* The column that orders its rows without a sort. */
+const char *query_filter_order(const struct query_filter *filter,
+                               const struct store_connection *connection);
 /* Number of the last parameter of that text. */
 int query_filter_count(const struct query_filter *filter);
 /* Binds the filters from $3 on; gives that number too. */

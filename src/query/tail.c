@@ -73,11 +73,11 @@ static enum err query_tail_prepare(struct store_connection *connection,
     buffer_init(&sql, QUERY_TAIL_SQL_BYTES_MAX);
     enum err err = buffer_append_text(&sql, "SELECT " QUERY_ROW_COLUMNS);
     if (err == ERR_OK) {
-        err = query_filter_sql(filter, &sql);
+        err = query_filter_sql(filter, connection, &sql);
     }
     if (err == ERR_OK) {
-        err = buffer_printf(&sql, " ORDER BY %s.sequence LIMIT %d",
-                            filter->subject.data != NULL ? "s" : "e", QUERY_TAIL_ROWS_MAX);
+        err = buffer_printf(&sql, " ORDER BY %s LIMIT %d", query_filter_order(filter, connection),
+                            QUERY_TAIL_ROWS_MAX);
     }
     if (err == ERR_OK) {
         err = store_prepare_text(connection, buffer_slice(&sql), ret);

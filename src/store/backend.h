@@ -34,6 +34,7 @@ struct store_statement {
 };
 
 struct store_backend {
+    struct store_texts texts;
     /* ERR_VERSION: another program's database. */
     enum err (*open)(struct store_connection **ret, const struct store_options *options,
                      enum store_role role, struct err_detail *detail);
@@ -71,6 +72,9 @@ struct store_backend {
      * (0: never). After the job every statement is reset. */
     void (*job_begin)(struct store_connection *connection, uint64_t deadline_ns);
     void (*job_end)(struct store_connection *connection);
+    /* When no job waits: looks after the connection, opens or closes it. *ret_ms: when it wants to
+     * be asked again, -1 never. The error is what a transaction would get now. */
+    enum err (*rest)(struct store_connection *connection, int *ret_ms);
 
     /* `is_constant`: sql.data stays where it is and never changes. */
     enum err (*prepare)(struct store_connection *connection, struct slice sql, bool is_constant,
@@ -90,9 +94,13 @@ struct store_backend {
 
     enum err (*insert_events)(struct store_connection *connection, struct store_event *events,
                               size_t count, bool careful);
+    /* *ret_is false: the org has no event of this id. */
+    enum err (*find_event)(struct store_connection *connection, uint64_t org, const uint8_t id[16],
+                           bool *ret_is, uint64_t *ret_sequence);
 };
 
 extern const struct store_backend store_sqlite;
+extern const struct store_backend store_postgres;
 
 /* True when the job that runs should give way in the middle of a statement. */
 bool store_must_yield(const struct store_connection *connection);

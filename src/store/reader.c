@@ -79,7 +79,9 @@ void store_reader_destroy(struct store_reader *reader)
 void store_reader_work(struct store_reader *reader)
 {
     for (;;) {
-        mailbox_wait(reader->mailbox, -1);
+        int wait_ms = -1;
+        (void)reader->connection->backend->rest(reader->connection, &wait_ms); /* the job tells */
+        mailbox_wait(reader->mailbox, wait_ms);
         bool is_closed = mailbox_is_closed(reader->mailbox);
         if (mailbox_run_all(reader->mailbox) == 0 && is_closed) {
             return;

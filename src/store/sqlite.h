@@ -5,6 +5,7 @@
  * Errors: store_sqlite_err maps the engine's codes. */
 #pragma once
 #include "store/backend.h"
+#include "store/batch.h"
 
 #include <sqlite3.h>
 
@@ -31,18 +32,11 @@ struct sqlite_statement {
     uint8_t parameters[SQLITE_PARAMETERS_MAX]; /* $n -> the engine's own number */
 };
 
-/* A row to insert, in the order of an index. */
-struct sqlite_key {
-    uint64_t high;
-    uint64_t low;
-    uint32_t index;
-};
-
 /* The batch in hand, as the virtual table weir_rows shows it. */
 struct sqlite_rows {
     struct store_connection *connection;
     struct store_event *events;
-    const struct sqlite_key *order; /* which, in which order */
+    const struct store_key *order; /* which, in which order */
     uint32_t count;
 };
 
@@ -118,3 +112,5 @@ enum err store_sqlite_rows_register(struct sqlite_connection *c);
 
 enum err store_sqlite_insert_events(struct store_connection *connection, struct store_event *events,
                                     size_t count, bool careful);
+enum err store_sqlite_find_event(struct store_connection *connection, uint64_t org,
+                                 const uint8_t id[16], bool *ret_is, uint64_t *ret_sequence);

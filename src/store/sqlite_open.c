@@ -442,6 +442,13 @@ static void sqlite_job_end(struct store_connection *connection)
     store_sqlite_slow_log(c);
 }
 
+static enum err sqlite_rest(struct store_connection *connection, int *ret_ms)
+{
+    (void)connection; /* a file does not go away */
+    *ret_ms = -1;
+    return ERR_OK;
+}
+
 static uint64_t sqlite_changes(struct store_connection *connection)
 {
     return (uint64_t)sqlite3_changes64(sqlite_from(connection)->db);
@@ -453,6 +460,11 @@ static const char *sqlite_error_text(struct store_connection *connection)
 }
 
 const struct store_backend store_sqlite = {
+    /* CROSS JOIN: the order in which the engine takes the tables. */
+    .texts = {.by_subject = " FROM event_subjects s CROSS JOIN events e ON e.sequence = s.sequence"
+                            " WHERE s.sequence BETWEEN $1 AND $2 AND s.key = $3"
+                            " AND e.subject = $4",
+              .by_subject_order = "s.sequence"},
     .open = sqlite_open,
     .close = sqlite_close,
     .schema_version = sqlite_schema_version,
@@ -471,6 +483,7 @@ const struct store_backend store_sqlite = {
     .bytes = sqlite_bytes,
     .job_begin = sqlite_job_begin,
     .job_end = sqlite_job_end,
+    .rest = sqlite_rest,
     .prepare = store_sqlite_prepare,
     .bind_i64 = store_sqlite_bind_i64,
     .bind_double = store_sqlite_bind_double,
@@ -485,4 +498,5 @@ const struct store_backend store_sqlite = {
     .changes = sqlite_changes,
     .error_text = sqlite_error_text,
     .insert_events = store_sqlite_insert_events,
+    .find_event = store_sqlite_find_event,
 };

@@ -23,18 +23,43 @@ struct store {
     uint32_t reader_count;
 };
 
+static const struct engine {
+    const char *prefix;
+    const struct store_backend *backend;
+    const struct store_schema_file *schema;
+} engines[] = {
+    {"postgresql://", &store_postgres, store_schema_postgres},
+    {"postgres://", &store_postgres, store_schema_postgres},
+    {"", &store_sqlite, store_schema_sqlite},
+};
+
+static const struct engine *engine_of(const char *url)
+{
+    const struct engine *engine = engines;
+    while (!slice_starts_with(slice_from_text(url), slice_from_text(engine->prefix))) {
+        engine++;
+    }
+    return engine;
+}
+
+bool store_url_is_postgres(const char *url)
+{
+    return engine_of(url)->backend == &store_postgres;
+}
+
 static enum err open_writer(struct store *store, const struct store_options *options,
                             struct err_detail *detail)
 {
     struct store_connection *connection = NULL;
-    enum err err = store_sqlite.open(&connection, options, STORE_ROLE_WRITER, detail);
+    const struct engine *engine = engine_of(options->url);
+    enum err err = engine->backend->open(&connection, options, STORE_ROLE_WRITER, detail);
     if (err == ERR_OK) {
-        err = store_migrate(connection, store_schema_sqlite, detail);
+        err = store_migrate(connection, engine->schema, detail);
     }
     if (err == ERR_OK) {
         /* What a killed run has left in the WAL becomes durable before anybody relies on it. */
         bool is_complete = false;
-        err = store_sqlite.checkpoint(connection, &is_complete);
+        err = engine->backend->checkpoint(connection, &is_complete);
         if (err != ERR_OK) {
             err_detail_set(detail, "checkpoint: %s", err_text(err));
         }
@@ -43,7 +68,7 @@ static enum err open_writer(struct store *store, const struct store_options *opt
         err = store_writer_create(&store->writer, connection, options->write_queue_max);
     }
     if (err != ERR_OK) {
-        store_sqlite.close(connection);
+        engine->backend->close(connection);
     }
     return err;
 }
@@ -52,15 +77,16 @@ static enum err open_checkpointer(struct store *store, const struct store_option
                                   struct err_detail *detail)
 {
     struct store_connection *connection = NULL;
-    if (store_sqlite.checkpoint_beside == NULL) {
+    const struct engine *engine = engine_of(options->url);
+    if (engine->backend->checkpoint_beside == NULL) {
         return ERR_OK;
     }
-    enum err err = store_sqlite.open(&connection, options, STORE_ROLE_CHECKPOINTER, detail);
+    enum err err = engine->backend->open(&connection, options, STORE_ROLE_CHECKPOINTER, detail);
     if (err == ERR_OK) {
         err = store_checkpointer_create(&store->checkpointer, connection);
     }
     if (err != ERR_OK) {
-        store_sqlite.close(connection);
+        engine->backend->close(connection);
         return err;
     }
     store_writer_use(store->writer, store->checkpointer);
@@ -71,13 +97,16 @@ static enum err open_reader(struct store *store, const struct store_options *opt
                             struct err_detail *detail)
 {
     struct store_connection *connection = NULL;
-    enum err err = store_sqlite.open(&connection, options, STORE_ROLE_READER, detail);
+    const struct engine *engine = engine_of(options->url);
+    struct store_options own = *options;
+    own.connection = store->reader_count;
+    enum err err = engine->backend->open(&connection, &own, STORE_ROLE_READER, detail);
     if (err == ERR_OK) {
         err = store_reader_create(&store->readers[store->reader_count], connection,
                                   options->read_queue_max, options->query_timeout_ms);
     }
     if (err != ERR_OK) {
-        store_sqlite.close(connection);
+        engine->backend->close(connection);
         return err;
     }
     store->reader_count++;
@@ -281,6 +310,17 @@ bool store_column_is_null(struct store_statement *statement, int column)
 uint64_t store_changes(struct store_connection *connection)
 {
     return connection->backend->changes(connection);
+}
+
+const struct store_texts *store_texts(const struct store_connection *connection)
+{
+    return &connection->backend->texts;
+}
+
+enum err store_find_event(struct store_connection *connection, uint64_t org, const uint8_t id[16],
+                          bool *ret_is, uint64_t *ret_sequence)
+{
+    return connection->backend->find_event(connection, org, id, ret_is, ret_sequence);
 }
 
 enum err store_insert_events(struct store_connection *connection, struct store_event *events,

@@ -25,14 +25,24 @@ struct store_writer;
 struct store_reader;
 
 struct store_options {
-    const char *url;   /* "sqlite:/path/weir.db" */
+    const char *url;   /* "sqlite:/path/weir.db", or "postgresql://…" */
     uint32_t cache_mb; /* of the writer */
     uint32_t reader_count;
     uint32_t query_timeout_ms;
     uint32_t slow_query_ms;   /* logged with its plan */
     uint32_t write_queue_max; /* jobs per priority */
     uint32_t read_queue_max;
+    /* PostgreSQL alone: */
+    const char *read_url;        /* where the readers connect to; NULL: as url */
+    uint32_t min_connections;    /* readers that stay connected */
+    uint32_t idle_timeout_ms;    /* further ones are closed after; 0: never */
+    uint32_t acquire_timeout_ms; /* to connect */
+    uint32_t max_lifetime_ms;    /* of a connection; 0: without end */
+    uint32_t connection;         /* the store's: number of the reader */
 };
+
+/* Whether the URL names a PostgreSQL database. */
+bool store_url_is_postgres(const char *url);
 
 /* Opens, or creates, and migrates. ERR_VERSION: newer schema, or another program's database;
  * ERR_PERMISSION, ERR_LOCKED (another process), ERR_CORRUPT: the detail says what to do. */
@@ -113,6 +123,14 @@ bool store_column_is_null(struct store_statement *statement, int column);
 /* Rows changed by the last statement. */
 uint64_t store_changes(struct store_connection *connection);
 
+/* The few texts of SQL that differ between the engines. */
+struct store_texts {
+    /* FROM and WHERE of the events e of one subject: sequence from $1 to $2, key $3, text $4. */
+    const char *by_subject;
+    const char *by_subject_order; /* the column whose order costs no sort */
+};
+const struct store_texts *store_texts(const struct store_connection *connection);
+
 /* --- bulk ------------------------------------------------------------------------------------ */
 /* Sequence numbers of the rows of an org: org in the high bits, so that an org's rows lie together
  * and in its own commit order. */
@@ -163,6 +181,9 @@ struct store_event {
  * fewer. After any error nothing may be kept. */
 MUST_CHECK enum err store_insert_events(struct store_connection *connection,
                                         struct store_event *events, size_t count, bool careful);
+/* *ret_is false: the org has no event of this id; *ret_sequence is untouched then. */
+MUST_CHECK enum err store_find_event(struct store_connection *connection, uint64_t org,
+                                     const uint8_t id[16], bool *ret_is, uint64_t *ret_sequence);
 
 /* --- acknowledged events: ranges of sequences (event_acks) -------------------------------------
  */

@@ -63,6 +63,7 @@ struct store_writer {
     struct job_list lists[STORE_PRIORITIES];
     uint64_t commits;         /* number of the last one */
     uint64_t checkpoint_size; /* of the WAL at which the next one is due */
+    int rest_ms;              /* when the connection wants to be looked after; -1: never */
     uint64_t unsettled_ns;    /* since when a power cut could take a commit back; 0: it cannot */
     atomic_flag is_owned;     /* acquire: the connection is mine; release: it is free */
     atomic_bool is_running;   /* release in run, acquire in run_here */
@@ -401,14 +402,18 @@ static int wait_ms(const struct store_writer *w)
     if (store_writer_health(w) != ERR_OK) {
         return PROBE_MS;
     }
-    return is_unsettled(w) && w->checkpoint == CHECKPOINT_NONE ? IDLE_MS : -1;
+    int ms = is_unsettled(w) && w->checkpoint == CHECKPOINT_NONE ? IDLE_MS : -1;
+    return ms < 0 || (w->rest_ms >= 0 && w->rest_ms < ms) ? w->rest_ms : ms;
 }
 
 static void do_idle_work(struct store_writer *w)
 {
     const struct store_backend *backend = w->connection->backend;
-    if (store_writer_health(w) != ERR_OK) {
-        enum err err = backend->begin_write(w->connection, false);
+    enum err err = backend->rest(w->connection, &w->rest_ms);
+    if (err != ERR_OK) {
+        set_health(w, err);
+    } else if (store_writer_health(w) != ERR_OK) {
+        err = backend->begin_write(w->connection, false);
         backend->rollback(w->connection);
         set_health(w, err);
     } else if (is_unsettled(w) && w->checkpoint == CHECKPOINT_NONE) {

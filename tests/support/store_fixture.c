@@ -11,8 +11,10 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <libpq-fe.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 struct fixture_job {
     struct store_job job;
@@ -28,7 +30,15 @@ struct store_options store_fixture_options(const struct store_fixture *fixture)
                                   .query_timeout_ms = 2000,
                                   .slow_query_ms = 1000,
                                   .write_queue_max = 1000,
-                                  .read_queue_max = 1000};
+                                  .read_queue_max = 1000,
+                                  .min_connections = 1,
+                                  .acquire_timeout_ms = 5000};
+}
+
+static void quiet(void *context, const char *message)
+{
+    (void)context;
+    (void)message;
 }
 
 void store_fixture_init(struct store_fixture *fixture)
@@ -39,6 +49,34 @@ void store_fixture_init(struct store_fixture *fixture)
     assert_non_null(mkdtemp(fixture->directory));
     (void)snprintf(fixture->path, sizeof(fixture->path), "%s/weir.db", fixture->directory);
     (void)snprintf(fixture->url, sizeof(fixture->url), "sqlite:%s", fixture->path);
+    const char *server = getenv("WEIR_TEST_POSTGRES");
+    if (server != NULL && server[0] != '\0') {
+        static unsigned schemas;
+        char sql[128];
+        fixture->is_postgres = true;
+        (void)snprintf(fixture->schema, sizeof(fixture->schema), "t%d_%u", (int)getpid(),
+                       ++schemas);
+        (void)snprintf(fixture->url, sizeof(fixture->url), "%s?options=-csearch_path%%3D%s", server,
+                       fixture->schema);
+        (void)snprintf(sql, sizeof(sql), "CREATE SCHEMA %s", fixture->schema);
+        store_fixture_outside(fixture, sql);
+    }
+}
+
+void store_fixture_outside(const struct store_fixture *fixture, const char *sql)
+{
+    PGconn *session = PQconnectdb(fixture->url);
+    if (PQstatus(session) != CONNECTION_OK) {
+        fail_msg("%s", PQerrorMessage(session));
+    }
+    (void)PQsetNoticeProcessor(session, quiet, NULL);
+    PGresult *result = PQexec(session, sql);
+    ExecStatusType status = PQresultStatus(result);
+    if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK) {
+        fail_msg("%s: %s", sql, PQerrorMessage(session));
+    }
+    PQclear(result);
+    PQfinish(session);
 }
 
 void store_fixture_open(struct store_fixture *fixture, bool with_threads)
@@ -86,6 +124,10 @@ void store_fixture_finish(struct store_fixture *fixture)
 {
     char command[96];
     store_fixture_close(fixture);
+    if (fixture->is_postgres) {
+        (void)snprintf(command, sizeof(command), "DROP SCHEMA %s CASCADE", fixture->schema);
+        store_fixture_outside(fixture, command);
+    }
     (void)snprintf(command, sizeof(command), "rm -rf %s", fixture->directory);
     assert_int_equal(system(command), 0); /* NOLINT(cert-env33-c): our own name */
 }
@@ -156,14 +198,32 @@ int64_t store_fixture_number(struct store_fixture *fixture, const char *sql)
     return query.number;
 }
 
+static void write_blob(const struct store_fixture *fixture, const char *text, char to[64])
+{
+    const char *before = fixture->is_postgres ? "convert_to('" : "CAST('";
+    const char *after = fixture->is_postgres ? "', 'UTF8')" : "' AS BLOB)";
+    (void)snprintf(to, 64, "%s%s%s", before, text, after);
+}
+
 void store_fixture_add_org(struct store_fixture *fixture, uint64_t number)
 {
     char sql[512];
+    char id[17];
+    char key[33];
+    char id_blob[64];
+    char key_blob[64];
+    (void)snprintf(id, sizeof(id), "%016llu", (unsigned long long)number);
+    (void)snprintf(key, sizeof(key), "%032llu", (unsigned long long)number);
+    write_blob(fixture, id, id_blob);
+    write_blob(fixture, key, key_blob);
     (void)snprintf(sql, sizeof(sql),
                    "INSERT INTO orgs (number, id, name, tier, id_key, created_ms) VALUES (%llu, "
-                   "randomblob(16), 'org %llu', 'unlimited', "
-                   "CAST(printf('%%032d', %llu) AS BLOB), 1)",
-                   (unsigned long long)number, (unsigned long long)number,
-                   (unsigned long long)number);
+                   "%s, 'org %llu', 'unlimited', %s, 1)",
+                   (unsigned long long)number, id_blob, (unsigned long long)number, key_blob);
     assert_int_equal(store_fixture_sql(fixture, sql), ERR_OK);
+    if (fixture->is_postgres) { /* the next org gets the next number */
+        assert_int_equal(store_fixture_sql(fixture, "SELECT setval(pg_get_serial_sequence('orgs', "
+                                                    "'number'), max(number)) FROM orgs"),
+                         ERR_OK);
+    }
 }

@@ -1,4 +1,6 @@
-/* Store fixture: a store in a directory of its own, its threads, and jobs run to their end.
+/* Store fixture: a store in a directory of its own, its threads, and jobs run to their end. With
+ * WEIR_TEST_POSTGRES=postgresql://… in the environment the store is a schema of its own in that
+ * database.
  *
  * Thread: the test's.
  * Memory: setup allocates, teardown frees and removes the directory.
@@ -11,7 +13,9 @@
 struct store_fixture {
     char directory[64];
     char path[96];
-    char url[112];
+    char url[512];
+    char schema[32];
+    bool is_postgres;
     struct store *store;
     struct thread *writer;
     struct thread *checkpointer;
@@ -28,6 +32,8 @@ void store_fixture_close(struct store_fixture *fixture);
 /* Closes, removes the directory. */
 void store_fixture_finish(struct store_fixture *fixture);
 
+/* SQL outside of the store, on a connection of its own: fails the test when it fails. */
+void store_fixture_outside(const struct store_fixture *fixture, const char *sql);
 /* Runs SQL as a durable control job and gives its error. */
 enum err store_fixture_sql(struct store_fixture *fixture, const char *sql);
 /* One number of a SELECT, read by the writer. Fails the test when there is no row. */

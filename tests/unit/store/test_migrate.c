@@ -141,7 +141,7 @@ static void test_missing_directory_is_refused(void **state)
     (void)snprintf(fixture->url, sizeof(fixture->url), "sqlite:%s/none/weir.db",
                    fixture->directory);
     assert_refused(fixture, ERR_NOT_FOUND, "none/weir.db");
-    (void)snprintf(fixture->url, sizeof(fixture->url), "postgresql://none");
+    (void)snprintf(fixture->url, sizeof(fixture->url), "mysql://none");
     assert_refused(fixture, ERR_CONFIG, "sqlite:/path");
 }
 

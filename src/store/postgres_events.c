@@ -1,0 +1,270 @@
+/* Inserting events into PostgreSQL, a batch at a time.
+ *
+ * Happy path:
+ *   1. The rows go by COPY (binary) into weir_rows, a temporary table of the session that empties
+ *      itself at the commit: no write-ahead log, no index, one message a few hundred rows.
+ *   2. One INSERT … SELECT moves them into events; where (org, id) is there already, nothing is
+ *      inserted. The temporary table is read in the order in which it was filled, so of equal ids
+ *      in a batch the first stays.
+ *   3. When fewer rows went in than were sent, a join tells which were there before, under which
+ *      sequence, and whether they say something else.
+ *
+ * Failure modes: when something of higher priority waits and the transaction has lasted its time,
+ * the copy is broken off and the job fails with ERR_BUSY. A row that the engine refuses (a text
+ * with a NUL, an index entry that is too long, a trigger): ERR_REFUSED. */
+#include "store/postgres.h"
+
+#include "store/batch.h"
+
+#include <assert.h>
+
+#define ROWS_PER_LOOK    256u /* rows between looks at who waits */
+#define COPY_PART_BYTES  (128u << 10u)
+#define COPY_COLUMNS     14u
+#define COPY_FIXED_BYTES 128u /* of a row, without its texts */
+
+static const char copy_sql[] = "COPY weir_rows FROM STDIN (FORMAT binary)";
+
+/* The file header of the format: a signature, flags, no extension. */
+static const char copy_head[] = "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0\0";
+
+static uint8_t *put_u16(uint8_t *to, uint16_t value)
+{
+    value = __builtin_bswap16(value);
+    memcpy(to, &value, sizeof(value));
+    return to + sizeof(value);
+}
+
+static uint8_t *put_u32(uint8_t *to, uint32_t value)
+{
+    value = __builtin_bswap32(value);
+    memcpy(to, &value, sizeof(value));
+    return to + sizeof(value);
+}
+
+static uint8_t *put_i64(uint8_t *to, int64_t value)
+{
+    uint64_t swapped = __builtin_bswap64((uint64_t)value);
+    to = put_u32(to, sizeof(swapped));
+    memcpy(to, &swapped, sizeof(swapped));
+    return to + sizeof(swapped);
+}
+
+static uint8_t *put_null(uint8_t *to)
+{
+    return put_u32(to, UINT32_MAX);
+}
+
+static uint8_t *put_text(uint8_t *to, struct slice text)
+{
+    if (text.data == NULL) {
+        return put_null(to);
+    }
+    to = put_u32(to, (uint32_t)text.size);
+    if (text.size > 0) {
+        memcpy(to, text.data, text.size);
+    }
+    return to + text.size;
+}
+
+static enum err append_row(struct buffer *copy, const struct store_event *event)
+{
+    struct slice dedup_id = event->dedup_id.size == 0 ? slice_make(NULL, 0) : event->dedup_id;
+    size_t size = COPY_FIXED_BYTES + event->type.size + event->subject.size + event->source.size +
+                  event->app.size + dedup_id.size + event->payload.size + event->attributes.size;
+    enum err err = buffer_reserve(copy, size);
+    if (err != ERR_OK) {
+        return err == ERR_TOO_LARGE ? ERR_REFUSED : err;
+    }
+    uint8_t *to = put_u16(copy->data + copy->size, COPY_COLUMNS);
+    to = put_i64(to, (int64_t)event->org);
+    to = put_i64(to, (int64_t)event->sequence);
+    to = put_i64(to, (int64_t)event->position);
+    to = put_i64(to, event->occurred_ms);
+    to = put_i64(to, event->created_ms);
+    to = event->subject.data == NULL ? put_null(to)
+                                     : put_i64(to, store_subject_key(event->org, event->subject));
+    to = put_text(to, slice_make(event->id, 16));
+    to = put_text(to, event->type);
+    to = put_text(to, event->subject);
+    to = put_text(to, event->source);
+    to = put_text(to, event->app);
+    to = put_text(to, dedup_id);
+    to = put_text(to, event->payload);
+    to = put_text(to, event->attributes);
+    assert((size_t)(to - copy->data) <= copy->size + size);
+    copy->size = (size_t)(to - copy->data);
+    return ERR_OK;
+}
+
+static enum err send_part(struct postgres_connection *c)
+{
+    int sent = 0;
+    while (c->copy.size > 0 && sent == 0) {
+        sent = PQputCopyData(c->session, (const char *)c->copy.data, (int)c->copy.size);
+        if (sent < 0) {
+            return store_postgres_fail(c, NULL);
+        }
+        enum err err = store_postgres_await_room(c);
+        if (err != ERR_OK) {
+            return err;
+        }
+    }
+    buffer_clear(&c->copy);
+    return ERR_OK;
+}
+
+static enum err copy_rows(struct store_batch *batch, struct store_span span, size_t *ret_count)
+{
+    struct postgres_connection *c = postgres_from(batch->connection);
+    size_t count = 0;
+    buffer_clear(&c->copy);
+    enum err err = buffer_append(&c->copy, copy_head, sizeof(copy_head) - 1);
+    for (size_t i = span.from; i < span.from + span.count && err == ERR_OK; i++) {
+        const struct store_key *place = &batch->places[i];
+        struct store_event *event = &batch->events[place->index];
+        if (event->state == STORE_EVENT_REFUSED) {
+            continue;
+        }
+        event->state = STORE_EVENT_INSERTED;
+        event->sequence = place->low;
+        if (++count % ROWS_PER_LOOK == 0 && store_must_yield(batch->connection)) {
+            return ERR_BUSY;
+        }
+        err = append_row(&c->copy, event);
+        if (err == ERR_OK && c->copy.size >= COPY_PART_BYTES) {
+            err = send_part(c);
+        }
+    }
+    if (err == ERR_OK) {
+        err = buffer_reserve(&c->copy, 2);
+    }
+    if (err == ERR_OK) {
+        (void)put_u16(c->copy.data + c->copy.size, UINT16_MAX);
+        c->copy.size += 2;
+        err = send_part(c);
+    }
+    *ret_count = count;
+    return err;
+}
+
+/* COPY from its begin to its end; an error on our side tells the server to drop it. */
+static enum err stage_rows(struct store_batch *batch, struct store_span span, size_t *ret_count)
+{
+    struct postgres_connection *c = postgres_from(batch->connection);
+    enum err err = ERR_OK;
+    if (c->is_staged) {
+        err = store_postgres_run(c, "TRUNCATE weir_rows", NULL, 0);
+    }
+    if (err == ERR_OK) {
+        err = store_postgres_run(c, copy_sql, NULL, 0);
+    }
+    if (err != ERR_OK) {
+        return err;
+    }
+    err = copy_rows(batch, span, ret_count);
+    if (c->session == NULL) {
+        return err;
+    }
+    if (PQputCopyEnd(c->session, err == ERR_OK ? NULL : "given up") < 0) {
+        return store_postgres_fail(c, NULL);
+    }
+    enum err end = store_postgres_drain(c);
+    c->is_staged = true;
+    return err != ERR_OK ? err : end;
+}
+
+static enum err run_plain(struct store_connection *connection, const char *sql)
+{
+    struct store_statement *statement = NULL;
+    enum err err = store_prepare(connection, sql, &statement);
+    return err != ERR_OK ? err : store_execute(statement);
+}
+
+/* Those whose id stood there before, and what it says. */
+static enum err note_known(struct store_batch *batch)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = true;
+    enum err err = store_prepare(
+        batch->connection,
+        "SELECT r.sequence, e.sequence, e.payload = r.payload FROM weir_rows r JOIN events e"
+        " ON e.org = r.org AND e.id = r.id WHERE e.sequence <> r.sequence",
+        &statement);
+    while (err == ERR_OK && has_row) {
+        err = store_step(statement, &has_row);
+        if (err == ERR_OK && has_row) {
+            const struct store_key *place =
+                store_batch_place(batch, (uint64_t)store_column_i64(statement, 0));
+            assert(place != NULL);
+            struct store_event *event = &batch->events[place->index];
+            event->sequence = (uint64_t)store_column_i64(statement, 1);
+            event->state =
+                store_column_i64(statement, 2) != 0 ? STORE_EVENT_DUPLICATE : STORE_EVENT_CONFLICT;
+        }
+    }
+    return err;
+}
+
+static enum err insert_span(struct store_batch *batch, struct store_span span)
+{
+    size_t count = 0;
+    enum err err = stage_rows(batch, span, &count);
+    if (err == ERR_OK && store_must_yield(batch->connection)) {
+        err = ERR_BUSY;
+    }
+    if (err == ERR_OK) {
+        err = run_plain(batch->connection,
+                        "INSERT INTO events (org, sequence, position, occurred_ms, created_ms,"
+                        " subject_key, id, type, subject, source, app, dedup_id, payload,"
+                        " attributes) SELECT org, sequence, position, occurred_ms, created_ms,"
+                        " subject_key, id, type, subject, source, app, dedup_id, payload,"
+                        " attributes FROM weir_rows ON CONFLICT (org, id) DO NOTHING");
+    }
+    if (err == ERR_OK && store_changes(batch->connection) < count) {
+        err = note_known(batch);
+    }
+    return err;
+}
+
+static const struct store_batch_engine engine = {
+    .sequence_sql = "SELECT last_sequence FROM orgs WHERE number = $1 FOR NO KEY UPDATE",
+    .hours_sql =
+        "INSERT INTO event_hours (org, hour, first_sequence, last_sequence) VALUES ($1, $2, $3, $4)"
+        " ON CONFLICT (org, hour) DO UPDATE SET"
+        " first_sequence = least(event_hours.first_sequence, excluded.first_sequence),"
+        " last_sequence = greatest(event_hours.last_sequence, excluded.last_sequence)",
+    .insert_span = insert_span,
+};
+
+enum err store_postgres_insert_events(struct store_connection *connection,
+                                      struct store_event *events, size_t count, bool careful)
+{
+    struct store_batch batch = {.connection = connection, .events = events, .count = count};
+    return store_batch_insert(&batch, &engine, careful);
+}
+
+enum err store_postgres_find_event(struct store_connection *connection, uint64_t org,
+                                   const uint8_t id[16], bool *ret_is, uint64_t *ret_sequence)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    enum err err = store_prepare(connection,
+                                 "SELECT sequence FROM events WHERE org = $1"
+                                 " AND id = encode($2, 'hex')::uuid",
+                                 &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)org);
+    store_bind_blob(statement, 2, slice_make(id, 16));
+    err = store_step(statement, &has_row);
+    if (err == ERR_OK && has_row) {
+        *ret_sequence = (uint64_t)store_column_i64(statement, 0);
+        store_reset(statement);
+    }
+    if (err == ERR_OK) {
+        *ret_is = has_row;
+    }
+    return err;
+}

@@ -1,0 +1,531 @@
+/* Statements of the PostgreSQL backend: prepared when they first run, by the types of what is bound
+ * then, and kept by the session.
+ *
+ * Constant texts are found by their address; texts made at run time by content, the least recently
+ * used goes. A parameter that is NULL at the first run gets the type that the engine infers.
+ * Numbers go as digits and come back binary; texts and blobs are binary both ways, so nothing is
+ * escaped or copied twice.
+ *
+ * A reader takes its rows one at a time as they come, so a page never stands in memory as a whole.
+ * When another statement needs the connection meanwhile, what is left is kept beside. The writer
+ * takes results whole.
+ *
+ * Happy path: prepare finds the statement, bind, step sends it, further steps give the rows, the
+ * end resets it. Failure modes: an error ends the statement and leaves the transaction failed: what
+ * follows in it gets the same error until it is rolled back. A session that was lost forgets its
+ * statements; they are prepared anew in the next. */
+#include "store/postgres.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/mem.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+static_assert((POSTGRES_CONSTANTS_MAX & (POSTGRES_CONSTANTS_MAX - 1)) == 0, "a power of two");
+static_assert(POSTGRES_PARAMETERS_MAX == 64, "one bit each");
+
+static struct postgres_statement *statement_from(struct store_statement *statement)
+{
+    return (struct postgres_statement *)statement;
+}
+
+static void rows_drop(struct postgres_statement *s)
+{
+    PQclear(s->rows);
+    s->rows = NULL;
+    for (uint32_t i = s->rest_next; i < s->rest_count; i++) {
+        PQclear(s->rest[i]);
+    }
+    mem_free(s->rest);
+    s->rest = NULL;
+    s->rest_count = 0;
+    s->rest_next = 0;
+}
+
+static void statement_destroy(struct postgres_statement *s)
+{
+    if (s != NULL) {
+        rows_drop(s);
+        mem_free(s->values);
+        mem_free(s->text);
+        mem_free(s);
+    }
+}
+
+/* Which $n stand in the text, outside of quotes. ERR_INVALID: a number out of bounds. */
+static enum err find_parameters(struct postgres_statement *s)
+{
+    char quote = '\0';
+    for (size_t i = 0; i < s->size; i++) {
+        char byte = s->text[i];
+        if (quote != '\0') {
+            quote = byte == quote ? '\0' : quote;
+        } else if (byte == '\'' || byte == '"') {
+            quote = byte;
+        } else if (byte == '$') {
+            uint32_t number = 0;
+            while (i + 1 < s->size && s->text[i + 1] >= '0' && s->text[i + 1] <= '9') {
+                number = number * 10 + (uint32_t)(s->text[++i] - '0');
+                if (number >= POSTGRES_PARAMETERS_MAX) {
+                    return ERR_INVALID;
+                }
+            }
+            s->parameters |= UINT64_C(1) << number;
+            s->parameter_count = number > s->parameter_count ? number : s->parameter_count;
+        }
+    }
+    return ERR_OK;
+}
+
+static enum err statement_create(struct postgres_connection *c, struct slice sql, bool is_constant,
+                                 struct postgres_statement **ret)
+{
+    struct postgres_statement *s = mem_alloc(sizeof(*s));
+    s->base.backend = &store_postgres;
+    s->connection = c;
+    s->address = is_constant ? (const char *)sql.data : NULL;
+    s->text = mem_alloc(sql.size + 1);
+    memcpy(s->text, sql.data, sql.size);
+    s->size = sql.size;
+    enum err err = find_parameters(s);
+    if (err != ERR_OK) {
+        goto out;
+    }
+    s->values = mem_alloc_array(s->parameter_count + 1u, sizeof(*s->values));
+    *ret = s;
+    s = NULL;
+out:
+    statement_destroy(s);
+    return err;
+}
+
+static struct postgres_statement **constant_slot(struct postgres_connection *c, const char *address)
+{
+    uint64_t hash = hash_xxh3(&address, sizeof(address), 0);
+    for (uint32_t i = 0; i < POSTGRES_CONSTANTS_MAX; i++) {
+        struct postgres_statement **slot = &c->constants[(hash + i) & (POSTGRES_CONSTANTS_MAX - 1)];
+        if (*slot == NULL || (*slot)->address == address) {
+            return slot;
+        }
+    }
+    assert(false); /* there are fewer constant statements than POSTGRES_CONSTANTS_MAX */
+    return NULL;
+}
+
+/* The session forgets it; an error would only mean that the transaction has failed already. */
+static void deallocate(struct postgres_connection *c, const struct postgres_statement *s)
+{
+    char sql[48];
+    if (s->epoch == c->epoch && c->session != NULL && c->failed == ERR_OK) {
+        (void)snprintf(sql, sizeof(sql), "DEALLOCATE w%u", s->number);
+        (void)store_postgres_run(c, sql, NULL, 0);
+    }
+}
+
+/* The statement of this text, else the slot that may be taken for it, else NULL: all in use. */
+static struct postgres_statement **text_slot(struct postgres_connection *c, struct slice sql)
+{
+    struct postgres_statement **oldest = NULL;
+    for (uint32_t i = 0; i < POSTGRES_TEXTS_MAX; i++) {
+        struct postgres_statement **slot = &c->texts[i];
+        if (*slot == NULL || slice_equal(slice_make((*slot)->text, (*slot)->size), sql)) {
+            return slot;
+        }
+        if (!(*slot)->is_running && (oldest == NULL || (*slot)->used < (*oldest)->used)) {
+            oldest = slot;
+        }
+    }
+    if (oldest != NULL) {
+        deallocate(c, *oldest);
+        statement_destroy(*oldest);
+        *oldest = NULL;
+    }
+    return oldest;
+}
+
+enum err store_postgres_prepare(struct store_connection *connection, struct slice sql,
+                                bool is_constant, struct store_statement **ret)
+{
+    struct postgres_connection *c = postgres_from(connection);
+    if (sql.size > POSTGRES_STATEMENT_TEXT_MAX) {
+        return ERR_TOO_LARGE;
+    }
+    struct postgres_statement **slot =
+        is_constant ? constant_slot(c, (const char *)sql.data) : text_slot(c, sql);
+    if (slot == NULL) {
+        return ERR_FULL;
+    }
+    if (*slot == NULL) {
+        enum err err = statement_create(c, sql, is_constant, slot);
+        if (err != ERR_OK) {
+            return err;
+        }
+    }
+    struct postgres_statement *s = *slot;
+    assert(s != NULL);
+    s->used = ++c->prepared;
+    store_postgres_reset(&s->base);
+    *ret = &s->base;
+    return ERR_OK;
+}
+
+/* --- binding ---------------------------------------------------------------------------------- */
+
+/* A parameter that the text does not use is skipped: lists share their binding code. */
+static struct postgres_value *value_of(struct store_statement *statement, int parameter)
+{
+    struct postgres_statement *s = statement_from(statement);
+    assert(parameter > 0 && parameter < (int)POSTGRES_PARAMETERS_MAX);
+    return (s->parameters >> (uint32_t)parameter & 1u) != 0 ? &s->values[parameter] : NULL;
+}
+
+void store_postgres_bind_i64(struct store_statement *statement, int parameter, int64_t value)
+{
+    struct postgres_value *to = value_of(statement, parameter);
+    if (to != NULL) {
+        to->type = POSTGRES_INT8;
+        (void)snprintf(to->number, sizeof(to->number), "%lld", (long long)value);
+    }
+}
+
+void store_postgres_bind_double(struct store_statement *statement, int parameter, double value)
+{
+    struct postgres_value *to = value_of(statement, parameter);
+    if (to != NULL) {
+        to->type = POSTGRES_FLOAT8;
+        (void)snprintf(to->number, sizeof(to->number), "%.17g", value);
+    }
+}
+
+static void bind_bytes(struct store_statement *statement, int parameter, struct slice bytes,
+                       enum postgres_type type)
+{
+    struct postgres_value *to = value_of(statement, parameter);
+    if (to != NULL) {
+        to->type = bytes.data == NULL ? POSTGRES_UNKNOWN : type;
+        to->bytes = bytes;
+    }
+}
+
+void store_postgres_bind_text(struct store_statement *statement, int parameter, struct slice text)
+{
+    bind_bytes(statement, parameter, text, POSTGRES_TEXT);
+}
+
+void store_postgres_bind_blob(struct store_statement *statement, int parameter, struct slice bytes)
+{
+    bind_bytes(statement, parameter, bytes, POSTGRES_BYTEA);
+}
+
+void store_postgres_arguments(const struct postgres_statement *s, struct postgres_arguments *ret)
+{
+    for (uint32_t i = 0; i < s->parameter_count; i++) {
+        const struct postgres_value *value = &s->values[i + 1];
+        bool is_used = (s->parameters >> (i + 1) & 1u) != 0;
+        /* One that does not stand in the text must have a type all the same. */
+        ret->types[i] = is_used ? (Oid)value->type : (Oid)POSTGRES_TEXT;
+        ret->formats[i] = value->type == POSTGRES_TEXT || value->type == POSTGRES_BYTEA;
+        ret->sizes[i] = (int)value->bytes.size;
+        if (value->type == POSTGRES_UNKNOWN) {
+            ret->values[i] = NULL;
+        } else if (ret->formats[i] != 0) {
+            ret->values[i] = (const char *)value->bytes.data;
+        } else {
+            ret->values[i] = value->number;
+        }
+    }
+}
+
+/* --- running ---------------------------------------------------------------------------------- */
+
+static enum err ensure_prepared(struct postgres_statement *s,
+                                const struct postgres_arguments *arguments)
+{
+    struct postgres_connection *c = s->connection;
+    char name[16];
+    if (s->epoch == c->epoch) {
+        return ERR_OK;
+    }
+    s->number = ++c->statements;
+    (void)snprintf(name, sizeof(name), "w%u", s->number);
+    if (PQsendPrepare(c->session, name, s->text, (int)s->parameter_count, arguments->types) == 0) {
+        return store_postgres_fail(c, NULL);
+    }
+    enum err err = store_postgres_drain(c);
+    if (err == ERR_OK) {
+        s->epoch = c->epoch;
+    }
+    return err;
+}
+
+static enum err send(struct postgres_statement *s)
+{
+    struct postgres_connection *c = s->connection;
+    struct postgres_arguments arguments;
+    char name[16];
+    if (c->session == NULL) {
+        return c->failed != ERR_OK ? c->failed : ERR_AWAY;
+    }
+    if (c->failed != ERR_OK) {
+        return c->failed;
+    }
+    if (c->deadline_ns != 0 && clock_mono_ns() > c->deadline_ns) {
+        return ERR_TIMEOUT;
+    }
+    enum err err = store_postgres_settle(c);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_postgres_arguments(s, &arguments);
+    err = ensure_prepared(s, &arguments);
+    if (err != ERR_OK) {
+        return err;
+    }
+    (void)snprintf(name, sizeof(name), "w%u", s->number);
+    if (PQsendQueryPrepared(c->session, name, (int)s->parameter_count, arguments.values,
+                            arguments.sizes, arguments.formats, 1) == 0) {
+        return store_postgres_fail(c, NULL);
+    }
+    if (c->role == STORE_ROLE_READER) {
+        (void)PQsetSingleRowMode(c->session); /* right after a send it cannot fail */
+    }
+    s->is_running = true;
+    s->began_ns = clock_mono_ns();
+    c->running = s;
+    return ERR_OK;
+}
+
+static uint64_t changes_of(PGresult *result)
+{
+    uint64_t changes = 0;
+    return slice_to_u64(slice_from_text(PQcmdTuples(result)), &changes) ? changes : 0;
+}
+
+/* The next result of the statement that runs; *ret NULL: that was all. */
+static enum err take(struct postgres_statement *s, PGresult **ret)
+{
+    struct postgres_connection *c = s->connection;
+    enum err err = store_postgres_await(c);
+    if (err != ERR_OK) {
+        return err;
+    }
+    PGresult *result = PQgetResult(c->session);
+    ExecStatusType status = result == NULL ? PGRES_EMPTY_QUERY : PQresultStatus(result);
+    if (status == PGRES_SINGLE_TUPLE || (status == PGRES_TUPLES_OK && PQntuples(result) > 0)) {
+        c->changes = changes_of(result);
+        *ret = result;
+        return ERR_OK;
+    }
+    if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK) {
+        c->changes = changes_of(result);
+    } else if (result == NULL || status == PGRES_EMPTY_QUERY) {
+        err = PQstatus(c->session) == CONNECTION_BAD ? store_postgres_fail(c, NULL) : ERR_OK;
+    } else {
+        err = store_postgres_fail(c, result);
+    }
+    PQclear(result);
+    enum err end = c->session == NULL ? err : store_postgres_drain(c);
+    c->running = NULL;
+    *ret = NULL;
+    return err != ERR_OK ? err : end;
+}
+
+static enum err keep_rest(struct postgres_statement *s, PGresult *result)
+{
+    if ((s->rest_count & (s->rest_count - 1)) == 0) {
+        size_t capacity = s->rest_count == 0 ? 1 : s->rest_count * 2u;
+        PGresult **rest = mem_try_realloc(s->rest, capacity * sizeof(PGresult *));
+        if (rest == NULL) {
+            PQclear(result);
+            return ERR_NO_MEMORY;
+        }
+        s->rest = rest;
+    }
+    s->rest[s->rest_count++] = result;
+    return ERR_OK;
+}
+
+enum err store_postgres_settle(struct postgres_connection *c)
+{
+    struct postgres_statement *s = c->running;
+    enum err err = ERR_OK;
+    while (err == ERR_OK && c->running != NULL) {
+        PGresult *result = NULL;
+        err = take(s, &result);
+        if (err == ERR_OK && result != NULL) {
+            err = keep_rest(s, result);
+        }
+    }
+    return err;
+}
+
+/* Rows that nobody wants any more. */
+static void discard(struct postgres_statement *s)
+{
+    struct postgres_connection *c = s->connection;
+    enum err err = ERR_OK;
+    while (err == ERR_OK && c->running == s) {
+        PGresult *result = NULL;
+        err = take(s, &result);
+        PQclear(result);
+    }
+    c->running = c->running == s ? NULL : c->running;
+}
+
+void store_postgres_reset(struct store_statement *statement)
+{
+    struct postgres_statement *s = statement_from(statement);
+    if (s->is_running) {
+        discard(s);
+        store_postgres_slow(s);
+        s->is_running = false;
+    }
+    rows_drop(s);
+    for (uint32_t i = 1; i <= s->parameter_count; i++) {
+        s->values[i].type = POSTGRES_UNKNOWN;
+        s->values[i].bytes = slice_make(NULL, 0);
+    }
+}
+
+/* Moves to the next row; false: there is none at hand. */
+static bool next_at_hand(struct postgres_statement *s)
+{
+    if (s->rows != NULL && s->row + 1 < PQntuples(s->rows)) {
+        s->row++;
+        return true;
+    }
+    PQclear(s->rows);
+    s->rows = NULL;
+    if (s->rest_next < s->rest_count) {
+        s->rows = s->rest[s->rest_next++];
+        s->row = 0;
+        return true;
+    }
+    return false;
+}
+
+enum err store_postgres_step(struct store_statement *statement, bool *ret_row)
+{
+    struct postgres_statement *s = statement_from(statement);
+    enum err err = s->is_running ? ERR_OK : send(s);
+    if (err == ERR_OK && next_at_hand(s)) {
+        *ret_row = true;
+        return ERR_OK;
+    }
+    if (err == ERR_OK && s->connection->running == s) {
+        err = take(s, &s->rows);
+        s->row = 0;
+    }
+    if (err == ERR_OK && s->rows != NULL) {
+        *ret_row = true;
+        return ERR_OK;
+    }
+    store_postgres_reset(statement);
+    if (err == ERR_OK) {
+        *ret_row = false;
+    }
+    return err;
+}
+
+/* --- columns ---------------------------------------------------------------------------------- */
+
+static uint64_t read_number(const char *from, int size)
+{
+    uint64_t value = 0;
+    for (int i = 0; i < size; i++) {
+        value = value << 8u | (uint8_t)from[i];
+    }
+    return value;
+}
+
+int64_t store_postgres_column_i64(struct store_statement *statement, int column)
+{
+    const struct postgres_statement *s = statement_from(statement);
+    if (PQgetisnull(s->rows, s->row, column) != 0) {
+        return 0;
+    }
+    const char *value = PQgetvalue(s->rows, s->row, column);
+    int64_t number = 0;
+    switch (PQftype(s->rows, column)) {
+    case POSTGRES_BOOL:
+        return value[0];
+    case POSTGRES_INT2:
+        return (int16_t)read_number(value, 2);
+    case POSTGRES_INT4:
+        return (int32_t)read_number(value, 4);
+    case POSTGRES_INT8:
+        return (int64_t)read_number(value, 8);
+    case POSTGRES_FLOAT8:
+        return (int64_t)store_postgres_column_double(statement, column);
+    default:
+        return slice_to_i64(slice_from_text(value), &number) ? number : 0;
+    }
+}
+
+double store_postgres_column_double(struct store_statement *statement, int column)
+{
+    const struct postgres_statement *s = statement_from(statement);
+    if (PQgetisnull(s->rows, s->row, column) != 0) {
+        return 0.0;
+    }
+    const char *value = PQgetvalue(s->rows, s->row, column);
+    if (PQftype(s->rows, column) == POSTGRES_FLOAT8) {
+        uint64_t bits = read_number(value, 8);
+        double number = 0.0;
+        memcpy(&number, &bits, sizeof(number));
+        return number;
+    }
+    if (PQftype(s->rows, column) == POSTGRES_FLOAT4) {
+        uint32_t bits = (uint32_t)read_number(value, 4);
+        float number = 0.0F;
+        memcpy(&number, &bits, sizeof(number));
+        return (double)number;
+    }
+    return (double)store_postgres_column_i64(statement, column);
+}
+
+struct slice store_postgres_column_bytes(struct store_statement *statement, int column)
+{
+    const struct postgres_statement *s = statement_from(statement);
+    if (PQgetisnull(s->rows, s->row, column) != 0) {
+        return slice_make(NULL, 0);
+    }
+    return slice_make(PQgetvalue(s->rows, s->row, column),
+                      (size_t)PQgetlength(s->rows, s->row, column));
+}
+
+bool store_postgres_column_is_null(struct store_statement *statement, int column)
+{
+    const struct postgres_statement *s = statement_from(statement);
+    return PQgetisnull(s->rows, s->row, column) != 0;
+}
+
+/* --- all of them ------------------------------------------------------------------------------ */
+
+void store_postgres_reset_all(struct postgres_connection *c)
+{
+    for (uint32_t i = 0; i < POSTGRES_CONSTANTS_MAX; i++) {
+        if (c->constants[i] != NULL && c->constants[i]->is_running) {
+            store_postgres_reset(&c->constants[i]->base);
+        }
+    }
+    for (uint32_t i = 0; i < POSTGRES_TEXTS_MAX; i++) {
+        if (c->texts[i] != NULL && c->texts[i]->is_running) {
+            store_postgres_reset(&c->texts[i]->base);
+        }
+    }
+}
+
+void store_postgres_finalize_all(struct postgres_connection *c)
+{
+    for (uint32_t i = 0; i < POSTGRES_CONSTANTS_MAX; i++) {
+        statement_destroy(c->constants[i]);
+        c->constants[i] = NULL;
+    }
+    for (uint32_t i = 0; i < POSTGRES_TEXTS_MAX; i++) {
+        statement_destroy(c->texts[i]);
+        c->texts[i] = NULL;
+    }
+}

@@ -1,0 +1,128 @@
+#!/usr/bin/python3
+"""A PostgreSQL server for tests, from Debian's package, in a temporary directory on a free port.
+
+As a program: `postgres.py COMMAND…` starts one, runs the command with its URL in WEIR_TEST_POSTGRES, stops
+it by its process id and ends as the command did. A database of its own for each test: new_database().
+"""
+import ctypes
+import glob
+import itertools
+import os
+import pathlib
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+START_SECONDS = 60
+# Nothing here outlives the test: no syncs. Many servers of ours, each with its readers: connections.
+SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "400",
+    "shared_buffers": "64MB",
+    "max_wal_size": "512MB",
+    "listen_addresses": "127.0.0.1",
+    "log_min_messages": "warning",
+    "timezone": "UTC",
+}
+# `weir` owns everything and needs no password; `locked` needs one.
+ACCESS = """local all all trust
+host all locked 127.0.0.1/32 scram-sha-256
+host replication all 127.0.0.1/32 trust
+host all all 127.0.0.1/32 trust
+"""
+
+
+def binary(name):
+    found = sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"))
+    assert found, f"{name} is not installed (postgresql-15)"
+    return found[-1]
+
+
+def die_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
+
+
+class Postgres:
+    """One server. It may be stopped and started again on the same port."""
+
+    def __init__(self, **settings):
+        self.settings = {**SETTINGS, **settings}
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weir-postgres-"))
+        self.data = self.folder / "data"
+        self.log = self.folder / "log"
+        self.process = None
+        self.numbers = itertools.count(1)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.user = {}
+        if os.geteuid() == 0:  # the server refuses to run as root
+            name = next(n for n in ("postgres", "nobody") if n in {p.pw_name for p in pwd.getpwall()})
+            self.user = {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
+            os.chown(self.folder, pwd.getpwnam(name).pw_uid, pwd.getpwnam(name).pw_gid)
+        subprocess.run([binary("initdb"), "-D", str(self.data), "-U", "weir", "-E", "UTF8", "--locale=C",
+                        "-A", "trust", "--no-sync", "--no-instructions"], check=True, cwd="/",
+                       stdout=subprocess.DEVNULL, **self.user)
+        (self.data / "pg_hba.conf").write_text(ACCESS)
+        self.start()
+        self.sql("CREATE DATABASE weir")
+
+    def start(self):
+        words = [binary("postgres"), "-D", str(self.data), "-p", str(self.port), "-k", str(self.folder)]
+        for name, value in self.settings.items():
+            words += ["-c", f"{name}={value}"]
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
+                                            preexec_fn=die_with_parent, **self.user)
+        deadline = time.monotonic() + START_SECONDS
+        while subprocess.run([binary("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)],
+                             check=False).returncode != 0:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
+    def stop(self, with_signal=signal.SIGINT):
+        """SIGINT: sessions are ended, then it shuts down; SIGQUIT: at once, as after a crash."""
+        if self.process is not None:
+            self.process.send_signal(with_signal)
+            self.process.wait(START_SECONDS)
+            self.process = None
+
+    def close(self):
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def url(self, database="weir", user="weir", password=None):
+        secret = "" if password is None else f":{password}"
+        return f"postgresql://{user}{secret}@127.0.0.1:{self.port}/{database}"
+
+    def sql(self, text, database="postgres"):
+        """Runs SQL and gives its rows, one line each, columns separated by |."""
+        done = subprocess.run([binary("psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1",
+                               "-d", self.url(database), "-c", text],
+                              check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def new_database(self):
+        name = f"test{next(self.numbers)}"
+        self.sql(f"CREATE DATABASE {name}")
+        return name
+
+
+def main():
+    server = Postgres()
+    try:
+        return subprocess.run(sys.argv[1:], check=False,
+                              env={**os.environ, "WEIR_TEST_POSTGRES": server.url()}).returncode
+    finally:
+        server.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
