@@ -24,6 +24,8 @@ void api_ack_one(struct api_request *request);
 void api_ack_many(struct api_request *request);
 /* stream.c */
 void api_stream_get(struct api_request *request);
+/* export.c */
+void api_export_events(struct api_request *request);
 /* uploads.c */
 void api_uploads_get(struct api_request *request);
 void api_upload_get(struct api_request *request);

@@ -28,28 +28,14 @@ static enum err api_list_query(struct api_job *job, struct store_connection *con
 
 static void api_list(struct api_request *request, enum query_status absent)
 {
-    static const char *const starts[] = {"start", "since", "start_date", "from", NULL};
-    static const char *const ends[] = {"end", "until", "end_date", "to", NULL};
     struct api_parameters parameters;
     struct query_events query = {.filter.org = request->identity.org, .status = absent};
     api_parameters_begin(&parameters, request);
-    query.filter.type = api_parameter_text(&parameters, "type");
-    if (query.filter.type.data == NULL) {
-        query.filter.type = api_parameter_text(&parameters, "event_type");
-    }
-    query.filter.subject = api_parameter_text(&parameters, "subject");
-    query.filter.app = api_parameter_text(&parameters, "app");
-    query.start_ms = api_parameter_time(&parameters, starts, INT64_MIN);
-    query.end_ms = api_parameter_time(&parameters, ends, INT64_MAX);
+    api_parameter_events(&parameters, &query);
     query.oldest_first = api_parameter_order(&parameters, false);
     query.limit = api_parameter_limit(&parameters);
     query.after = api_parameter_cursor(&parameters, query.oldest_first ? QUERY_LIST_EVENTS_OLDEST
                                                                        : QUERY_LIST_EVENTS_NEWEST);
-    struct slice status = api_parameter_text(&parameters, "status");
-    if (status.data != NULL && !query_status_parse(status, &query.status)) {
-        api_parameter_refuse(&parameters, "status",
-                             "The status is pending, delivered, failed or acknowledged.");
-    }
     if (!api_parameters_end(&parameters)) {
         return;
     }

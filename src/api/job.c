@@ -104,6 +104,15 @@ void api_read_raw(struct api_job *job)
     api_job_posted(job, store_post_read(job->request->loop->api->options.store, &job->store));
 }
 
+bool api_job_post(struct api_job *job)
+{
+    if (store_post_read(job->request->loop->api->options.store, &job->store) != ERR_OK) {
+        return false;
+    }
+    job->request->pending++;
+    return true;
+}
+
 void api_write(struct api_job *job)
 {
     job->store.priority = STORE_CONTROL;
@@ -140,9 +149,7 @@ static enum err api_read_run(struct store_job *store, struct store_connection *c
     return err;
 }
 
-#define API_TAG_BYTES 18
-
-static void api_tag(const struct api_job *job, char to[API_TAG_BYTES + 1])
+void api_job_tag(const struct api_job *job, char to[API_TAG_BYTES + 1])
 {
     const struct api_request *request = job->request;
     uint64_t parts[] = {request->seed, job->org, job->version, (uint64_t)job->coding};
@@ -165,7 +172,7 @@ static void api_read_reply(struct api_job *job)
         api_reply_err(request, job->store.err, NULL);
         return;
     }
-    api_tag(job, tag);
+    api_job_tag(job, tag);
     struct slice etag = slice_make(tag, API_TAG_BYTES);
     if (http_request_matches(request->http, etag)) {
         api_reply_headers(request);

@@ -47,5 +47,11 @@ void api_read_versioned(struct api_job *job);
 void api_read(struct api_job *job);
 /* A read whose on_done does the rest. */
 void api_read_raw(struct api_job *job);
+/* Posts a job whose request was answered in part: once more, as api_read_raw did. False: the
+ * readers' queue is full, and nothing was answered. */
+MUST_CHECK bool api_job_post(struct api_job *job);
+/* The tag of its answer: quoted, no NUL needed after API_TAG_BYTES. */
+#define API_TAG_BYTES 18
+void api_job_tag(const struct api_job *job, char to[API_TAG_BYTES + 1]);
 /* A durable write; on_done does the rest. */
 void api_write(struct api_job *job);

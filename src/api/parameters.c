@@ -107,6 +107,25 @@ bool api_parameter_order(struct api_parameters *parameters, bool absent)
     return oldest_first;
 }
 
+void api_parameter_events(struct api_parameters *parameters, struct query_events *query)
+{
+    static const char *const starts[] = {"start", "since", "start_date", "from", NULL};
+    static const char *const ends[] = {"end", "until", "end_date", "to", NULL};
+    query->filter.type = api_parameter_text(parameters, "type");
+    if (query->filter.type.data == NULL) {
+        query->filter.type = api_parameter_text(parameters, "event_type");
+    }
+    query->filter.subject = api_parameter_text(parameters, "subject");
+    query->filter.app = api_parameter_text(parameters, "app");
+    query->start_ms = api_parameter_time(parameters, starts, INT64_MIN);
+    query->end_ms = api_parameter_time(parameters, ends, INT64_MAX);
+    struct slice status = api_parameter_text(parameters, "status");
+    if (status.data != NULL && !query_status_parse(status, &query->status)) {
+        api_parameter_refuse(parameters, "status",
+                             "The status is pending, delivered, failed or acknowledged.");
+    }
+}
+
 uint64_t api_parameter_cursor(struct api_parameters *parameters, enum query_list list)
 {
     uint64_t place = 0;

@@ -22,6 +22,9 @@ int64_t api_parameter_time(struct api_parameters *parameters, const char *const 
                            int64_t absent);
 /* order=asc|desc; true: oldest first. `absent`: what it is without one. */
 bool api_parameter_order(struct api_parameters *parameters, bool absent);
+/* Which events: type, subject, app, a range of times, status (as it stands in `query`, when
+ * absent). */
+void api_parameter_events(struct api_parameters *parameters, struct query_events *query);
 /* 0: absent. */
 uint64_t api_parameter_cursor(struct api_parameters *parameters, enum query_list list);
 /* Marks a parameter as malformed. */

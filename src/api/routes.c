@@ -6,8 +6,9 @@
 
 #include <assert.h>
 
-#define NO_STORE "no-store"
-#define NO_CACHE "private, no-cache"
+#define NO_STORE     "no-store"
+#define NO_CACHE     "private, no-cache"
+#define EXPORT_CACHE "private, max-age=300"
 
 #define RE   (GATE_READ | GATE_READ_EVENTS)
 #define WE   (GATE_WRITE | GATE_WRITE_EVENTS)
@@ -31,6 +32,7 @@
     X(GET, "/api/v1/events", listEvents, RE, NONE, NO_CACHE, api_events_get)                       \
     X(GET, "/api/v1/events/stream", streamEvents, RE, NONE, NO_CACHE, api_stream_get)              \
     X(GET, "/api/v1/events/{id}", getEvent, RE, NONE, NO_CACHE, api_event_get)                     \
+    X(GET, "/api/v1/export/events", exportEvents, RE, NONE, EXPORT_CACHE, api_export_events)       \
     X(POST, "/api/ack/{id}", acknowledgeEvent, WE, NONE, NO_STORE, api_ack_one)                    \
     X(POST, "/api/inbox/ack", acknowledgeEvents, WE, JSON, NO_STORE, api_ack_many)                 \
     X(GET, "/api/v1/uploads", listUploads, RE, NONE, NO_CACHE, api_uploads_get)                    \

@@ -49,8 +49,10 @@ bool query_status_parse(struct slice text, enum query_status *ret)
 struct query_walk {
     struct store_connection *connection;
     const struct query_events *query;
+    enum query_format format;
     struct buffer *to;
     size_t from; /* where the page began */
+    size_t bytes_max;
     uint32_t count;
     uint64_t first; /* of all that is walked */
     uint64_t last;
@@ -142,19 +144,28 @@ static enum err query_walk_row(struct query_walk *walk, struct store_statement *
                                bool acknowledged)
 {
     if (walk->count == walk->query->limit ||
-        (walk->count > 0 && walk->to->size - walk->from >= LIMIT_PAGE_BYTES)) {
+        (walk->count > 0 && walk->to->size - walk->from >= walk->bytes_max)) {
         walk->is_full = true;
         return ERR_OK;
     }
-    if (walk->count > 0) {
-        enum err err = buffer_append_byte(walk->to, ',');
-        if (err != ERR_OK) {
-            return err;
-        }
+    enum err err = ERR_OK;
+    if (walk->count > 0 && walk->format == QUERY_JSON) {
+        err = buffer_append_byte(walk->to, ',');
     }
     walk->count++;
     walk->place = (uint64_t)store_column_i64(statement, 0);
-    return query_row_write(statement, acknowledged, QUERY_ROW_PLAIN, walk->to);
+    if (err == ERR_OK && walk->format == QUERY_CSV) {
+        return query_row_write_csv(statement, acknowledged, walk->to);
+    }
+    if (err == ERR_OK) {
+        err = query_row_write(statement, acknowledged,
+                              walk->format == QUERY_NDJSON ? QUERY_ROW_ONE_LINE : QUERY_ROW_PLAIN,
+                              walk->to);
+    }
+    if (err == ERR_OK && walk->format == QUERY_NDJSON) {
+        err = buffer_append_byte(walk->to, '\n');
+    }
+    return err;
 }
 
 static enum err query_walk_stretch(struct query_walk *walk, struct slice sql,
@@ -258,17 +269,25 @@ static enum err query_walk_run(struct query_walk *walk)
     return err;
 }
 
-enum err query_events_list(struct store_connection *connection, const struct query_events *query,
-                           struct buffer *to)
+enum err query_events_page(struct store_connection *connection, const struct query_events *query,
+                           enum query_format format, struct buffer *to,
+                           struct query_events_end *ret)
 {
     uint64_t page_ns = query->page_ns != 0 ? query->page_ns : QUERY_PAGE_NS;
     struct query_walk walk = {.connection = connection,
                               .query = query,
+                              .format = format,
                               .to = to,
+                              .from = to->size,
+                              .bytes_max =
+                                  query->bytes_max != 0 ? query->bytes_max : LIMIT_PAGE_BYTES,
                               .first = store_sequence_first(query->filter.org),
                               .deadline_ns = clock_mono_ns() + page_ns};
     assert(query->limit > 0 && query->limit <= LIMIT_LIST_MAX);
     enum err err = query_tail_end(connection, query->filter.org, &walk.last);
+    if (query->until != 0 && query->until < walk.last) {
+        walk.last = query->until;
+    }
     if (query->after != 0 && query->oldest_first) {
         walk.first = query->after + 1;
     } else if (query->after != 0 && query->after <= walk.last) {
@@ -278,11 +297,22 @@ enum err query_events_list(struct store_connection *connection, const struct que
         err = query_hours_narrow(connection, query, &walk.first, &walk.last);
     }
     if (err == ERR_OK) {
-        err = buffer_append_text(to, "{\"events\":[");
-    }
-    walk.from = to->size;
-    if (err == ERR_OK) {
         err = query_walk_run(&walk);
+    }
+    if (err == ERR_OK) {
+        *ret = (struct query_events_end){
+            .place = walk.place, .count = walk.count, .has_more = walk.is_full};
+    }
+    return err;
+}
+
+enum err query_events_list(struct store_connection *connection, const struct query_events *query,
+                           struct buffer *to)
+{
+    struct query_events_end end = {0};
+    enum err err = buffer_append_text(to, "{\"events\":[");
+    if (err == ERR_OK) {
+        err = query_events_page(connection, query, QUERY_JSON, to, &end);
     }
     if (err == ERR_OK) {
         err = buffer_append_byte(to, ']');
@@ -290,7 +320,7 @@ enum err query_events_list(struct store_connection *connection, const struct que
     if (err == ERR_OK) {
         err = query_list_end(query->oldest_first ? QUERY_LIST_EVENTS_OLDEST
                                                  : QUERY_LIST_EVENTS_NEWEST,
-                             query->filter.org, walk.is_full, walk.place, to);
+                             query->filter.org, end.has_more, end.place, to);
     }
     return err;
 }

@@ -70,6 +70,7 @@ struct query_filter {
     struct slice subject;
     struct slice app;
 };
+enum query_format { QUERY_JSON, QUERY_NDJSON, QUERY_CSV };
 struct query_events {
     struct query_filter filter;
     enum query_status status;
@@ -77,7 +78,9 @@ struct query_events {
     int64_t end_ms;   /* created before; INT64_MAX: no bound */
     bool oldest_first;
     uint32_t limit;
-    uint64_t after; /* place of the cursor; 0: from the start */
+    uint64_t after;   /* place of the cursor; 0: from the start */
+    uint64_t until;   /* place of the last that may be given; 0: the newest */
+    size_t bytes_max; /* a page ends when it is above this; 0: LIMIT_PAGE_BYTES */
     /* A page that takes longer ends where it is, with a cursor, even without an event in it; the
      * clock is looked at after each so many sequences. 0: 100 ms, 65,536. */
     uint64_t page_ns;
@@ -86,6 +89,17 @@ struct query_events {
 /* {"events":[…],"next_cursor":…}. A page ends early when it is above LIMIT_PAGE_BYTES. */
 MUST_CHECK enum err query_events_list(struct store_connection *connection,
                                       const struct query_events *query, struct buffer *to);
+/* A page of the events alone: comma-separated objects, a line each, or rows of a table. */
+struct query_events_end {
+    uint64_t place; /* where the next page goes on */
+    uint32_t count;
+    bool has_more;
+};
+MUST_CHECK enum err query_events_page(struct store_connection *connection,
+                                      const struct query_events *query, enum query_format format,
+                                      struct buffer *to, struct query_events_end *ret);
+/* The first line of that table. */
+MUST_CHECK enum err query_events_csv_head(struct buffer *to);
 /* The event's object alone. */
 MUST_CHECK enum err query_event_get(struct store_connection *connection, uint64_t org, struct id id,
                                     struct buffer *to);

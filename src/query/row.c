@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/id.h"
+#include "query/csv.h"
 #include "query/query.h"
 #include "store/store.h"
 #include "json/json.h"
@@ -90,6 +91,55 @@ enum err query_row_write(struct store_statement *statement, bool acknowledged,
         query_row_flatten(to, from);
     }
     return json_writer_err(&writer);
+}
+
+/* --- as a row of a table ------------------------------------------------------------------------
+ */
+
+enum err query_events_csv_head(struct buffer *to)
+{
+    return buffer_append_text(to, "id,type,dedup_id,subject,source,app,payload,attributes,"
+                                  "occurred_at,created_at,delivery_status\r\n");
+}
+
+static enum err query_cell_time(struct store_statement *statement, int column, struct buffer *to)
+{
+    char text[CLOCK_TEXT_BYTES];
+    clock_format_rfc3339(store_column_i64(statement, column), text);
+    enum err err = buffer_append_byte(to, ',');
+    return err != ERR_OK ? err : query_csv_cell(slice_make(text, sizeof(text)), to);
+}
+
+enum err query_row_write_csv(struct store_statement *statement, bool acknowledged,
+                             struct buffer *to)
+{
+    static const int texts[] = {ROW_TYPE, ROW_DEDUP_ID, ROW_SUBJECT,   ROW_SOURCE,
+                                ROW_APP,  ROW_PAYLOAD,  ROW_ATTRIBUTES};
+    struct id id;
+    char text[ID_TEXT_BYTES];
+    struct slice bytes = store_column_bytes(statement, ROW_ID);
+    if (bytes.size != sizeof(id.bytes)) {
+        return ERR_CORRUPT;
+    }
+    memcpy(id.bytes, bytes.data, sizeof(id.bytes));
+    id_format(id, text);
+    enum err err = query_csv_cell(slice_make(text, sizeof(text)), to);
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]) && err == ERR_OK; i++) {
+        err = buffer_append_byte(to, ',');
+        if (err == ERR_OK) {
+            err = query_csv_cell(store_column_bytes(statement, texts[i]), to);
+        }
+    }
+    if (err == ERR_OK) {
+        err = query_cell_time(statement, ROW_OCCURRED, to);
+    }
+    if (err == ERR_OK) {
+        err = query_cell_time(statement, ROW_CREATED, to);
+    }
+    if (err == ERR_OK) {
+        err = buffer_append_text(to, acknowledged ? ",acknowledged\r\n" : ",pending\r\n");
+    }
+    return err;
 }
 
 enum err query_filter_sql(const struct query_filter *filter,

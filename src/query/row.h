@@ -23,6 +23,10 @@ enum query_row_shape {
 MUST_CHECK enum err query_row_write(struct store_statement *statement, bool acknowledged,
                                     enum query_row_shape shape, struct buffer *to);
 
+/* The same event as a row of a table. */
+MUST_CHECK enum err query_row_write_csv(struct store_statement *statement, bool acknowledged,
+                                        struct buffer *to);
+
 /* Appends FROM and the filters' part of WHERE: two parameters $1, $2 bound the sequence, the
  * filters' follow. A subject has an index of its own, which then leads. */
 MUST_CHECK enum err query_filter_sql(const struct query_filter *filter,
