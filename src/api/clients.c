@@ -80,7 +80,7 @@ static void api_client_admitted(struct api_request *request)
     }
     if (is_whole) {
         api_records_end(request);
-    } else {
+    } else if (request->intake == NULL || !intake_is_paused(request->intake)) {
         http_body_resume(request->http);
     }
 }

@@ -117,11 +117,10 @@ struct api_request {
     void (*on_body_end)(struct api_request *request);
     struct buffer body; /* documents, and bodies whose key is inside */
     bool body_ended;
-    uint64_t body_bytes;       /* given to intake so far */
-    uint64_t body_bytes_known; /* decoded, when known before; 0: not */
     /* records */
     struct intake_request *intake;
     bool wait_stored;
+    uint64_t stored_due_ms; /* monotonic: until then the store is waited for; 0: not yet, or not */
     uint8_t answer; /* enum api_answer */
     void *detail;   /* the handler's own, freed with the request by detail_finish */
     void (*detail_finish)(struct api_request *request);

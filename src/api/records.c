@@ -3,17 +3,21 @@
  * Happy path: intake is opened at the head, so that a full journal is told before the body is sent;
  * the body is accepted; its chunks are handed on as they come (counted against the limit of bytes);
  * at its end intake answers once it is durable, or stored with wait=stored.
- * Failure modes: intake asks for a pause: the connection is not read until there is room. The limit
- * of bytes is reached within the body: intake is cancelled, 429. The store takes too long for
- * wait=stored: the answer is that of wait=journal. */
+ * Failure modes: intake asks for a pause: the connection is not read until there is room; a timer
+ * makes the rounds in which intake looks for it. The limit of bytes is reached within the body:
+ * intake is cancelled, 429. The store takes too long for wait=stored: the answer is that of
+ * wait=journal. */
 #include "api/records.h"
 
 #include "api/parameters.h"
 #include "api/reply.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
 
 #include <assert.h>
+
+#define API_ROOM_TICK_MS 100u
 
 static void api_records_on_answer(struct intake_request *intake, const struct intake_answer *answer,
                                   void *context)
@@ -49,8 +53,7 @@ static bool api_records_count(struct api_request *request, uint64_t bytes)
         return true;
     }
     request->window = window;
-    if (request->intake != NULL) {
-        intake_cancel(request->intake);
+    if (request->intake != NULL && intake_cancel(request->intake)) {
         request->intake = NULL;
         request->pending--;
     }
@@ -58,21 +61,7 @@ static bool api_records_count(struct api_request *request, uint64_t bytes)
     return false;
 }
 
-void api_records_data(struct api_request *request, struct slice chunk)
-{
-    bool pause = false;
-    if (!api_records_count(request, chunk.size)) {
-        return;
-    }
-    /* Intake may take a whole body in its first chunk; its answer then comes in any case. */
-    request->body_bytes += chunk.size;
-    request->body_ended = request->body_ended || request->body_bytes == request->body_bytes_known;
-    intake_data(request->intake, chunk, &pause);
-    if (pause && request->intake != NULL) {
-        http_body_pause(request->http);
-    }
-}
-
+/* Also when the server drains: then before its time. */
 static void api_records_timeout(struct api_request *request)
 {
     request->on_timer = NULL;
@@ -81,15 +70,52 @@ static void api_records_timeout(struct api_request *request)
     }
 }
 
+/* While intake waits for room there is a round now and then; behind the body's end the wait for the
+ * store has its bound. */
+static void api_records_watch(struct api_request *request)
+{
+    request->on_timer = NULL;
+    if (request->intake == NULL) {
+        return;
+    }
+    if (intake_is_paused(request->intake)) {
+        request->on_timer = api_records_watch;
+        http_request_set_timer(request->http, API_ROOM_TICK_MS);
+        return;
+    }
+    uint64_t now_ms = clock_mono_ms();
+    if (request->stored_due_ms > now_ms) {
+        request->on_timer = api_records_timeout;
+        http_request_set_timer(request->http, (uint32_t)(request->stored_due_ms - now_ms));
+    } else if (request->stored_due_ms != 0) {
+        intake_stop_waiting(request->intake);
+    }
+}
+
+void api_records_data(struct api_request *request, struct slice chunk)
+{
+    bool pause = false;
+    if (!api_records_count(request, chunk.size)) {
+        return;
+    }
+    intake_data(request->intake, chunk, &pause);
+    if (pause && request->intake != NULL) {
+        http_body_pause(request->http);
+        api_records_watch(request);
+    }
+}
+
 void api_records_end(struct api_request *request)
 {
+    if (request->intake == NULL) {
+        return;
+    }
     if (request->wait_stored) {
-        request->on_timer = api_records_timeout;
-        http_request_set_timer(request->http, request->loop->api->options.processing_timeout_ms);
+        request->stored_due_ms =
+            clock_mono_ms() + request->loop->api->options.processing_timeout_ms;
     }
-    if (request->intake != NULL) {
-        intake_end(request->intake);
-    }
+    intake_end(request->intake);
+    api_records_watch(request);
 }
 
 /* wait=, atomic=, Idempotency-Key, traceparent. */
@@ -160,7 +186,6 @@ bool api_records_begin(struct api_request *request, const struct api_records *re
     if (!api_records_options(request, &begin, key)) {
         return false;
     }
-    request->body_bytes_known = begin.body_bytes;
     begin.wait = request->wait_stored ? INTAKE_WAIT_STORED : INTAKE_WAIT_JOURNAL;
     request->answer = (uint8_t)records->answer;
     enum err err =
@@ -174,5 +199,9 @@ bool api_records_begin(struct api_request *request, const struct api_records *re
     request->on_body_end = api_records_end;
     api_records_warn(request);
     http_body_accept(request->http, loop->api->options.payload_bytes_max);
+    if (request->intake != NULL && intake_is_paused(request->intake)) {
+        http_body_pause(request->http);
+        api_records_watch(request);
+    }
     return true;
 }

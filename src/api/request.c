@@ -265,15 +265,16 @@ void api_on_finish(struct http_request *http)
     http_request_set_state(http, NULL);
     request->http = NULL;
     list_remove(&request->wait);
-    if (request->intake != NULL && !request->body_ended) {
-        intake_cancel(request->intake);
-        request->intake = NULL;
-        assert(request->pending > 0);
-        request->pending--;
-    }
     if (request->detail_finish != NULL) {
         request->detail_finish(request);
         request->detail_finish = NULL;
     }
-    api_request_release(request);
+    if (request->intake == NULL) {
+        api_request_release(request);
+    } else if (intake_cancel(request->intake)) {
+        request->intake = NULL;
+        assert(request->pending > 0);
+        request->pending--;
+        api_request_release(request);
+    } /* else its answer releases it, and may have done so */
 }

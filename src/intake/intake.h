@@ -40,8 +40,9 @@ MUST_CHECK enum err intake_create(struct intake **ret, const struct intake_optio
 /* After the last mail of the loop's mailbox ran. Requests that are not answered by then never are.
  * NULL is fine. */
 void intake_destroy(struct intake *intake);
-/* At the end of each round: submits what was appended, and refuses (ERR_TIMEOUT) who was paused for
- * 30 s. */
+/* At the end of each round: submits what was appended, looks whether there is room for those that
+ * pause, and refuses (ERR_TIMEOUT) who was paused for 30 s. While one pauses there must be a round
+ * now and then. */
 void intake_round_end(struct intake *intake);
 
 enum intake_wait { INTAKE_WAIT_JOURNAL, INTAKE_WAIT_STORED };
@@ -97,22 +98,24 @@ struct intake_begin {
      * intake_round_end. The answer and the request are void after it returns. */
     void (*on_answer)(struct intake_request *request, const struct intake_answer *answer,
                       void *context);
-    /* Room again after *ret_pause: go on reading. */
+    /* Room again, while the request paused: go on reading. */
     void (*on_room)(struct intake_request *request, void *context);
     void *context;
 };
 /* ERR_FULL, ERR_NO_SPACE, ERR_DRAINING: nothing was begun; answer 429 or 503 at once.
- * ERR_TOO_LARGE: more attributes than a frame holds. */
+ * ERR_TOO_LARGE: more attributes than a frame holds. The request may pause from here on. */
 MUST_CHECK enum err intake_open(struct intake *intake, const struct intake_begin *begin,
                                 struct intake_request **ret);
 /* After on_answer ran (early refusal) the rest of the body must not be given. *ret_pause: stop
  * reading until on_room. */
 void intake_data(struct intake_request *request, struct slice chunk, bool *ret_pause);
 void intake_end(struct intake_request *request);
-/* The client went away before intake_end: nothing is taken, no answer comes and the request is
- * void. After intake_end, or when the body came whole in one chunk, the answer still comes (the
- * frame may be durable already). */
-void intake_cancel(struct intake_request *request);
+/* Paused, before its end or behind it: it waits for room, see intake_round_end. */
+bool intake_is_paused(const struct intake_request *request);
+/* The client went away. True: nothing is taken, no answer comes and the request is void. False: its
+ * frame is with the journal, the answer still comes, perhaps from inside, and nobody waits for the
+ * store any more. */
+MUST_CHECK bool intake_cancel(struct intake_request *request);
 /* After intake_end with INTAKE_WAIT_STORED: wait for the store no longer. on_answer runs with
  * is_stored false, at once (also from inside) when the frame is durable, else when it is. */
 void intake_stop_waiting(struct intake_request *request);

@@ -9,6 +9,7 @@
  *
  * Failure modes: no block left: a body that has begun is paused until a large block is free, which
  * it then gets, so that whoever reads on can end; one whose first bytes find no block is refused.
+ * No room for an upload: refused at its head, paused later on; looked for at the ends of rounds.
  * Paused for 30 s: refused. A frame that was not made durable: answered with the journal's error,
  * and nothing was kept. */
 #include "intake/request.h"
@@ -171,6 +172,7 @@ void intake_release(struct intake_request *request)
     }
     intake_pool_give(pool, request->attribute_block);
     intake_pool_give(pool, request->body);
+    intake_pool_give(pool, request->held);
     intake_chain_clear(pool, &request->tally.notes);
     intake_chain_clear(pool, &request->tally.rejects);
     intake_chain_clear(pool, &request->tally.marks);
@@ -189,8 +191,12 @@ static enum err intake_look_for_room(struct intake *intake, const struct intake_
     if (bytes != 0 && bytes <= INTAKE_TRY_BYTES) {
         return ERR_OK;
     }
-    return journal_room(intake->options.journal, begin->org,
-                        bytes < INTAKE_ROOM_BYTES ? bytes : INTAKE_ROOM_BYTES);
+    enum err err = journal_room(intake->options.journal, begin->org,
+                                bytes < INTAKE_ROOM_BYTES ? bytes : INTAKE_ROOM_BYTES);
+    if (err == ERR_OK && bytes > LIMIT_SMALL_BODY_BYTES) {
+        err = journal_upload_room(intake->options.journal, begin->org);
+    }
+    return err == ERR_BUSY ? ERR_OK : err; /* that passes soon */
 }
 
 enum err intake_open(struct intake *intake, const struct intake_begin *begin,
@@ -222,6 +228,10 @@ enum err intake_open(struct intake *intake, const struct intake_begin *begin,
     if (err != ERR_OK) {
         intake_release(request);
         return err;
+    }
+    if (begin->body_bytes > LIMIT_SMALL_BODY_BYTES &&
+        journal_upload_room(intake->options.journal, begin->org) == ERR_BUSY) {
+        intake_wait_for_slot(request); /* what is not read costs nothing */
     }
     *ret = request;
     return ERR_OK;
@@ -302,8 +312,7 @@ static void intake_body_grow(struct intake_request *request, struct slice chunk,
             intake_refuse(request, ERR_TOO_LARGE, &fault);
             return;
         }
-        intake_upload_begin(request, slice_make(request->body, request->body_size), chunk,
-                            ret_pause);
+        intake_upload_begin(request, chunk, ret_pause);
         return;
     }
     if (!intake_body_reserve(request, (size_t)size)) {
@@ -353,11 +362,14 @@ void intake_end(struct intake_request *request)
     }
 }
 
-void intake_cancel(struct intake_request *request)
+bool intake_cancel(struct intake_request *request)
 {
     if (request->state == INTAKE_BODY || request->state == INTAKE_UPLOAD) {
         intake_release(request);
+        return true;
     }
+    intake_stop_waiting(request);
+    return false;
 }
 
 void intake_turn_upload(struct intake_request *request)
@@ -385,12 +397,23 @@ void intake_resume(struct intake_request *request)
     request->on_room(request, request->context);
 }
 
+void intake_wait_for_slot(struct intake_request *request)
+{
+    request->waits_for_slot = true;
+    intake_pause(request);
+}
+
+bool intake_is_paused(const struct intake_request *request)
+{
+    return request->pause.next != NULL;
+}
+
 static struct intake_request *intake_first_short(struct intake *intake)
 {
     struct list_link *link = list_first(&intake->paused);
     while (link != NULL) {
         struct intake_request *request = LIST_CONTAINER(link, struct intake_request, pause);
-        if (request->state == INTAKE_BODY) {
+        if (request->state == INTAKE_BODY && !request->waits_for_slot) {
             return request;
         }
         link = list_after(&intake->paused, link);
@@ -414,17 +437,37 @@ void intake_wake_paused(struct intake *intake)
     intake->is_waking = false;
 }
 
+/* Each of them once, in the order in which they came; what is done for one may change the list. */
+static void intake_look_at_paused(struct intake *intake, uint64_t now_ms)
+{
+    struct list now;
+    struct list_link *link;
+    list_init(&now);
+    while ((link = list_take_first(&intake->paused)) != NULL) {
+        list_push_back(&now, link);
+    }
+    while ((link = list_take_first(&now)) != NULL) {
+        struct intake_request *request = LIST_CONTAINER(link, struct intake_request, pause);
+        list_push_back(&intake->paused, link);
+        if (now_ms - request->paused_ms >= INTAKE_PAUSE_MS_MAX) {
+            intake_refuse(request, ERR_TIMEOUT, NULL);
+        } else {
+            intake_upload_retry(request);
+        }
+    }
+    intake_wake_paused(intake);
+}
+
 void intake_round_end(struct intake *intake)
 {
-    journal_submit(intake->options.producer);
-    struct list_link *link;
-    while ((link = list_first(&intake->paused)) != NULL) {
-        struct intake_request *request = LIST_CONTAINER(link, struct intake_request, pause);
-        if (clock_mono_ms() - request->paused_ms < INTAKE_PAUSE_MS_MAX) {
-            break;
+    if (!list_is_empty(&intake->paused)) {
+        uint64_t now_ms = clock_mono_ms();
+        if (now_ms - intake->looked_ms >= INTAKE_LOOK_MS) {
+            intake->looked_ms = now_ms;
+            intake_look_at_paused(intake, now_ms);
         }
-        intake_refuse(request, ERR_TIMEOUT, NULL);
     }
+    journal_submit(intake->options.producer);
 }
 
 /* --- the frame ----------------------------------------------------------------------------- */
@@ -523,10 +566,9 @@ static void intake_on_result_mail(struct mail *mail)
     struct intake_slot *slot = (struct intake_slot *)(void *)mail;
     struct intake_request *request = slot->request;
     if (request == NULL) {
-        intake_waiters_give(&slot->intake->waiters, slot->waiter);
+        intake_waiters_free(&slot->intake->waiters, slot);
         return;
     }
-    assert(request->waiter == slot->waiter);
     request->result = &slot->result;
     if (request->state == INTAKE_STORE) {
         intake_answer(request);
@@ -537,7 +579,7 @@ void intake_stop_waiting(struct intake_request *request)
 {
     request->waits_for_store = false;
     if (request->state != INTAKE_STORE) {
-        return; /* until it is durable the slot is its own: no result may ever come */
+        return; /* until it is durable the slot is its own */
     }
     intake_waiters_abandon(&request->intake->waiters, request->waiter);
     request->waiter = RECORD_WAITER_NONE;
@@ -546,10 +588,9 @@ void intake_stop_waiting(struct intake_request *request)
 
 void intake_on_result(struct intake *intake, uint64_t waiter, const struct record_result *result)
 {
-    struct intake_slot *slot = intake_waiters_find(&intake->waiters, waiter);
-    /* A slot's name is stable from before its frame was appended until this mail has run. */
-    if (slot == NULL || slot->waiter != waiter) {
-        return;
+    struct intake_slot *slot = intake_waiters_claim(&intake->waiters, waiter);
+    if (slot == NULL) {
+        return; /* nobody waits any more */
     }
     slot->result = *result;
     slot->mail.on_arrive = intake_on_result_mail;

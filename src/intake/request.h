@@ -23,12 +23,12 @@
 
 #define INTAKE_ATTRIBUTES_INLINE 8u
 #define INTAKE_TEXTS_INLINE      768u
-#define INTAKE_UPLOADS_MAX       32u    /* of one loop at once: each has a reader of its own */
 #define INTAKE_UPLOADS_KEPT      2u     /* readers kept for the next uploads */
 #define INTAKE_MARKS_MAX         16384u /* ids of one batch beyond the answered ones */
 #define INTAKE_SLICE_BYTES       ((uint64_t)1024 * 1024)
 #define INTAKE_SLICE_ELEMENTS    8192u
 #define INTAKE_PAUSE_MS_MAX      30000u
+#define INTAKE_LOOK_MS           20u                     /* for room, no more often */
 #define INTAKE_LANE_NONE         (RECORD_LANE_MIXED - 1) /* no element yet */
 
 enum intake_state { INTAKE_BODY, INTAKE_UPLOAD, INTAKE_SYNC, INTAKE_STORE };
@@ -65,6 +65,7 @@ struct intake_upload {
     struct record_slice slice;      /* the one that grows */
     uint32_t slice_count;           /* noted */
     uint64_t decoded_bytes;
+    bool is_whole; /* its last block waits for room; then the end record follows */
 };
 
 struct intake_request {
@@ -95,8 +96,11 @@ struct intake_request {
     uint8_t *body;            /* block of the pool */
     size_t body_size;
     size_t body_room;
-    uint64_t paused_ms; /* monotonic */
-    struct id event_id; /* single */
+    uint8_t *held; /* block of the pool: the chunk that an upload would have begun with */
+    size_t held_size;
+    bool waits_for_slot; /* of the journal's uploads */
+    uint64_t paused_ms;  /* monotonic */
+    struct id event_id;  /* single */
     struct intake_tally tally;
     struct intake_upload *upload;
     uint64_t waiter;
@@ -116,9 +120,9 @@ struct intake {
     struct list unused;
     struct intake_upload *uploads_unused;
     uint32_t uploads_unused_count;
-    uint32_t upload_count; /* in use */
-    bool is_waking;        /* paused requests are being resumed */
-    struct buffer head;    /* of the frame that is being appended */
+    uint64_t looked_ms; /* for room, monotonic */
+    bool is_waking;     /* paused requests are being resumed */
+    struct buffer head; /* of the frame that is being appended */
     struct record_frame frame;
     struct intake_item *items; /* of the answer that is being given */
 };
@@ -138,6 +142,8 @@ void intake_appended(struct intake_request *request);
 void intake_append(struct intake_request *request, struct record_frame *frame);
 void intake_turn_upload(struct intake_request *request);
 void intake_pause(struct intake_request *request);
+/* Pauses a body that is too large for a frame and cannot begin as an upload yet. */
+void intake_wait_for_slot(struct intake_request *request);
 void intake_resume(struct intake_request *request);
 /* The large blocks that are free go to those who wait, first come first served. */
 void intake_wake_paused(struct intake *intake);
@@ -160,9 +166,10 @@ void intake_remember(struct intake_request *request);
 /* --- single.c, batch.c, upload.c ------------------------------------------------------------ */
 void intake_single(struct intake_request *request, struct slice body);
 void intake_batch(struct intake_request *request, struct slice body);
-/* The body turns into an upload; `before` is what came of it so far. */
-void intake_upload_begin(struct intake_request *request, struct slice before, struct slice chunk,
-                         bool *ret_pause);
+/* The body turns into an upload: what was collected of it, and the chunk. */
+void intake_upload_begin(struct intake_request *request, struct slice chunk, bool *ret_pause);
+/* One that pauses goes on if it can; it may be answered and void. */
+void intake_upload_retry(struct intake_request *request);
 void intake_upload_data(struct intake_request *request, struct slice chunk, bool *ret_pause);
 void intake_upload_end(struct intake_request *request);
 /* Gives back what the upload holds; its file goes. */

@@ -4,8 +4,8 @@
  *   bits 24..55  how often the slot was used
  *   bits 56..63  loop
  *
- * A slot is given back when its result has come, or when its frame was never made durable: so a
- * result always finds its own request. */
+ * A slot is given back when its result has come, when its frame was never made durable, or when
+ * nobody waits any more; a result that comes later finds another name, and goes. */
 #include "intake/waiters.h"
 
 #include <assert.h>
@@ -35,11 +35,6 @@ void intake_waiters_finish(struct intake_waiters *waiters)
     }
 }
 
-static uint64_t intake_waiter_use(uint64_t waiter)
-{
-    return waiter >> WAITER_SLOT_BITS & UINT32_MAX;
-}
-
 uint64_t intake_waiters_take(struct intake_waiters *waiters, struct intake *intake,
                              struct intake_request *request)
 {
@@ -54,34 +49,60 @@ uint64_t intake_waiters_take(struct intake_waiters *waiters, struct intake *inta
     }
     struct intake_slot *slot = &waiters->slots[number];
     assert(slot->request == NULL);
-    uint64_t use = (intake_waiter_use(slot->waiter) + 1) & UINT32_MAX;
+    slot->uses++;
     slot->intake = intake;
     slot->request = request;
-    slot->waiter = (uint64_t)waiters->loop_index << (WAITER_SLOT_BITS + WAITER_USE_BITS) |
-                   use << WAITER_SLOT_BITS | (number + UINT64_C(1));
-    return slot->waiter;
+    uint64_t waiter = (uint64_t)waiters->loop_index << (WAITER_SLOT_BITS + WAITER_USE_BITS) |
+                      (uint64_t)slot->uses << WAITER_SLOT_BITS | (number + UINT64_C(1));
+    /* Pairs with the claim: the frame that carries the name is posted after this. */
+    atomic_store_explicit(&slot->waiter, waiter, memory_order_release);
+    return waiter;
 }
 
-struct intake_slot *intake_waiters_find(struct intake_waiters *waiters, uint64_t waiter)
+static struct intake_slot *intake_waiters_find(struct intake_waiters *waiters, uint64_t waiter)
 {
     uint64_t number = waiter & ((UINT64_C(1) << WAITER_SLOT_BITS) - 1);
     return number == 0 || number > waiters->count ? NULL : &waiters->slots[number - 1];
 }
 
+/* Acquire: what its loop wrote before the name is seen; release: what follows is the winner's. */
+static bool intake_slot_win(struct intake_slot *slot, uint64_t waiter)
+{
+    uint_fast64_t expected = waiter;
+    return atomic_compare_exchange_strong_explicit(&slot->waiter, &expected, RECORD_WAITER_NONE,
+                                                   memory_order_acq_rel, memory_order_acquire);
+}
+
+void intake_waiters_free(struct intake_waiters *waiters, struct intake_slot *slot)
+{
+    slot->request = NULL;
+    slot->next_free = waiters->free_first;
+    waiters->free_first = (uint32_t)(slot - waiters->slots) + 1;
+}
+
+struct intake_slot *intake_waiters_claim(struct intake_waiters *waiters, uint64_t waiter)
+{
+    struct intake_slot *slot = intake_waiters_find(waiters, waiter);
+    return slot != NULL && intake_slot_win(slot, waiter) ? slot : NULL;
+}
+
 void intake_waiters_abandon(struct intake_waiters *waiters, uint64_t waiter)
 {
     struct intake_slot *slot = intake_waiters_find(waiters, waiter);
-    assert(slot != NULL && slot->waiter == waiter && slot->request != NULL);
+    assert(slot != NULL && slot->request != NULL);
     slot->request = NULL;
+    if (intake_slot_win(slot, waiter)) {
+        intake_waiters_free(waiters, slot);
+    }
 }
 
 void intake_waiters_give(struct intake_waiters *waiters, uint64_t waiter)
 {
     struct intake_slot *slot = intake_waiters_find(waiters, waiter);
-    assert(slot != NULL && slot->waiter == waiter);
-    slot->request = NULL;
-    slot->next_free = waiters->free_first;
-    waiters->free_first = (uint32_t)(slot - waiters->slots) + 1;
+    assert(slot != NULL);
+    /* Unclaimed: its frame was not taken, so nobody else knows the name. */
+    atomic_store_explicit(&slot->waiter, RECORD_WAITER_NONE, memory_order_relaxed);
+    intake_waiters_free(waiters, slot);
 }
 
 uint32_t intake_waiter_loop(uint64_t waiter)

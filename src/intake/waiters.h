@@ -1,10 +1,12 @@
 /* Waiters: slots in which the store's results come back.
  *
- * Thread: take and give: the loop's. The result of a slot is written by who answers it, once,
- *         between take and give.
+ * Thread: claim: any. All else: the loop's. Result and mail of a slot belong to who claimed it,
+ *         until the mail has run.
  * Memory: mapped once, touched as slots are used. A slot holds its mail and its result, so
- * answering cannot fail. Errors: take gives RECORD_WAITER_NONE when all are in use. */
+ *         answering cannot fail.
+ * Errors: take gives RECORD_WAITER_NONE when all are in use. */
 #pragma once
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include "base/mailbox.h"
@@ -17,7 +19,10 @@ struct intake_slot {
     struct mail mail;
     struct intake *intake;
     struct intake_request *request; /* NULL while free, and when nobody waits any more */
-    uint64_t waiter;                /* its name; each use has another */
+    /* Its name while a result may come; each use has another. Whoever exchanges it for
+     * RECORD_WAITER_NONE first has the slot: the result (claim), or the loop (abandon). */
+    atomic_uint_fast64_t waiter;
+    uint32_t uses;
     uint32_t next_free;
     struct record_result result;
 };
@@ -34,8 +39,12 @@ void intake_waiters_init(struct intake_waiters *waiters, uint32_t count, uint32_
 void intake_waiters_finish(struct intake_waiters *waiters);
 uint64_t intake_waiters_take(struct intake_waiters *waiters, struct intake *intake,
                              struct intake_request *request);
+/* Of a frame that was never durable, or whose result has come. */
 void intake_waiters_give(struct intake_waiters *waiters, uint64_t waiter);
-/* Nobody waits any more, and the result may still come: who takes it gives the slot back. */
+/* As give, of a slot whose mail has run. */
+void intake_waiters_free(struct intake_waiters *waiters, struct intake_slot *slot);
+/* Nobody waits any more: the slot is free at once, unless its result is on the way: then whoever
+ * takes that gives it back. */
 void intake_waiters_abandon(struct intake_waiters *waiters, uint64_t waiter);
-/* NULL for a number that no slot has. */
-struct intake_slot *intake_waiters_find(struct intake_waiters *waiters, uint64_t waiter);
+/* The slot, for its result; NULL when nobody waits. */
+struct intake_slot *intake_waiters_claim(struct intake_waiters *waiters, uint64_t waiter);

@@ -223,7 +223,8 @@ static void committer_seal(struct journal *journal, struct committer_commit *com
 /* Uploads whose end record is durable get their final names before anybody hears of it. */
 static void committer_settle_uploads(struct journal *journal, const struct committer_commit *commit)
 {
-    if (atomic_load_explicit(&journal->upload_count, memory_order_relaxed) == 0) {
+    /* Relaxed: the end record that it then has came by mail, after its upload was counted. */
+    if (atomic_load_explicit(&journal->slots.active, memory_order_relaxed) == 0) {
         return;
     }
     for (struct journal_batch *batch = commit->first; batch != NULL; batch = batch->next) {

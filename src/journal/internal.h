@@ -11,6 +11,7 @@
 #include "journal/files.h"
 #include "journal/room.h"
 #include "journal/segment.h"
+#include "journal/slots.h"
 
 #define JOURNAL_BATCHES_MAX 64u /* of one producer with the committer */
 
@@ -49,7 +50,6 @@ struct journal_producer {
     size_t pool_bytes;                   /* of frames open, ready or in flight */
     size_t batch_bytes;                  /* bound of one batch */
     uint32_t uploads;                    /* not ended or aborted */
-    void *compressor;                    /* ZSTD_CCtx of uploads, made when first needed */
     struct journal_batch *answers_first; /* the committer's: done, to be answered */
     struct journal_batch *answers_last;
 };
@@ -93,12 +93,20 @@ struct journal_preparer {
     uint8_t *zeros;       /* while a spare is being written */
 };
 
+struct journal_uploader {
+    struct list files;   /* that are open */
+    void *compressor;    /* ZSTD_CCtx; this and the next are made when first needed */
+    uint8_t *compressed; /* head and payload of the block in hand */
+};
+
 struct journal {
     struct journal_options options;
     char *directory;
     char *uploads_directory;
     struct journal_state state; /* read only after start */
     struct journal_room room;
+    struct journal_slots slots;
+    uint64_t recovered_position; /* the highest that earlier runs made durable; set at open */
 
     /* Committer stores, in this order, after a commit: offset, position (release). Readers load
      * position or offset (acquire): what lies below has been written. */
@@ -123,16 +131,12 @@ struct journal {
     atomic_uint_fast32_t spare_count;
     /* Of segments, spares and uploads. Relaxed: a sum for the gauge, from every thread. */
     atomic_uint_fast64_t disk_bytes;
-    /* Uploads begun and not freed: loops add and subtract, the committer looks whether there is
-     * one. Relaxed: the end record that it then has came by mail, after its upload was counted. */
-    atomic_uint_fast32_t upload_count;
-
     struct mailbox *committer_mailbox;
     struct mailbox *preparer_mailbox;
     struct mailbox *uploader_mailbox;
     struct journal_committer committer; /* the committer's */
     struct journal_preparer preparer;   /* the preparer's */
-    struct list uploads;                /* the uploader's: files that are open */
+    struct journal_uploader uploader;   /* the uploader's */
     atomic_uint_fast32_t readers; /* opened so far: the first one is apply's. Relaxed: a count */
 };
 
@@ -170,6 +174,12 @@ MUST_CHECK enum err journal_recover(struct journal *journal, uint64_t applied_po
 void journal_upload_settle(struct journal *journal, const struct journal_frame *frame);
 void journal_uploader_discard(struct journal *journal);
 
+/* As journal_append, of a frame that the backlog holds already; on failure it still does. */
+MUST_CHECK enum err journal_append_charged(struct journal_producer *producer,
+                                           const struct journal_frame_parts *parts,
+                                           struct journal_ticket *ticket);
+/* What it takes of the backlog. */
+uint64_t journal_parts_bytes(const struct journal_frame_parts *parts);
 /* Committer: back to its producer, with what hangs on `after`. */
 void journal_batch_return(struct journal_batch *batch);
 void journal_batch_list_init(struct journal_batch_list *list);

@@ -51,7 +51,8 @@ enum err journal_open(struct journal **ret, const struct journal_options *option
     journal->options.directory = journal->directory;
     journal->options.uploads_directory = journal->uploads_directory;
     journal_room_init(&journal->room, options->backlog_bytes_max);
-    list_init(&journal->uploads);
+    journal_slots_init(&journal->slots);
+    list_init(&journal->uploader.files);
     list_init(&journal->preparer.known);
     list_init(&journal->committer.spares);
     journal_batch_list_init(&journal->committer.pending);
@@ -119,6 +120,7 @@ void journal_close(struct journal *journal)
     mailbox_destroy(journal->preparer_mailbox);
     mailbox_destroy(journal->uploader_mailbox);
     journal_room_finish(&journal->room);
+    journal_slots_finish(&journal->slots);
     mem_free(journal->directory);
     mem_free(journal->uploads_directory);
     mem_free(journal);
@@ -153,11 +155,13 @@ void journal_credit(struct journal *journal, uint64_t org, uint64_t bytes, uint3
 
 void journal_credit_upload(struct journal *journal, uint64_t org, uint64_t bytes)
 {
+    journal_slots_close(&journal->slots, org);
     journal_room_credit_upload(&journal->room, org, bytes, clock_mono_ns());
 }
 
 void journal_charge(struct journal *journal, uint64_t org, uint64_t bytes, uint64_t record_count)
 {
+    journal_slots_force(&journal->slots, org);
     journal_room_force(&journal->room, org, bytes);
     journal_room_durable(&journal->room, record_count, clock_wall_ms());
 }

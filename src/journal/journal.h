@@ -108,13 +108,18 @@ enum err journal_room(struct journal *journal, uint64_t org, uint64_t bytes);
 uint32_t journal_retry_after_s(struct journal *journal);
 
 /* --- uploads: a body above LIMIT_SMALL_BODY_BYTES, in a file of its own ---------------------- */
+/* How many there may be at once is bounded, of all and of one org: ERR_BUSY, until others end;
+ * ERR_FULL, until some are applied, also when not even a first block would be taken. */
 MUST_CHECK enum err journal_upload_begin(struct journal_upload **ret,
                                          struct journal_producer *producer, struct id id,
                                          uint64_t org);
-/* Takes all of `decoded`; compresses full blocks and posts them. When *ret_pause is true the caller
- * stops reading its source until on_room ran. On an error (ERR_FULL: backlog; ERR_NO_SPACE, ERR_IO)
- * every later call gives it too, and the caller aborts. on_room also runs for an error that is
- * found while the caller pauses. */
+/* What begin would say now: ERR_OK, ERR_BUSY, ERR_FULL, ERR_NO_SPACE. */
+enum err journal_upload_room(struct journal *journal, uint64_t org);
+/* Takes all of `decoded`; full blocks are posted, or wait for room in the backlog and on the disk.
+ * When *ret_pause is true the caller stops reading its source until on_room ran. On an error
+ * (ERR_TOO_LARGE: more than one org may ever have waiting; ERR_NO_SPACE and ERR_IO: the write
+ * failed) every later call gives it too, and the caller aborts. on_room also runs for an error that
+ * is found while the caller pauses. */
 MUST_CHECK enum err journal_upload_write(struct journal_upload *upload, struct slice decoded,
                                          bool *ret_pause);
 /* Bytes of the table of contents, kept beside the blocks, in order. */
@@ -122,11 +127,16 @@ MUST_CHECK enum err journal_upload_note(struct journal_upload *upload, struct sl
 void journal_upload_on_room(struct journal_upload *upload,
                             void (*on_room)(struct journal_upload *upload, void *context),
                             void *context);
-/* Bytes posted so far (compressed). The end record is given the final number. */
-uint64_t journal_upload_stored_bytes(const struct journal_upload *upload);
-/* Last block, table, sync of file and directory, then the end record `parts` (body: a
- * record_upload_end) as a frame, submitted by itself: durable when the ticket says so. Consumes the
- * upload, also on failure (the file then goes; the ticket is not run). */
+/* For one that pauses, now and then: nobody tells when the backlog has room again. on_room runs
+ * from inside if it has. */
+void journal_upload_retry(struct journal_upload *upload);
+/* The body is whole: the last block and the rest of the table go. *ret_pause: end must wait until
+ * on_room ran. */
+MUST_CHECK enum err journal_upload_flush(struct journal_upload *upload, bool *ret_pause);
+/* After flush (which is made if it was not: ERR_FULL when it must wait): sync of file and
+ * directory, then the end record `parts` (body: a record_upload_end, whose stored bytes are filled
+ * in here) as a frame, submitted by itself: durable when the ticket says so. Consumes the upload,
+ * also on failure (the file then goes; the ticket is not run). */
 MUST_CHECK enum err journal_upload_end(struct journal_upload *upload,
                                        const struct journal_frame_parts *parts,
                                        struct journal_ticket *ticket);
@@ -143,6 +153,18 @@ MUST_CHECK enum err journal_upload_table(struct journal_upload_reader *reader, s
 void journal_upload_close(struct journal_upload_reader *reader);
 /* Any thread; ERR_NOT_FOUND when there is none. */
 MUST_CHECK enum err journal_upload_delete(struct journal *journal, struct id id);
+
+/* Files that earlier runs made whole, one after the other, in no order: for finding those that
+ * nothing knows any more. What is not known for now is left out. */
+struct journal_upload_walk;
+MUST_CHECK enum err journal_upload_walk_open(struct journal_upload_walk **ret,
+                                             struct journal *journal);
+MUST_CHECK enum err journal_upload_walk_next(struct journal_upload_walk *walk, struct id *ret,
+                                             bool *ret_has);
+/* NULL is fine. */
+void journal_upload_walk_close(struct journal_upload_walk *walk);
+/* The highest position that earlier runs made durable: their end records lie at or below it. */
+uint64_t journal_recovered_position(const struct journal *journal);
 
 /* --- reading -------------------------------------------------------------------------------- */
 struct journal_frame {

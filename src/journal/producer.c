@@ -8,9 +8,6 @@
  * Failure modes: the backlog or the pool of batches is full: ERR_FULL, before anything is kept. The
  * commit failed: its tickets get the error and what was taken from the backlog is given back. The
  * journal has stopped: batches that were not posted get ERR_DRAINING at submit. */
-#include <errno.h>
-#include <zstd.h>
-
 #include "base/mem.h"
 #include "journal/internal.h"
 
@@ -131,7 +128,6 @@ void journal_producer_destroy(struct journal_producer *producer)
         producer->unused = batch->next;
         batch_free(batch);
     }
-    (void)ZSTD_freeCCtx(producer->compressor); /* NULL is fine; it cannot fail */
     mem_free(producer);
 }
 
@@ -240,6 +236,11 @@ static enum err producer_reserve(struct journal_producer *producer, size_t size)
     return ERR_OK;
 }
 
+uint64_t journal_parts_bytes(const struct journal_frame_parts *parts)
+{
+    return journal_frame_size(parts->head.size + parts->body.size);
+}
+
 enum err journal_append(struct journal_producer *producer, const struct journal_frame_parts *parts,
                         struct journal_ticket *ticket)
 {
@@ -251,14 +252,25 @@ enum err journal_append(struct journal_producer *producer, const struct journal_
         parts->body.size > LIMIT_FRAME_BYTES - parts->head.size) {
         return ERR_TOO_LARGE;
     }
-    size_t size = (size_t)journal_frame_size(parts->head.size + parts->body.size);
+    uint64_t size = journal_parts_bytes(parts);
     enum err err = journal_room_take(&journal->room, parts->org, size);
     if (err != ERR_OK) {
         return err;
     }
-    err = producer_reserve(producer, size);
+    err = journal_append_charged(producer, parts, ticket);
     if (err != ERR_OK) {
         journal_room_give(&journal->room, parts->org, size);
+    }
+    return err;
+}
+
+enum err journal_append_charged(struct journal_producer *producer,
+                                const struct journal_frame_parts *parts,
+                                struct journal_ticket *ticket)
+{
+    size_t size = (size_t)journal_parts_bytes(parts);
+    enum err err = producer_reserve(producer, size);
+    if (err != ERR_OK) {
         return err;
     }
     struct journal_batch *batch = producer->open;

@@ -145,6 +145,7 @@ static void recover_frame(struct recovery *recovery, const struct journal_frame 
         journal_room_durable(&journal->room, frame->record_count, 0);
         if (is_end) {
             journal_room_force(&journal->room, frame->org, end.stored_bytes);
+            journal_slots_force(&journal->slots, frame->org);
         }
     }
 }
@@ -333,6 +334,7 @@ static void recover_settle(struct recovery *recovery)
         journal->committer.next_sequence =
             recovery->files.rows[recovery->files.segment_count - 1].number + 1;
     }
+    journal->recovered_position = highest;
     atomic_store_explicit(&journal->durable_position, highest, memory_order_release);
     metrics_add(METRIC_JOURNAL_TORN, state->torn_bytes > 0);
     metrics_add(METRIC_JOURNAL_DAMAGED, state->damaged_bytes);

@@ -35,6 +35,11 @@ void journal_room_finish(struct journal_room *room);
 MUST_CHECK enum err journal_room_take(struct journal_room *room, uint64_t org, uint64_t bytes);
 /* What take would say. */
 enum err journal_room_look(struct journal_room *room, uint64_t org, uint64_t bytes);
+/* What one org may hold at most. */
+static inline uint64_t journal_room_org_max(const struct journal_room *room)
+{
+    return room->bytes_max / 2;
+}
 /* As take, whatever the bounds say: what recovery found is there already. */
 void journal_room_force(struct journal_room *room, uint64_t org, uint64_t bytes);
 /* Gives back, at most what the org holds. */

@@ -1,20 +1,22 @@
 /* Upload: a loop's side of a large body.
  *
- *   receiving --end--> finishing (blocks, then the finish, are on the way)
+ *   receiving --flush--> whole --end--> finishing (the finish is on the way behind all blocks)
  *                          --written and synced--> recording (the end record is in a batch)
  *                          --durable--> gone, the file stays
  *   any of them --abort, error--> gone, the file too
  *
  * (upload_on_block and upload_on_durable make the transitions after end.)
  *
- * Happy path: decoded bytes fill a block of 256 KiB; a full one is compressed here, on the loop,
- * charged to its org and posted to the uploader. More than 1 MiB on the way asks the caller to
- * pause; half of it back, and on_room runs.
+ * Happy path: decoded bytes fill a block of 256 KiB; a full one is charged to its org and posted to
+ * the uploader, which compresses and writes it. What it takes is known only then, so the most that
+ * it can take is charged, and the rest given back when the block returns. More than 512 KiB on the
+ * way asks the caller to pause; half of it back, and on_room runs.
  *
- * Failure modes: the backlog is full or the disk short: write says so, and the caller aborts. A
- * block could not be written: the next call says so; a caller that has paused is called for it. The
- * end record could not be made durable: the ticket gets the error, the file goes, the backlog gets
- * its bytes back. */
+ * Failure modes: the backlog is full or the disk short: the block waits, with all behind it, and
+ * the caller pauses until a retry finds room. An upload that is larger than what one org may have
+ * waiting never will: it ends at once. A block could not be written: the next call says so; a
+ * caller that has paused is called for it. The end record could not be made durable: the ticket
+ * gets the error, the file goes, the backlog gets its bytes back. */
 #include "journal/upload.h"
 
 #include "base/mem.h"
@@ -24,52 +26,78 @@
 #include <errno.h>
 #include <zstd.h>
 
-#define UPLOAD_IN_FLIGHT_BYTES (1024u * UINT64_C(1024))
-#define UPLOADS_MAX            1024u
-#define UPLOAD_LEVEL           1
+#define UPLOAD_IN_FLIGHT_BYTES (512u * UINT64_C(1024))
 
+/* Everything that it charged is given back, unless its end record is durable: then apply does. */
 static void upload_free(struct journal_upload *upload)
 {
     struct journal *journal = upload->producer->journal;
+    struct journal_block *block;
     assert(upload->in_flight_count == 0 && upload->control == NULL);
+    while ((block = upload->waiting) != NULL) {
+        upload->waiting = block->next;
+        mem_free(block);
+    }
     upload->producer->uploads--;
-    atomic_fetch_sub_explicit(&journal->upload_count, 1, memory_order_relaxed);
+    journal_slots_leave(&journal->slots, upload->org);
+    if (!upload->is_durable) {
+        journal_slots_close(&journal->slots, upload->org);
+        journal_room_give(&journal->room, upload->org, upload->charged_bytes);
+    }
     buffer_finish(&upload->table);
     buffer_finish(&upload->end_bytes);
     mem_free(upload->fill);
+    mem_free(upload->spare);
     mem_free(upload);
 }
 
 /* The last word about the file; never answered, so it cannot fail. */
 static void upload_let_go(struct journal_upload *upload, enum journal_block_action action)
 {
-    struct journal *journal = upload->producer->journal;
     struct journal_block *block = upload->control;
     upload->control = NULL;
     block->action = action;
     block->mail.on_arrive = journal_uploader_on_block;
-    mailbox_answer(journal->uploader_mailbox, &block->mail);
-    if (action == JOURNAL_BLOCK_REMOVE) {
-        journal_room_give(&journal->room, upload->org, upload->stored_bytes);
-    }
+    mailbox_answer(upload->producer->journal->uploader_mailbox, &block->mail);
 }
 
 static void upload_on_durable(struct journal_ticket *ticket, enum err err, uint64_t position)
 {
     struct journal_upload *upload = LIST_CONTAINER(ticket, struct journal_upload, end_ticket);
     struct journal_ticket *caller = upload->ticket;
+    upload->is_durable = err == ERR_OK;
     upload_let_go(upload, err == ERR_OK ? JOURNAL_BLOCK_RELEASE : JOURNAL_BLOCK_REMOVE);
     upload_free(upload);
     caller->on_durable(caller, err, position);
 }
 
-/* The file is whole and synced: its end record makes it exist. */
+/* The stored bytes are what is charged, now that every block has returned. */
+static enum err upload_complete_parts(struct journal_upload *upload)
+{
+    struct record_upload_end end;
+    uint8_t *body = upload->end_bytes.data + upload->parts.head.size;
+    enum err err = record_upload_end_decode(upload->parts.body, &end);
+    if (err == ERR_OK) {
+        end.stored_bytes = upload->charged_bytes;
+        record_upload_end_encode(&end, body);
+    }
+    return err;
+}
+
+/* The file is whole and synced: its end record makes it exist. Its few bytes are taken whatever the
+ * bounds say, so that no whole body fails for them. */
 static void upload_record_end(struct journal_upload *upload)
 {
+    struct journal_room *room = &upload->producer->journal->room;
+    uint64_t bytes = journal_parts_bytes(&upload->parts);
+    enum err err = upload->err == ERR_OK ? upload_complete_parts(upload) : upload->err;
     upload->end_ticket.on_durable = upload_on_durable;
-    enum err err = upload->err;
     if (err == ERR_OK) {
-        err = journal_append(upload->producer, &upload->parts, &upload->end_ticket);
+        journal_room_force(room, upload->org, bytes);
+        err = journal_append_charged(upload->producer, &upload->parts, &upload->end_ticket);
+        if (err != ERR_OK) {
+            journal_room_give(room, upload->org, bytes);
+        }
     }
     if (err != ERR_OK) {
         upload_on_durable(&upload->end_ticket, err, 0);
@@ -78,38 +106,9 @@ static void upload_record_end(struct journal_upload *upload)
     journal_submit(upload->producer);
 }
 
-static void upload_make_room(struct journal_upload *upload)
-{
-    bool has_room = upload->in_flight_bytes <= UPLOAD_IN_FLIGHT_BYTES / 2 || upload->err != ERR_OK;
-    if (upload->is_paused && has_room) {
-        upload->is_paused = false;
-        if (upload->on_room != NULL) {
-            upload->on_room(upload, upload->context);
-        }
-    }
-}
+/* --- blocks --------------------------------------------------------------------------------- */
 
-/* Back from the uploader. */
-static void upload_on_block(struct mail *mail)
-{
-    struct journal_block *block = LIST_CONTAINER(mail, struct journal_block, mail);
-    struct journal_upload *upload = block->upload;
-    bool is_finish = block->action == JOURNAL_BLOCK_FINISH;
-    upload->in_flight_count--;
-    upload->in_flight_bytes -= block->head.decoded_bytes;
-    upload->err = upload->err == ERR_OK ? block->err : upload->err;
-    if (is_finish) {
-        upload->control = block;
-        upload_record_end(upload);
-        return;
-    }
-    mem_free(block);
-    if (!upload->is_aborted) {
-        upload_make_room(upload);
-    } else if (upload->in_flight_count == 0) {
-        upload_free(upload);
-    }
-}
+static void upload_on_block(struct mail *mail);
 
 static enum err upload_post(struct journal_upload *upload, struct journal_block *block)
 {
@@ -126,6 +125,102 @@ static enum err upload_post(struct journal_upload *upload, struct journal_block 
     return err == ERR_CLOSED ? ERR_DRAINING : err;
 }
 
+/* Charged first: what cannot be charged is not written. */
+static enum err upload_charge_and_post(struct journal_upload *upload, struct journal_block *block)
+{
+    struct journal_room *room = &upload->producer->journal->room;
+    uint64_t size = block->charged_bytes;
+    enum err err = journal_room_take(room, upload->org, size);
+    if (err == ERR_OK) {
+        err = upload_post(upload, block);
+        if (err != ERR_OK) {
+            journal_room_give(room, upload->org, size);
+            return err;
+        }
+        upload->charged_bytes += size;
+        return ERR_OK;
+    }
+    bool is_alone_too_large =
+        upload->in_flight_count == 0 && upload->charged_bytes + size > journal_room_org_max(room);
+    return is_alone_too_large ? ERR_TOO_LARGE : err;
+}
+
+/* Posts what waits, as long as there is room. */
+static void upload_post_waiting(struct journal_upload *upload)
+{
+    while (upload->waiting != NULL && upload->err == ERR_OK) {
+        struct journal_block *block = upload->waiting;
+        struct journal_block *next = block->next; /* it is the uploader's once it is posted */
+        enum err err = upload_charge_and_post(upload, block);
+        if (err == ERR_FULL || err == ERR_NO_SPACE) {
+            return;
+        }
+        if (err != ERR_OK) {
+            upload->err = err;
+            return;
+        }
+        upload->waiting = next;
+        if (next == NULL) {
+            upload->waiting_last = &upload->waiting;
+        }
+    }
+}
+
+static void upload_send(struct journal_upload *upload, struct journal_block *block)
+{
+    block->next = NULL;
+    *upload->waiting_last = block;
+    upload->waiting_last = &block->next;
+    upload_post_waiting(upload);
+}
+
+static bool upload_must_pause(const struct journal_upload *upload, uint64_t in_flight_max)
+{
+    return upload->err == ERR_OK &&
+           (upload->waiting != NULL || upload->in_flight_bytes > in_flight_max);
+}
+
+/* The last thing that is done with an upload: on_room may end it. */
+static void upload_make_room(struct journal_upload *upload)
+{
+    if (upload->is_paused && !upload_must_pause(upload, UPLOAD_IN_FLIGHT_BYTES / 2)) {
+        upload->is_paused = false;
+        if (upload->on_room != NULL) {
+            upload->on_room(upload, upload->context);
+        }
+    }
+}
+
+/* Back from the uploader. */
+static void upload_on_block(struct mail *mail)
+{
+    struct journal_block *block = LIST_CONTAINER(mail, struct journal_block, mail);
+    struct journal_upload *upload = block->upload;
+    upload->in_flight_count--;
+    upload->in_flight_bytes -= block->head.decoded_bytes;
+    upload->err = upload->err == ERR_OK ? block->err : upload->err;
+    if (block->action == JOURNAL_BLOCK_FINISH) {
+        upload->control = block;
+        upload_record_end(upload);
+        return;
+    }
+    uint64_t stored = JOURNAL_BLOCK_HEAD_BYTES + (uint64_t)block->head.stored_bytes;
+    uint64_t unused = block->err == ERR_OK ? block->charged_bytes - stored : 0;
+    journal_room_give(&upload->producer->journal->room, upload->org, unused);
+    upload->charged_bytes -= unused;
+    if (upload->spare == NULL && block->head.type == JOURNAL_BLOCK_DATA) {
+        upload->spare = block;
+    } else {
+        mem_free(block);
+    }
+    if (!upload->is_aborted) {
+        upload_post_waiting(upload);
+        upload_make_room(upload);
+    } else if (upload->in_flight_count == 0) {
+        upload_free(upload);
+    }
+}
+
 static struct journal_block *block_create(size_t payload_bytes)
 {
     struct journal_block *block =
@@ -136,53 +231,32 @@ static struct journal_block *block_create(size_t payload_bytes)
     return block;
 }
 
-/* Charged first: what cannot be charged is not written. */
-static enum err upload_post_block(struct journal_upload *upload, struct journal_block *block)
+/* A block to fill. */
+static enum err upload_take_fill(struct journal_upload *upload)
 {
-    struct journal_room *room = &upload->producer->journal->room;
-    uint64_t size = JOURNAL_BLOCK_HEAD_BYTES + (uint64_t)block->head.stored_bytes;
-    enum err err = journal_room_take(room, upload->org, size);
-    if (err == ERR_OK) {
-        err = upload_post(upload, block);
-        if (err != ERR_OK) {
-            journal_room_give(room, upload->org, size);
-        }
+    struct journal_block *block = upload->spare;
+    upload->spare = NULL;
+    if (block == NULL) {
+        block = block_create(LIMIT_UPLOAD_BLOCK_BYTES);
     }
-    if (err != ERR_OK) {
-        mem_free(block);
-        upload->err = err;
-        return err;
+    if (block == NULL) {
+        return ERR_NO_MEMORY;
     }
-    upload->stored_bytes += size;
+    *block = (struct journal_block){.action = JOURNAL_BLOCK_WRITE, .head.type = JOURNAL_BLOCK_DATA};
+    upload->fill = block;
     return ERR_OK;
 }
 
-static enum err upload_post_fill(struct journal_upload *upload)
+static void upload_send_fill(struct journal_upload *upload)
 {
-    struct journal_producer *producer = upload->producer;
-    size_t bound = ZSTD_compressBound(upload->fill_size);
-    struct journal_block *block = block_create(bound);
-    if (producer->compressor == NULL) {
-        producer->compressor = ZSTD_createCCtx();
-    }
-    if (block == NULL || producer->compressor == NULL) {
-        mem_free(block);
-        return ERR_NO_MEMORY;
-    }
-    size_t stored = ZSTD_compressCCtx(producer->compressor, block->bytes + JOURNAL_BLOCK_HEAD_BYTES,
-                                      bound, upload->fill, upload->fill_size, UPLOAD_LEVEL);
-    if (ZSTD_isError(stored)) { /* only memory can fail it, the bound is right */
-        mem_free(block);
-        return ERR_NO_MEMORY;
-    }
-    block->head.type = JOURNAL_BLOCK_DATA;
-    block->head.decoded_bytes = (uint32_t)upload->fill_size;
-    block->head.stored_bytes = (uint32_t)stored;
-    upload->fill_size = 0;
-    return upload_post_block(upload, block);
+    struct journal_block *block = upload->fill;
+    size_t bound = JOURNAL_BLOCK_HEAD_BYTES + ZSTD_compressBound(block->head.decoded_bytes);
+    block->charged_bytes = (uint32_t)bound;
+    upload->fill = NULL;
+    upload_send(upload, block);
 }
 
-static enum err upload_post_table(struct journal_upload *upload, size_t size)
+static enum err upload_send_table(struct journal_upload *upload, size_t size)
 {
     struct journal_block *block = block_create(size);
     if (block == NULL) {
@@ -192,8 +266,17 @@ static enum err upload_post_table(struct journal_upload *upload, size_t size)
     buffer_consume(&upload->table, size);
     block->head.type = JOURNAL_BLOCK_TABLE;
     block->head.decoded_bytes = (uint32_t)size;
-    block->head.stored_bytes = (uint32_t)size;
-    return upload_post_block(upload, block);
+    block->charged_bytes = JOURNAL_BLOCK_HEAD_BYTES + (uint32_t)size;
+    upload_send(upload, block);
+    return upload->err;
+}
+
+/* --- what the loop calls --------------------------------------------------------------------- */
+
+enum err journal_upload_room(struct journal *journal, uint64_t org)
+{
+    enum err err = journal_room_look(&journal->room, org, LIMIT_UPLOAD_BLOCK_BYTES);
+    return err == ERR_OK ? journal_slots_look(&journal->slots, org) : err;
 }
 
 enum err journal_upload_begin(struct journal_upload **ret, struct journal_producer *producer,
@@ -204,23 +287,17 @@ enum err journal_upload_begin(struct journal_upload **ret, struct journal_produc
         return ERR_DRAINING;
     }
     enum err err = journal_room_look(&journal->room, org, LIMIT_UPLOAD_BLOCK_BYTES);
+    if (err == ERR_OK) {
+        err = journal_slots_begin(&journal->slots, org);
+    }
     if (err != ERR_OK) {
         return err;
-    }
-    if (atomic_fetch_add_explicit(&journal->upload_count, 1, memory_order_relaxed) >= UPLOADS_MAX) {
-        atomic_fetch_sub_explicit(&journal->upload_count, 1, memory_order_relaxed);
-        return ERR_FULL;
-    }
-    uint8_t *fill = mem_try_alloc(LIMIT_UPLOAD_BLOCK_BYTES);
-    if (fill == NULL) {
-        atomic_fetch_sub_explicit(&journal->upload_count, 1, memory_order_relaxed);
-        return ERR_NO_MEMORY;
     }
     struct journal_upload *upload = mem_alloc(sizeof(*upload));
     upload->producer = producer;
     upload->id = id;
     upload->org = org;
-    upload->fill = fill;
+    upload->waiting_last = &upload->waiting;
     buffer_init(&upload->table, (size_t)2 * JOURNAL_TABLE_BYTES);
     buffer_init(&upload->end_bytes, LIMIT_FRAME_BYTES);
     upload->file = mem_alloc(sizeof(*upload->file));
@@ -237,19 +314,25 @@ enum err journal_upload_begin(struct journal_upload **ret, struct journal_produc
 enum err journal_upload_write(struct journal_upload *upload, struct slice decoded, bool *ret_pause)
 {
     while (decoded.size > 0 && upload->err == ERR_OK) {
-        size_t room = LIMIT_UPLOAD_BLOCK_BYTES - upload->fill_size;
+        if (upload->fill == NULL) {
+            upload->err = upload_take_fill(upload);
+            continue;
+        }
+        struct journal_block_head *head = &upload->fill->head;
+        size_t room = LIMIT_UPLOAD_BLOCK_BYTES - head->decoded_bytes;
         size_t size = decoded.size < room ? decoded.size : room;
-        memcpy(upload->fill + upload->fill_size, decoded.data, size);
-        upload->fill_size += size;
+        memcpy(upload->fill->bytes + JOURNAL_BLOCK_HEAD_BYTES + head->decoded_bytes, decoded.data,
+               size);
+        head->decoded_bytes += (uint32_t)size;
         decoded = slice_part(decoded, size, decoded.size);
-        if (upload->fill_size == LIMIT_UPLOAD_BLOCK_BYTES) {
-            upload->err = upload_post_fill(upload);
+        if (head->decoded_bytes == LIMIT_UPLOAD_BLOCK_BYTES) {
+            upload_send_fill(upload);
         }
     }
     if (upload->err != ERR_OK) {
         return upload->err;
     }
-    upload->is_paused = upload->in_flight_bytes > UPLOAD_IN_FLIGHT_BYTES;
+    upload->is_paused = upload_must_pause(upload, UPLOAD_IN_FLIGHT_BYTES);
     *ret_pause = upload->is_paused;
     return ERR_OK;
 }
@@ -262,7 +345,7 @@ enum err journal_upload_note(struct journal_upload *upload, struct slice table)
         table = slice_part(table, part.size, table.size);
         upload->err = buffer_append_slice(&upload->table, part);
         if (upload->err == ERR_OK && upload->table.size == JOURNAL_TABLE_BYTES) {
-            upload->err = upload_post_table(upload, JOURNAL_TABLE_BYTES);
+            upload->err = upload_send_table(upload, JOURNAL_TABLE_BYTES);
         }
     }
     return upload->err;
@@ -276,26 +359,34 @@ void journal_upload_on_room(struct journal_upload *upload,
     upload->context = context;
 }
 
-uint64_t journal_upload_stored_bytes(const struct journal_upload *upload)
+void journal_upload_retry(struct journal_upload *upload)
 {
-    return upload->stored_bytes;
+    upload_post_waiting(upload);
+    upload_make_room(upload);
 }
 
-/* Keeps the end record; its stored bytes are those that were charged, the last block included. */
+enum err journal_upload_flush(struct journal_upload *upload, bool *ret_pause)
+{
+    if (upload->err == ERR_OK && upload->fill != NULL) {
+        upload_send_fill(upload);
+    }
+    if (upload->err == ERR_OK && upload->table.size > 0) {
+        upload->err = upload_send_table(upload, upload->table.size);
+    }
+    if (upload->err != ERR_OK) {
+        return upload->err;
+    }
+    upload->is_paused = upload->waiting != NULL;
+    *ret_pause = upload->is_paused;
+    return ERR_OK;
+}
+
 static enum err upload_keep_parts(struct journal_upload *upload,
                                   const struct journal_frame_parts *parts)
 {
-    struct record_upload_end end;
-    uint8_t body[RECORD_UPLOAD_END_BYTES];
-    enum err err = record_upload_end_decode(parts->body, &end);
-    if (err != ERR_OK) {
-        return err;
-    }
-    end.stored_bytes = upload->stored_bytes;
-    record_upload_end_encode(&end, body);
-    err = buffer_append_slice(&upload->end_bytes, parts->head);
+    enum err err = buffer_append_slice(&upload->end_bytes, parts->head);
     if (err == ERR_OK) {
-        err = buffer_append(&upload->end_bytes, body, sizeof(body));
+        err = buffer_append_slice(&upload->end_bytes, parts->body);
     }
     upload->parts = *parts;
     upload->parts.head = slice_part(buffer_slice(&upload->end_bytes), 0, parts->head.size);
@@ -307,15 +398,10 @@ static enum err upload_keep_parts(struct journal_upload *upload,
 enum err journal_upload_end(struct journal_upload *upload, const struct journal_frame_parts *parts,
                             struct journal_ticket *ticket)
 {
-    enum err err = upload->err;
-    if (err == ERR_OK && upload->fill_size > 0) {
-        err = upload_post_fill(upload);
-    }
-    if (err == ERR_OK && upload->table.size > 0) {
-        err = upload_post_table(upload, upload->table.size);
-    }
+    bool must_wait = false;
+    enum err err = journal_upload_flush(upload, &must_wait);
     if (err == ERR_OK) {
-        err = upload_keep_parts(upload, parts);
+        err = must_wait ? ERR_FULL : upload_keep_parts(upload, parts);
     }
     if (err == ERR_OK) {
         upload->ticket = ticket;

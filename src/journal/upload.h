@@ -3,9 +3,9 @@
  * Thread: struct journal_upload is its loop's; struct journal_upload_file is the uploader's from
  *         the first post on; a block belongs to whoever has its mail.
  * Memory: the loop makes all three. Blocks to write and to finish come back to it, and it frees
- *         them, and the upload after the last of them. Its last word is a block to release or
- *         remove, which the uploader frees with the file.
- * Errors: a block that could not be written carries the error, and so do all after it. */
+ *         them (or fills them again), and the upload after the last of them. Its last word is a
+ * block to release or remove, which the uploader frees with the file. Errors: a block that could
+ * not be written carries the error, and so do all after it. */
 #pragma once
 #include "journal/upload_file.h"
 
@@ -33,14 +33,16 @@ struct journal_upload_file {
 
 struct journal_block {
     struct mail mail;
+    struct journal_block *next; /* while it waits for room, or to be filled again */
     struct journal_upload *upload;
     struct journal_upload_file *file;     /* copied: the uploader does not touch the upload */
     struct mailbox *mailbox;              /* where it goes back to, */
     void (*on_answer)(struct mail *mail); /* and what is done with it there */
     enum journal_block_action action;
     enum err err;
-    struct journal_block_head head;
-    uint8_t bytes[]; /* head and payload */
+    uint32_t charged_bytes;         /* to the org: of data the most that it can take, compressed */
+    struct journal_block_head head; /* stored_bytes: set by the uploader */
+    uint8_t bytes[]; /* room for the head, and what came: the uploader compresses data */
 };
 
 /* The loop's side. */
@@ -48,16 +50,18 @@ struct journal_upload {
     struct journal_producer *producer;
     struct id id;
     uint64_t org;
-    uint8_t *fill; /* decoded bytes of the block that is filling */
-    size_t fill_size;
+    struct journal_block *fill; /* data: decoded bytes so far */
+    struct journal_block *spare;
     struct buffer table;
-    uint64_t stored_bytes;    /* posted; all of it is charged to the org */
+    struct journal_block *waiting; /* for room; in order */
+    struct journal_block **waiting_last;
+    uint64_t charged_bytes;   /* to the org, of blocks posted; exact when none is in flight */
     uint32_t in_flight_bytes; /* decoded and table bytes */
     uint32_t in_flight_count; /* mails */
     enum err err;
     bool is_paused;
-    bool is_ending;
     bool is_aborted;
+    bool is_durable;
     void (*on_room)(struct journal_upload *upload, void *context);
     void *context;
     struct journal_upload_file *file;

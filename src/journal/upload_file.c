@@ -21,10 +21,12 @@
  *
  * Names: <id>.part while it is written. The end record in the journal makes it exist; when that is
  * durable, before anybody hears of it, the name becomes <id>.up. A start that finds a .part looks
- * for its end record, and only where it can be: above the durable position in the end block. */
+ * for its end record, and only where it can be: above the durable position in the end block. One
+ * that cannot be read now is kept until it can, unless its end record is found. */
 #include "journal/upload_file.h"
 
 #include "base/hash.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/sys.h"
 
@@ -147,8 +149,32 @@ void journal_upload_path(char to[JOURNAL_PATH_BYTES], const struct journal *jour
 /* --- pending ------------------------------------------------------------------------------------
  */
 
-static enum err pending_add(struct journal_pending_uploads *uploads, struct journal *journal,
-                            struct id id)
+/* A file that cannot be looked into now may be whole: every segment is read for its end record. */
+static void pending_look_into(struct journal_pending_uploads *uploads, struct journal *journal,
+                              struct journal_pending_upload *upload)
+{
+    char path[JOURNAL_PATH_BYTES];
+    struct journal_upload_tail tail = {.durable_before = 0};
+    journal_upload_path(path, journal, upload->id, false);
+    int fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+    enum err err = fd < 0 ? err_from_errno(errno) : journal_upload_read_tail(fd, upload->id, &tail);
+    if (fd >= 0) {
+        (void)sys_close(fd); /* only read */
+    }
+    if (err == ERR_CORRUPT || err == ERR_NOT_FOUND) {
+        return; /* it was never finished, or is gone */
+    }
+    if (err != ERR_OK) {
+        log_write(LOG_WARN, "journal", "%s: %s", path, err_text(err));
+        upload->is_unread = true;
+    }
+    if (tail.durable_before < uploads->least_position) {
+        uploads->least_position = tail.durable_before;
+    }
+}
+
+static void pending_add(struct journal_pending_uploads *uploads, struct journal *journal,
+                        struct id id)
 {
     if ((uploads->count & (uploads->count - 1)) == 0) { /* grows at powers of two */
         uint32_t capacity = uploads->count == 0 ? 1 : 2 * uploads->count;
@@ -156,25 +182,15 @@ static enum err pending_add(struct journal_pending_uploads *uploads, struct jour
             capacity > PENDING_UPLOADS_MAX
                 ? NULL
                 : mem_try_realloc(uploads->rows, capacity * sizeof(*rows));
-        if (rows == NULL) {
-            return ERR_NO_MEMORY;
+        if (rows == NULL) { /* the rest has its turn at the next start */
+            atomic_store_explicit(&journal->keeps_segments, true, memory_order_relaxed);
+            return;
         }
         uploads->rows = rows;
     }
-    uploads->rows[uploads->count++] = (struct journal_pending_upload){id, false};
-    char path[JOURNAL_PATH_BYTES];
-    struct journal_upload_tail tail = {0};
-    journal_upload_path(path, journal, id, false);
-    int fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
-    if (fd < 0) {
-        return err_from_errno(errno);
-    }
-    enum err err = journal_upload_read_tail(fd, id, &tail);
-    (void)sys_close(fd); /* only read */
-    if (err == ERR_OK && tail.durable_before < uploads->least_position) {
-        uploads->least_position = tail.durable_before;
-    }
-    return err == ERR_CORRUPT ? ERR_OK : err; /* it was never finished */
+    struct journal_pending_upload *upload = &uploads->rows[uploads->count++];
+    *upload = (struct journal_pending_upload){.id = id};
+    pending_look_into(uploads, journal, upload);
 }
 
 static void pending_count_bytes(struct journal *journal, struct id id)
@@ -188,19 +204,23 @@ static void pending_count_bytes(struct journal *journal, struct id id)
     }
 }
 
-static enum err pending_look_at(struct journal_pending_uploads *uploads, struct journal *journal,
-                                const char *name)
+/* The id in a name that has this ending. */
+static bool upload_name_parse(const char *name, struct slice ending, struct id *ret)
 {
     struct slice text = slice_from_text(name);
-    struct slice ending = slice_part(text, ID_TEXT_BYTES, text.size);
+    return slice_equal(slice_part(text, ID_TEXT_BYTES, text.size), ending) &&
+           id_parse(slice_part(text, 0, ID_TEXT_BYTES), ret);
+}
+
+static void pending_look_at(struct journal_pending_uploads *uploads, struct journal *journal,
+                            const char *name)
+{
     struct id id;
-    if (!id_parse(slice_part(text, 0, ID_TEXT_BYTES), &id)) {
-        return ERR_OK;
-    }
-    if (slice_equal(ending, SLICE_LITERAL(".up"))) {
+    if (upload_name_parse(name, SLICE_LITERAL(".up"), &id)) {
         pending_count_bytes(journal, id);
+    } else if (upload_name_parse(name, SLICE_LITERAL(".part"), &id)) {
+        pending_add(uploads, journal, id);
     }
-    return slice_equal(ending, SLICE_LITERAL(".part")) ? pending_add(uploads, journal, id) : ERR_OK;
 }
 
 enum err journal_pending_uploads_list(struct journal_pending_uploads *ret, struct journal *journal,
@@ -216,7 +236,7 @@ enum err journal_pending_uploads_list(struct journal_pending_uploads *ret, struc
             err = errno == 0 ? ERR_OK : err_from_errno(errno);
             break;
         }
-        err = pending_look_at(&uploads, journal, entry->d_name);
+        pending_look_at(&uploads, journal, entry->d_name);
     }
     if (handle != NULL) {
         (void)sys_closedir(handle); /* only read */
@@ -246,6 +266,9 @@ void journal_pending_uploads_settle(struct journal_pending_uploads *uploads,
         char to[JOURNAL_PATH_BYTES];
         journal_upload_path(from, journal, upload->id, false);
         journal_upload_path(to, journal, upload->id, true);
+        if (!upload->is_ended && upload->is_unread) {
+            continue; /* looked at again at the next start */
+        }
         if (!upload->is_ended) {
             (void)sys_unlink(from); /* tried again at the next start */
         } else if (sys_rename(from, to) != 0) {
@@ -260,4 +283,77 @@ void journal_pending_uploads_finish(struct journal_pending_uploads *uploads)
 {
     mem_free(uploads->rows);
     *uploads = (struct journal_pending_uploads){0};
+}
+
+/* --- those of earlier runs
+ * ------------------------------------------------------------------------ */
+
+struct journal_upload_walk {
+    struct journal *journal;
+    DIR *handle;
+};
+
+enum err journal_upload_walk_open(struct journal_upload_walk **ret, struct journal *journal)
+{
+    struct journal_upload_walk *walk = mem_alloc(sizeof(*walk));
+    walk->journal = journal;
+    walk->handle = sys_opendir(journal->uploads_directory);
+    if (walk->handle == NULL) {
+        enum err err = err_from_errno(errno);
+        mem_free(walk);
+        return err;
+    }
+    *ret = walk;
+    return ERR_OK;
+}
+
+/* The end block says what was durable when the file became whole: its end record came after that,
+ * and in the same run. */
+static bool upload_is_older(const struct journal *journal, struct id id)
+{
+    char path[JOURNAL_PATH_BYTES];
+    struct journal_upload_tail tail;
+    journal_upload_path(path, journal, id, true);
+    int fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0) {
+        return false; /* not known: not told */
+    }
+    enum err err = journal_upload_read_tail(fd, id, &tail);
+    (void)sys_close(fd); /* only read */
+    return err == ERR_OK && tail.durable_before < journal->recovered_position;
+}
+
+enum err journal_upload_walk_next(struct journal_upload_walk *walk, struct id *ret, bool *ret_has)
+{
+    struct id id;
+    for (;;) {
+        errno = 0;
+        struct dirent *entry = sys_readdir(walk->handle);
+        if (entry == NULL && errno != 0) {
+            return err_from_errno(errno);
+        }
+        if (entry == NULL) {
+            *ret_has = false;
+            return ERR_OK;
+        }
+        if (upload_name_parse(entry->d_name, SLICE_LITERAL(".up"), &id) &&
+            upload_is_older(walk->journal, id)) {
+            *ret = id;
+            *ret_has = true;
+            return ERR_OK;
+        }
+    }
+}
+
+void journal_upload_walk_close(struct journal_upload_walk *walk)
+{
+    if (walk != NULL) {
+        (void)sys_closedir(walk->handle); /* only read */
+        mem_free(walk);
+    }
+}
+
+uint64_t journal_recovered_position(const struct journal *journal)
+{
+    return journal->recovered_position;
 }

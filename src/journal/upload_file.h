@@ -66,7 +66,8 @@ void journal_upload_path(char to[JOURNAL_PATH_BYTES], const struct journal *jour
 /* --- at start: files without a final name ----------------------------------------------------- */
 struct journal_pending_upload {
     struct id id;
-    bool is_ended; /* its end record was found */
+    bool is_ended;  /* its end record was found */
+    bool is_unread; /* whether it is whole is not known */
 };
 struct journal_pending_uploads {
     struct journal_pending_upload *rows;

@@ -1,7 +1,8 @@
-/* Uploader: writes the blocks of all uploads.
+/* Uploader: compresses and writes the blocks of all uploads.
  *
- * A thread of its own, so that the syncs of large files never stand before a commit of events
- * (docs/decisions says what was weighed).
+ * A thread of its own, so that neither the syncs of large files stand before a commit of events,
+ * nor compression before the requests of a loop (docs/decisions says what was weighed). It yields
+ * to both: it runs at lower priority.
  *
  * Happy path: blocks are written as they come, each followed by a hint that the disk may start with
  * it, and the file is synced every 2 MiB, so that no sync has much to do. Finish writes the index
@@ -13,11 +14,15 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sys.h"
+#include "base/thread.h"
 #include "journal/upload.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <zstd.h>
+
+#define UPLOADER_LEVEL 1
 
 static void file_remove(struct journal_upload_file *file)
 {
@@ -53,7 +58,7 @@ static enum err file_make(struct journal_upload_file *file)
         return err_from_errno(errno);
     }
     file->is_made = true;
-    list_push_back(&file->journal->uploads, &file->link);
+    list_push_back(&file->journal->uploader.files, &file->link);
     return ERR_OK;
 }
 
@@ -95,20 +100,55 @@ static enum err file_write_index(struct journal_upload_file *file)
     return err;
 }
 
-static enum err file_add_block(struct journal_upload_file *file, struct journal_block *block)
+static enum err file_add_table(struct journal_upload_file *file, struct journal_block *block)
 {
     struct journal_block_head *head = &block->head;
     uint64_t offset = file->offset;
-    bool is_table = head->type == JOURNAL_BLOCK_TABLE;
-    head->previous = is_table ? file->tail.last_table : JOURNAL_BLOCK_NONE;
+    head->stored_bytes = head->decoded_bytes;
+    head->previous = file->tail.last_table;
     enum err err = file_write(file, block->bytes, head);
+    if (err == ERR_OK) {
+        file->tail.last_table = offset;
+        file->tail.table_bytes += head->stored_bytes;
+    }
+    return err;
+}
+
+static enum err uploader_prepare(struct journal_uploader *uploader)
+{
+    if (uploader->compressor == NULL) {
+        uploader->compressor = ZSTD_createCCtx();
+    }
+    if (uploader->compressed == NULL) {
+        uploader->compressed =
+            mem_try_alloc(JOURNAL_BLOCK_HEAD_BYTES + ZSTD_compressBound(LIMIT_UPLOAD_BLOCK_BYTES));
+    }
+    bool is_ready = uploader->compressor != NULL && uploader->compressed != NULL;
+    return is_ready ? ERR_OK : ERR_NO_MEMORY;
+}
+
+static enum err file_add_data(struct journal_upload_file *file, struct journal_block *block)
+{
+    struct journal_uploader *uploader = &file->journal->uploader;
+    struct journal_block_head *head = &block->head;
+    uint64_t offset = file->offset;
+    enum err err = uploader_prepare(uploader);
     if (err != ERR_OK) {
         return err;
     }
-    if (is_table) {
-        file->tail.last_table = offset;
-        file->tail.table_bytes += head->stored_bytes;
-        return ERR_OK;
+    size_t stored = ZSTD_compressCCtx(
+        uploader->compressor, uploader->compressed + JOURNAL_BLOCK_HEAD_BYTES,
+        ZSTD_compressBound(head->decoded_bytes), block->bytes + JOURNAL_BLOCK_HEAD_BYTES,
+        head->decoded_bytes, UPLOADER_LEVEL);
+    if (ZSTD_isError(stored)) { /* only memory can fail it, the bound is right */
+        return ERR_NO_MEMORY;
+    }
+    head->stored_bytes = (uint32_t)stored;
+    head->previous = JOURNAL_BLOCK_NONE;
+    assert(JOURNAL_BLOCK_HEAD_BYTES + head->stored_bytes <= block->charged_bytes);
+    err = file_write(file, uploader->compressed, head);
+    if (err != ERR_OK) {
+        return err;
     }
     file->tail.decoded_bytes += head->decoded_bytes;
     file->tail.data_blocks++;
@@ -141,6 +181,15 @@ static enum err file_finish(struct journal_upload_file *file)
     return err;
 }
 
+static enum err file_take(struct journal_upload_file *file, struct journal_block *block)
+{
+    if (block->action == JOURNAL_BLOCK_FINISH) {
+        return file_finish(file);
+    }
+    return block->head.type == JOURNAL_BLOCK_TABLE ? file_add_table(file, block)
+                                                   : file_add_data(file, block);
+}
+
 void journal_uploader_on_block(struct mail *mail)
 {
     struct journal_block *block = LIST_CONTAINER(mail, struct journal_block, mail);
@@ -154,8 +203,7 @@ void journal_uploader_on_block(struct mail *mail)
         return;
     }
     if (file->err == ERR_OK) {
-        file->err =
-            block->action == JOURNAL_BLOCK_FINISH ? file_finish(file) : file_add_block(file, block);
+        file->err = file_take(file, block);
     }
     if (file->err != ERR_OK) {
         file_remove(file);
@@ -174,6 +222,7 @@ void journal_uploader_run(void *argument)
 {
     struct journal *journal = argument;
     bool is_closed = false;
+    thread_lower_priority();
     while (!is_closed) {
         mailbox_wait(journal->uploader_mailbox, -1);
         /* Before the mail is taken: what was posted before closing is then in it. */
@@ -187,9 +236,13 @@ void journal_uploader_discard(struct journal *journal)
 {
     struct list_link *link;
     (void)mailbox_run_all(journal->uploader_mailbox); /* last words that came after the stop */
-    while ((link = list_first(&journal->uploads)) != NULL) {
+    while ((link = list_first(&journal->uploader.files)) != NULL) {
         struct journal_upload_file *file = LIST_CONTAINER(link, struct journal_upload_file, link);
         file_remove(file); /* its loop never ended it */
         file_free(file);
     }
+    (void)ZSTD_freeCCtx(journal->uploader.compressor); /* NULL is fine; it cannot fail */
+    mem_free(journal->uploader.compressed);
+    journal->uploader.compressor = NULL;
+    journal->uploader.compressed = NULL;
 }

@@ -261,7 +261,6 @@ struct id apply_rig_upload(struct apply_rig *rig, uint64_t org, struct slice lin
     assert_int_equal(journal_upload_begin(&upload, rig->producer, id, org), ERR_OK);
     write_all(rig, upload, lines);
     note_slices(upload, lines, slice_elements, &end);
-    end.stored_bytes = journal_upload_stored_bytes(upload);
     record_upload_end_encode(&end, body);
     frame = (struct record_frame){.form = RECORD_FORM_UPLOAD_END,
                                   .lane = RECORD_LANE_MIXED,

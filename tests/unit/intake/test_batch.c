@@ -242,7 +242,7 @@ static void cancelled_batches_leave_nothing(void **state)
     bool pause = false;
     assert_int_equal(intake_open(fixture->intake, &begin, &request), ERR_OK);
     intake_data(request, SLICE_LITERAL(array), &pause);
-    intake_cancel(request);
+    assert_true(intake_cancel(request));
     intake_round_end(fixture->intake);
     assert_int_equal(answered.count, 0);
     assert_false(fixture_read(fixture, NULL, NULL));

@@ -184,7 +184,7 @@ static void cancelled_ones_leave_nothing(void **state)
         bool pause = false;
         assert_int_equal(intake_open(fixture->intake, &begin, &request), ERR_OK);
         intake_data(request, slice_make(event, given), &pause);
-        intake_cancel(request);
+        assert_true(intake_cancel(request));
         assert_int_equal(answered.count, 0);
     }
     intake_round_end(fixture->intake);
@@ -196,7 +196,7 @@ static void cancelled_ones_leave_nothing(void **state)
     assert_int_equal(intake_open(fixture->intake, &begin, &request), ERR_OK);
     intake_data(request, SLICE_LITERAL(event), &pause);
     intake_end(request);
-    intake_cancel(request);
+    assert_false(intake_cancel(request));
     fixture_wait(fixture, &answered);
     assert_int_equal(answered.answer.err, ERR_OK);
     assert_true(fixture_read(fixture, NULL, NULL));
@@ -340,7 +340,7 @@ static void a_full_pool_pauses_and_resumes(void **state)
     intake_end(large_requests[0]);
     assert_int_equal(small[0].rooms, 1);
     assert_int_equal(small[1].rooms, 0);
-    intake_cancel(large_requests[1]);
+    assert_true(intake_cancel(large_requests[1]));
     assert_int_equal(small[1].rooms, 1);
     for (int i = 0; i < 2; i++) {
         intake_data(small_requests[i], slice_make(event + 10, sizeof(event) - 11), &pause);
@@ -369,8 +369,8 @@ static void a_first_chunk_without_a_block_is_refused(void **state)
     }
     assert_int_equal(answered[2].count, 1);
     assert_int_equal(answered[2].answer.err, ERR_FULL);
-    intake_cancel(requests[0]);
-    intake_cancel(requests[1]);
+    assert_true(intake_cancel(requests[0]));
+    assert_true(intake_cancel(requests[1]));
 }
 
 int main(void)

@@ -243,6 +243,43 @@ static void who_stops_waiting_and_fails_gives_its_slot_back(void **state)
     assert_int_equal(take_free_slots(fixture), 2);
 }
 
+/* A client that hangs up, before and after its frame is durable: its slot is free for others at
+ * once, and the result that comes later finds nobody. */
+static void who_hangs_up_gives_its_slot_back(void **state)
+{
+    struct fixture *fixture = *state;
+    static struct record_result result;
+    static struct answered answered[2];
+    struct intake_request *requests[2];
+    uint64_t waiters[2];
+    bool pause = false;
+    for (int i = 0; i < 2; i++) {
+        struct intake_begin begin = begin_waiting(RECORD_FORM_EVENT, &answered[i]);
+        assert_int_equal(intake_open(fixture->intake, &begin, &requests[i]), ERR_OK);
+        intake_data(requests[i], SLICE_LITERAL(event), &pause);
+        intake_end(requests[i]);
+        if (i == 0) {
+            assert_false(intake_cancel(requests[i]));
+        }
+        intake_round_end(fixture->intake);
+        waiters[i] = read_waiter(fixture);
+        while (requests[i]->state == INTAKE_SYNC && answered[i].count == 0) {
+            mailbox_wait(fixture->mailbox, -1);
+            (void)mailbox_run_all(fixture->mailbox);
+        }
+    }
+    assert_int_equal(answered[0].count, 1);
+    assert_int_equal(answered[1].count, 0);
+    assert_int_equal(requests[1]->state, INTAKE_STORE);
+    assert_false(intake_cancel(requests[1]));
+    assert_int_equal(answered[1].count, 1);
+    assert_int_equal(take_free_slots(fixture), 2);
+    for (int i = 0; i < 2; i++) {
+        intake_on_result(fixture->intake, waiters[i], &result);
+    }
+    assert_int_equal(mailbox_run_all(fixture->mailbox), 0);
+}
+
 static void a_failed_append_gives_its_slot_back(void **state)
 {
     struct fixture *fixture = *state;
@@ -266,6 +303,7 @@ int main(void)
         TEST(without_a_slot_it_is_answered_when_durable),
         TEST(who_stops_waiting_is_answered_when_durable),
         TEST(who_stops_waiting_and_fails_gives_its_slot_back),
+        TEST(who_hangs_up_gives_its_slot_back),
         TEST(a_failed_append_gives_its_slot_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

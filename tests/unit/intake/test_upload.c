@@ -8,6 +8,9 @@
 #include <dirent.h>
 
 #define LINE_COUNT 40000u
+/* Of the small backlog: two that hold this leave less than a block needs. */
+#define SMALL_BACKLOG_BYTES ((uint64_t)2048 * 1024)
+#define OTHERS_BYTES        ((SMALL_BACKLOG_BYTES - 250000) / 2)
 
 static int open_default(void **state)
 {
@@ -293,7 +296,7 @@ static void an_abandoned_one_is_gone(void **state)
     for (size_t at = 0; at < 700000; at += 100000) {
         intake_data(request, slice_make(body + at, 100000), &pause);
     }
-    intake_cancel(request);
+    assert_true(intake_cancel(request));
     assert_int_equal(answered.count, 0);
     free(body);
     assert_only_this_upload_is_left(fixture);
@@ -354,41 +357,88 @@ static void a_long_pause_ends_it(void **state)
     intake_round_end(fixture->intake);
     assert_int_equal(answered.count, 0);
     request->paused_ms -= INTAKE_PAUSE_MS_MAX;
+    fixture->intake->looked_ms = 0;
     intake_round_end(fixture->intake);
     assert_int_equal(answered.count, 1);
     assert_int_equal(answered.answer.err, ERR_TIMEOUT);
     assert_only_this_upload_is_left(fixture);
 }
 
-static void more_than_there_are_readers_is_refused(void **state)
+/* One org's slow uploads: it gets half of the slots, its next one waits unread, and another org's
+ * is taken at once. */
+static void one_orgs_slow_uploads_stop_no_other(void **state)
 {
+    enum { HALF = 32 };
     struct fixture *fixture = *state;
-    static struct answered answered[33];
-    struct intake_request *requests[33];
+    static struct answered answered[HALF + 2];
+    static struct answered other;
+    struct intake_request *requests[HALF + 2];
     size_t size;
     char *body = make_body(RECORD_FORM_EVENT_LINES, 8000, UINT32_MAX, &size);
     bool pause = false;
-    for (int i = 0; i < 33; i++) {
+    for (int i = 0; i < HALF + 1; i++) {
         struct intake_begin begin = fixture_begin(RECORD_FORM_EVENT_LINES, &answered[i]);
         assert_int_equal(intake_open(fixture->intake, &begin, &requests[i]), ERR_OK);
-        intake_data(requests[i], slice_make(body, 300000), &pause);
-        assert_int_equal(answered[i].count, i == 32);
+        intake_data(requests[i], slice_make(body, 200000), &pause);
+        assert_false(pause);
+        intake_data(requests[i], slice_make(body + 200000, 100000), &pause);
+        assert_int_equal(pause, i == HALF);
     }
-    assert_int_equal(answered[32].answer.err, ERR_FULL);
-    for (int i = 0; i < 32; i++) {
-        intake_cancel(requests[i]);
+    /* One whose size is known waits before its first byte. */
+    struct intake_begin known = fixture_begin(RECORD_FORM_EVENT_LINES, &answered[HALF + 1]);
+    known.body_bytes = size;
+    assert_int_equal(intake_open(fixture->intake, &known, &requests[HALF + 1]), ERR_OK);
+    assert_true(intake_is_paused(requests[HALF + 1]));
+    struct intake_begin begin = fixture_begin(RECORD_FORM_EVENT_LINES, &other);
+    begin.org = FIXTURE_ORG + 1;
+    fixture_send(fixture, &begin, slice_make(body, size), 60000);
+    assert_int_equal(other.answer.err, ERR_OK);
+    assert_true(other.answer.is_upload);
+    /* Room for one, in the order in which they came; then the other. */
+    for (int i = 0; i < 2; i++) {
+        struct answered *waiter = &answered[HALF + i];
+        struct intake_request *request = requests[HALF + i];
+        assert_int_equal(waiter->count + waiter->rooms, 0);
+        assert_true(intake_cancel(requests[i]));
+        fixture->intake->looked_ms = 0;
+        intake_round_end(fixture->intake);
+        assert_int_equal(waiter->rooms, 1);
+        assert_false(intake_is_paused(request));
+        size_t at = i == 0 ? 300000 : 0;
+        intake_data(request, slice_make(body + at, size - at), &pause);
+        while (intake_is_paused(request)) {
+            mailbox_wait(fixture->mailbox, -1);
+            (void)mailbox_run_all(fixture->mailbox);
+        }
+        intake_end(request);
+        fixture_wait(fixture, waiter);
+        assert_int_equal(waiter->answer.err, ERR_OK);
+        assert_int_equal(waiter->answer.accepted + waiter->answer.duplicates, 8000);
+    }
+    for (int i = 2; i < HALF; i++) {
+        assert_true(intake_cancel(requests[i]));
     }
     free(body);
-    assert_only_this_upload_is_left(fixture);
 }
 
 static int open_small_backlog(void **state)
 {
-    *state = fixture_open(&(struct fixture_options){.backlog_bytes = 1024 * 1024});
+    *state = fixture_open(&(struct fixture_options){.backlog_bytes = SMALL_BACKLOG_BYTES});
     return 0;
 }
 
-static void a_full_backlog_refuses_it(void **state)
+/* A line of 100,000 bytes that compresses to about a half. */
+static void make_line(char line[100001])
+{
+    int at = sprintf(line, "{\"type\":\"a\",\"payload\":\"");
+    hash_random(line + at, 100000 - 3 - (size_t)at);
+    for (size_t k = (size_t)at; k < 100000 - 3; k++) {
+        line[k] = (char)('a' + (line[k] & 15));
+    }
+    memcpy(line + 100000 - 3, "\"}\n", 4);
+}
+
+static void one_that_never_has_room_is_refused(void **state)
 {
     struct fixture *fixture = *state;
     static struct answered answered;
@@ -397,18 +447,126 @@ static void a_full_backlog_refuses_it(void **state)
     struct intake_request *request = NULL;
     bool pause = false;
     assert_int_equal(intake_open(fixture->intake, &begin, &request), ERR_OK);
-    for (uint32_t i = 0; i < 40 && answered.count == 0; i++) {
-        int at = sprintf(line, "{\"type\":\"a\",\"payload\":\"");
-        hash_random(line + at, sizeof(line) - 4 - (size_t)at);
-        for (size_t k = (size_t)at; k < sizeof(line) - 4; k++) {
-            line[k] = (char)('a' + (line[k] & 15));
+    for (uint32_t i = 0; i < 60 && answered.count == 0; i++) {
+        make_line(line);
+        intake_data(request, slice_make(line, 100000), &pause);
+        while (answered.count == 0 && intake_is_paused(request)) {
+            mailbox_wait(fixture->mailbox, -1);
+            (void)mailbox_run_all(fixture->mailbox);
         }
-        memcpy(line + sizeof(line) - 4, "\"}\n", 3);
-        intake_data(request, slice_make(line, sizeof(line) - 1), &pause);
     }
     assert_int_equal(answered.count, 1);
-    assert_int_equal(answered.answer.err, ERR_FULL);
+    assert_int_equal(answered.answer.err, ERR_TOO_LARGE);
+    assert_non_null(answered.answer.fault.message);
     assert_false(fixture_read(fixture, NULL, NULL));
+}
+
+/* Begins before the backlog fills, and goes on sending until it is paused for that. */
+static struct intake_request *send_until_paused(struct fixture *fixture, struct answered *answered,
+                                                uint32_t *ret_lines)
+{
+    static char line[100001];
+    struct intake_begin begin = fixture_begin(RECORD_FORM_EVENT_LINES, answered);
+    struct intake_request *request = NULL;
+    bool pause = false;
+    uint32_t lines = 0;
+    assert_int_equal(intake_open(fixture->intake, &begin, &request), ERR_OK);
+    for (; lines < 5; lines++) {
+        make_line(line);
+        intake_data(request, slice_make(line, 100000), &pause);
+    }
+    journal_charge(fixture->journal, 100, OTHERS_BYTES, 1);
+    journal_charge(fixture->journal, 101, OTHERS_BYTES, 1);
+    while (!pause) {
+        make_line(line);
+        intake_data(request, slice_make(line, 100000), &pause);
+        lines++;
+    }
+    *ret_lines = lines;
+    return request;
+}
+
+static void look_for_room(struct fixture *fixture)
+{
+    fixture->intake->looked_ms = 0;
+    intake_round_end(fixture->intake);
+    (void)mailbox_run_all(fixture->mailbox);
+}
+
+static void a_full_backlog_pauses_it(void **state)
+{
+    struct fixture *fixture = *state;
+    static struct answered answered;
+    static struct answered refused;
+    uint32_t lines = 0;
+    struct intake_request *request = send_until_paused(fixture, &answered, &lines);
+    for (int i = 0; i < 10; i++) {
+        look_for_room(fixture);
+    }
+    assert_int_equal(answered.count, 0);
+    assert_true(intake_is_paused(request));
+    /* One that only begins is told at once. */
+    struct intake_begin begin = fixture_begin(RECORD_FORM_EVENT_LINES, &refused);
+    struct intake_request *none = NULL;
+    begin.body_bytes = 1000000;
+    assert_int_equal(intake_open(fixture->intake, &begin, &none), ERR_FULL);
+    assert_null(none);
+    uint32_t rooms = answered.rooms;
+    journal_credit_upload(fixture->journal, 100, OTHERS_BYTES);
+    while (intake_is_paused(request)) {
+        look_for_room(fixture);
+    }
+    assert_int_equal(answered.rooms, rooms + 1);
+    intake_end(request);
+    while (answered.count == 0) {
+        look_for_room(fixture);
+    }
+    assert_int_equal(answered.answer.err, ERR_OK);
+    assert_int_equal(answered.answer.accepted, lines);
+    assert_true(fixture_read(fixture, see_end, &(struct ended){0}));
+}
+
+/* 30 s without room: told so, and nothing is left of it. */
+static void a_backlog_that_stays_full_ends_it(void **state)
+{
+    struct fixture *fixture = *state;
+    static struct answered answered;
+    uint32_t lines = 0;
+    struct intake_request *request = send_until_paused(fixture, &answered, &lines);
+    for (int i = 0; i < 10; i++) {
+        look_for_room(fixture);
+    }
+    assert_int_equal(answered.count, 0);
+    request->paused_ms -= INTAKE_PAUSE_MS_MAX - 1000;
+    look_for_room(fixture);
+    assert_int_equal(answered.count, 0);
+    request->paused_ms -= 1000;
+    look_for_room(fixture);
+    assert_int_equal(answered.count, 1);
+    assert_int_equal(answered.answer.err, ERR_TIMEOUT);
+    journal_credit_upload(fixture->journal, 100, OTHERS_BYTES);
+    assert_only_this_upload_is_left(fixture);
+}
+
+/* Behind its last byte: it is answered when there was room, and not before. */
+static void one_that_is_whole_waits_for_room(void **state)
+{
+    struct fixture *fixture = *state;
+    static struct answered answered;
+    uint32_t lines = 0;
+    struct intake_request *request = send_until_paused(fixture, &answered, &lines);
+    intake_end(request);
+    for (int i = 0; i < 10; i++) {
+        look_for_room(fixture);
+    }
+    assert_int_equal(answered.count, 0);
+    assert_true(intake_is_paused(request));
+    journal_credit_upload(fixture->journal, 100, OTHERS_BYTES);
+    while (answered.count == 0) {
+        look_for_room(fixture);
+    }
+    assert_int_equal(answered.answer.err, ERR_OK);
+    assert_int_equal(answered.answer.accepted, lines);
 }
 
 int main(void)
@@ -423,8 +581,12 @@ int main(void)
         TEST(an_abandoned_one_is_gone),
         TEST(a_fast_sender_is_paused),
         TEST(a_long_pause_ends_it),
-        TEST(more_than_there_are_readers_is_refused),
-        cmocka_unit_test_setup_teardown(a_full_backlog_refuses_it, open_small_backlog, close_it),
+        TEST(one_orgs_slow_uploads_stop_no_other),
+#define SMALL(name) cmocka_unit_test_setup_teardown(name, open_small_backlog, close_it)
+        SMALL(one_that_never_has_room_is_refused),
+        SMALL(a_full_backlog_pauses_it),
+        SMALL(a_backlog_that_stays_full_ends_it),
+        SMALL(one_that_is_whole_waits_for_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
