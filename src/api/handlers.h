@@ -29,6 +29,7 @@ void api_export_events(struct api_request *request);
 /* uploads.c */
 void api_uploads_get(struct api_request *request);
 void api_upload_get(struct api_request *request);
+void api_upload_raw(struct api_request *request);
 void api_upload_delete(struct api_request *request);
 /* dead_letters.c */
 void api_dead_letters_get(struct api_request *request);

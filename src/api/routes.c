@@ -37,6 +37,7 @@
     X(POST, "/api/inbox/ack", acknowledgeEvents, WE, JSON, NO_STORE, api_ack_many)                 \
     X(GET, "/api/v1/uploads", listUploads, RE, NONE, NO_CACHE, api_uploads_get)                    \
     X(GET, "/api/v1/uploads/{id}", getUpload, RE, NONE, NO_CACHE, api_upload_get)                  \
+    X(GET, "/api/v1/uploads/{id}/raw", getUploadRaw, RE, NONE, NO_CACHE, api_upload_raw)           \
     X(DELETE, "/api/v1/uploads/{id}", deleteUpload, WE, NONE, NO_STORE, api_upload_delete)         \
     X(GET, "/api/v1/dead-letters", listDeadLetters, RE, NONE, NO_CACHE, api_dead_letters_get)      \
     X(POST, "/api/v1/dead-letters/{id}/retry", retryDeadLetter, WE, NONE, NO_STORE,                \

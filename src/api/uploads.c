@@ -1,14 +1,18 @@
-/* Uploads: state, progress and results of bodies above 256 KiB. */
+/* Uploads: state, progress, results and raw bytes of bodies above 256 KiB. */
 #include "api/handlers.h"
 
-#include "api/job.h"
+#include "api/download.h"
 #include "api/parameters.h"
 #include "api/reply.h"
 #include "base/clock.h"
+#include "base/limits.h"
 #include "journal/journal.h"
 #include "query/query.h"
 
 #include <assert.h>
+#include <stdio.h>
+
+#define API_RAW_PAGE_BYTES LIMIT_UPLOAD_BLOCK_BYTES
 
 struct api_page_job {
     struct api_job job; /* first */
@@ -94,6 +98,87 @@ void api_upload_get(struct api_request *request)
         api_read(&one->job);
     }
 }
+
+/* --- the body as it came ------------------------------------------------------------------------
+ */
+
+struct api_raw {
+    struct api_download download; /* first */
+    struct id id;
+    struct journal_upload_reader *reader;
+    uint64_t offset;
+};
+
+static const char *api_raw_type(uint32_t form)
+{
+    if (form == RECORD_FORM_EVENT_LINES) {
+        return "application/x-ndjson";
+    }
+    return "application/json";
+}
+
+static enum err api_raw_open(struct api_raw *raw, struct store_connection *connection)
+{
+    const struct api *api = raw->download.job.request->loop->api;
+    uint32_t form = 0;
+    enum err err = query_upload_form(connection, raw->download.job.org, raw->id, &form);
+    if (err == ERR_OK) {
+        raw->download.type = api_raw_type(form);
+        err = journal_upload_open(&raw->reader, api->options.journal, raw->id);
+    }
+    return err;
+}
+
+static enum err api_raw_page(struct api_download *download, struct store_connection *connection,
+                             struct buffer *to, bool *ret_more)
+{
+    struct api_raw *raw = (struct api_raw *)download;
+    size_t size = 0;
+    enum err err = raw->reader == NULL ? api_raw_open(raw, connection) : ERR_OK;
+    if (err == ERR_OK) {
+        err = buffer_reserve(to, API_RAW_PAGE_BYTES);
+    }
+    if (err == ERR_OK) {
+        err = journal_upload_read(raw->reader, raw->offset, to->data + to->size, API_RAW_PAGE_BYTES,
+                                  &size);
+    }
+    if (err == ERR_OK) {
+        to->size += size;
+        raw->offset += size;
+        *ret_more = size == API_RAW_PAGE_BYTES;
+    }
+    return err;
+}
+
+static void api_raw_destroy(struct api_download *download)
+{
+    journal_upload_close(((struct api_raw *)download)->reader);
+}
+
+/* A body that is being received is nobody's yet, and one that is accepted and not applied is no
+ * row: 404 until then, as for one whose time is over. */
+void api_upload_raw(struct api_request *request)
+{
+    struct api_parameters parameters;
+    struct id id;
+    char text[ID_TEXT_BYTES];
+    api_parameters_begin(&parameters, request);
+    if (!id_parse(http_request_param(request->http, 0), &id)) {
+        api_reply_err(request, ERR_NOT_FOUND, NULL);
+        return;
+    }
+    struct api_raw *raw = api_download_create(request, sizeof(*raw));
+    raw->id = id;
+    raw->download.page = api_raw_page;
+    raw->download.on_destroy = api_raw_destroy;
+    id_format(id, text);
+    (void)snprintf(raw->download.file_name, sizeof(raw->download.file_name), "upload_%.*s",
+                   ID_TEXT_BYTES, text);
+    api_download_start(&raw->download);
+}
+
+/* --- delete
+ * ------------------------------------------------------------------------------------ */
 
 static enum err api_upload_settle_query(struct api_job *job, struct store_connection *connection)
 {

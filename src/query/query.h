@@ -140,6 +140,9 @@ MUST_CHECK enum err query_uploads_list(struct store_connection *connection,
                                        const struct query_page *page, struct buffer *to);
 MUST_CHECK enum err query_upload_get(struct store_connection *connection, uint64_t org,
                                      struct id id, struct buffer *to);
+/* How its body is to be read (enum record_form); ERR_NOT_FOUND also when the body is gone. */
+MUST_CHECK enum err query_upload_form(struct store_connection *connection, uint64_t org,
+                                      struct id id, uint32_t *ret_form);
 /* ERR_BUSY while it is being applied. Otherwise it writes, so that the caller's durable commit
  * makes durable what applying the upload wrote: only then may the file go. */
 MUST_CHECK enum err query_upload_settle(struct store_connection *connection, uint64_t org,

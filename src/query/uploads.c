@@ -140,6 +140,20 @@ enum err query_upload_get(struct store_connection *connection, uint64_t org, str
     return err;
 }
 
+enum err query_upload_form(struct store_connection *connection, uint64_t org, struct id id,
+                           uint32_t *ret_form)
+{
+    struct store_statement *statement = NULL;
+    enum err err = query_upload_find(
+        connection, "SELECT form FROM uploads WHERE org = $1 AND id = $2 AND raw_deleted = 0", org,
+        id, &statement);
+    if (err == ERR_OK) {
+        *ret_form = (uint32_t)store_column_i64(statement, 0);
+        store_reset(statement);
+    }
+    return err;
+}
+
 static enum err query_upload_check(struct store_connection *connection, uint64_t org, struct id id)
 {
     struct store_statement *statement = NULL;
