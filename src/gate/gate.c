@@ -29,6 +29,7 @@
 #include "gate/gate_private.h"
 #include "gate/limits.h"
 #include "gate/secret.h"
+#include "gate/shared.h"
 #include "gate/verify.h"
 #include "store/store.h"
 
@@ -154,8 +155,42 @@ void *gate_verifier(struct gate *gate, uint32_t index)
     return gate->verifiers[index];
 }
 
+enum err gate_share(struct gate *gate, struct slice redis_url, struct err_detail *detail)
+{
+    struct gate_shared *shared = NULL;
+    enum err err = gate_shared_create(&shared, redis_url, detail);
+    if (err != ERR_OK) {
+        return err;
+    }
+    err = gate_shared_connect(shared, detail);
+    if (err == ERR_CONFIG || err == ERR_PERMISSION) {
+        gate_shared_destroy(shared);
+        return err;
+    }
+    gate->shared = shared;
+    return ERR_OK;
+}
+
+void gate_share_run(void *gate)
+{
+    gate_shared_run(((struct gate *)gate)->shared);
+}
+
+bool gate_is_shared(const struct gate *gate)
+{
+    return gate->shared != NULL;
+}
+
+enum err gate_share_health(const struct gate *gate)
+{
+    return gate->shared == NULL ? ERR_OK : gate_shared_health(gate->shared);
+}
+
 void gate_stop(struct gate *gate)
 {
+    if (gate->shared != NULL) {
+        gate_shared_stop(gate->shared);
+    }
     for (uint32_t i = 0; i < gate->options.verifier_count; i++) {
         gate_verify_stop(gate->verifiers[i]);
     }
@@ -173,6 +208,7 @@ void gate_close(struct gate *gate)
     gate_cache_destroy(gate->cache);
     gate_ledger_destroy(gate->ledger);
     table_destroy(gate->windows);
+    gate_shared_destroy(gate->shared);
     sodium_memzero(gate->tag_key, sizeof(gate->tag_key));
     mem_free(gate);
 }

@@ -9,6 +9,7 @@
 #include "gate/key_text.h"
 #include "gate/ledger.h"
 
+struct gate_shared;
 struct gate_verifier;
 struct table;
 
@@ -18,5 +19,6 @@ struct gate {
     struct gate_cache *cache;
     struct gate_ledger *ledger;
     struct table *windows;
+    struct gate_shared *shared; /* NULL: limits count on this node alone */
     struct gate_verifier **verifiers;
 };

@@ -15,6 +15,7 @@
 #include "base/table.h"
 #include "gate/gate_private.h"
 #include "gate/limits.h"
+#include "gate/shared.h"
 #include "gate/window.h"
 
 #define MINUTE_S 60u
@@ -59,17 +60,6 @@ struct table *gate_limits_create(void)
     return table_create(LIMIT_WINDOWS, sizeof(struct gate_window_state));
 }
 
-/* One limit and what it limits. */
-struct limit {
-    const char *name;
-    uint64_t quota; /* 0: no limit */
-    uint64_t owner; /* number of the org or key */
-    uint32_t window_s;
-    uint8_t kind; /* of window, part of its name in the table */
-};
-
-enum limit_kind { KIND_ORG, KIND_KEY, KIND_ORG_BYTES, KIND_KEY_BYTES };
-
 struct limit_step {
     struct gate_window_rule rule;
     uint64_t amount;
@@ -89,21 +79,34 @@ static void limit_visit_refund(void *value, void *context)
     gate_window_refund(value, *amount);
 }
 
-#define WINDOW_NAME_BYTES (sizeof(uint8_t) + sizeof(uint64_t))
-
-static struct slice limit_table_name(const struct limit *limit, uint8_t to[WINDOW_NAME_BYTES])
+struct slice gate_limit_name(const struct gate_limit *limit, uint8_t to[GATE_LIMIT_NAME_BYTES])
 {
-    to[0] = limit->kind;
+    to[0] = (uint8_t)limit->kind;
     memcpy(to + 1, &limit->owner, sizeof(limit->owner));
-    return slice_make(to, WINDOW_NAME_BYTES);
+    return slice_make(to, GATE_LIMIT_NAME_BYTES);
 }
 
-/* Whether the amount was counted; *ret becomes this limit's state if it is tighter than what is
- * there, or refuses. */
-static bool limit_take(struct table *windows, const struct limit *limit, uint64_t amount,
+void gate_limit_note(const struct gate_limit *limit, const struct gate_window_verdict *verdict,
+                     struct gate_window *ret)
+{
+    if (ret->quota != 0 && verdict->is_admitted && verdict->remaining >= ret->remaining) {
+        return;
+    }
+    *ret = (struct gate_window){.name = limit->name,
+                                .quota = limit->quota,
+                                .remaining = verdict->remaining,
+                                .window_s = limit->window_s,
+                                .reset_s = (uint32_t)((verdict->wait_ms + MS - 1) / MS)};
+    if (ret->reset_s == 0 && (ret->remaining == 0 || !verdict->is_admitted)) {
+        ret->reset_s = 1;
+    }
+}
+
+/* Whether the amount was counted. */
+static bool limit_take(struct table *windows, const struct gate_limit *limit, uint64_t amount,
                        uint64_t now_ms, struct gate_window *ret)
 {
-    uint8_t name[WINDOW_NAME_BYTES];
+    uint8_t name[GATE_LIMIT_NAME_BYTES];
     if (limit->quota == 0) {
         return true;
     }
@@ -111,55 +114,54 @@ static bool limit_take(struct table *windows, const struct limit *limit, uint64_
         .rule = {.quota = limit->quota, .length_ms = (uint64_t)limit->window_s * MS},
         .amount = amount,
         .now_ms = now_ms};
-    table_upsert(windows, limit_table_name(limit, name), limit_visit_step, &step);
-    const struct gate_window_verdict *verdict = &step.verdict;
-    if (ret->quota == 0 || !verdict->is_admitted || verdict->remaining < ret->remaining) {
-        *ret = (struct gate_window){.name = limit->name,
-                                    .quota = limit->quota,
-                                    .remaining = verdict->remaining,
-                                    .window_s = limit->window_s,
-                                    .reset_s = (uint32_t)((verdict->wait_ms + MS - 1) / MS)};
-        if (ret->reset_s == 0 && (ret->remaining == 0 || !verdict->is_admitted)) {
-            ret->reset_s = 1;
-        }
-    }
-    return verdict->is_admitted;
+    table_upsert(windows, gate_limit_name(limit, name), limit_visit_step, &step);
+    gate_limit_note(limit, &step.verdict, ret);
+    return step.verdict.is_admitted;
 }
 
-static void limit_give_back(struct table *windows, const struct limit *limit, uint64_t amount)
+static void limit_give_back(struct table *windows, const struct gate_limit *limit, uint64_t amount)
 {
-    uint8_t name[WINDOW_NAME_BYTES];
+    uint8_t name[GATE_LIMIT_NAME_BYTES];
     if (limit->quota != 0) {
-        (void)table_find(windows, limit_table_name(limit, name), limit_visit_refund, &amount);
+        (void)table_find(windows, gate_limit_name(limit, name), limit_visit_refund, &amount);
     }
+}
+
+void gate_limits_of(const struct gate_limits_request *request, struct gate_limit *ret_key,
+                    struct gate_limit *ret_org)
+{
+    const struct gate_identity *identity = request->identity;
+    if (request->is_bytes) {
+        *ret_key = (struct gate_limit){.name = "key-bytes",
+                                       .quota = (uint64_t)identity->key_mb_per_hour << 20u,
+                                       .owner = identity->key,
+                                       .window_s = HOUR_S,
+                                       .kind = GATE_LIMIT_KEY_BYTES};
+        *ret_org = (struct gate_limit){.name = "org-bytes",
+                                       .quota = (uint64_t)identity->mb_per_hour << 20u,
+                                       .owner = identity->org,
+                                       .window_s = HOUR_S,
+                                       .kind = GATE_LIMIT_ORG_BYTES};
+        return;
+    }
+    *ret_key = (struct gate_limit){.name = "key",
+                                   .quota = identity->key_requests_per_minute,
+                                   .owner = identity->key,
+                                   .window_s = MINUTE_S,
+                                   .kind = GATE_LIMIT_KEY};
+    *ret_org = (struct gate_limit){.name = "org",
+                                   .quota = identity->requests_per_minute,
+                                   .owner = identity->org,
+                                   .window_s = MINUTE_S,
+                                   .kind = GATE_LIMIT_ORG};
 }
 
 enum err gate_limits_take(struct table *windows, const struct gate_limits_request *request,
                           struct gate_window *ret)
 {
-    const struct gate_identity *identity = request->identity;
-    struct limit key = {.name = "key",
-                        .quota = identity->key_requests_per_minute,
-                        .owner = identity->key,
-                        .window_s = MINUTE_S,
-                        .kind = KIND_KEY};
-    struct limit org = {.name = "org",
-                        .quota = identity->requests_per_minute,
-                        .owner = identity->org,
-                        .window_s = MINUTE_S,
-                        .kind = KIND_ORG};
-    if (request->is_bytes) {
-        key = (struct limit){.name = "key-bytes",
-                             .quota = (uint64_t)identity->key_mb_per_hour << 20u,
-                             .owner = identity->key,
-                             .window_s = HOUR_S,
-                             .kind = KIND_KEY_BYTES};
-        org = (struct limit){.name = "org-bytes",
-                             .quota = (uint64_t)identity->mb_per_hour << 20u,
-                             .owner = identity->org,
-                             .window_s = HOUR_S,
-                             .kind = KIND_ORG_BYTES};
-    }
+    struct gate_limit key;
+    struct gate_limit org;
+    gate_limits_of(request, &key, &org);
     struct gate_window tightest = {.name = org.name, .window_s = org.window_s};
     bool is_admitted = limit_take(windows, &key, request->amount, request->now_ms, &tightest);
     if (is_admitted) {
@@ -175,7 +177,8 @@ enum err gate_limits_take(struct table *windows, const struct gate_limits_reques
 static enum err limit_count(struct gate *gate, const struct gate_limits_request *request,
                             struct gate_window *ret)
 {
-    enum err err = gate_limits_take(gate->windows, request, ret);
+    enum err err = gate->shared == NULL ? gate_limits_take(gate->windows, request, ret)
+                                        : gate_shared_take(gate->shared, request, ret);
     if (err != ERR_OK) {
         metrics_add(request->is_bytes ? METRIC_LIMITED_BYTES : METRIC_LIMITED_REQUESTS, 1);
     }

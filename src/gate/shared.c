@@ -1,0 +1,216 @@
+/* Shared.
+ *
+ * A table of leases in place of the table of windows; what a lease asks for goes to the thread that
+ * speaks with Redis, and that thread puts the answer into the table. So loops and thread meet in
+ * the mailbox and in the table, and nowhere else.
+ *
+ *   loop: step of the key's lease, step of the org's --> verdict
+ *           '--must_ask--> one fetch for both --> Redis --> on_done: both leases
+ *
+ * Happy path: two upserts, as the local limits.
+ * Failure modes: the thread's mailbox is full or closed: as if Redis were away. A lease that the
+ * table forgot while it was asked for is lost, with its credit. */
+#include "gate/shared.h"
+
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/limits.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "base/table.h"
+#include "gate/lease.h"
+#include "gate/redis.h"
+
+#define MS 1000u
+
+struct gate_shared {
+    struct table *leases;
+    struct gate_redis *redis;
+};
+
+/* A fetch with what its answer is for. */
+struct shared_fetch {
+    struct gate_redis_fetch fetch;
+    struct gate_shared *shared;
+    struct gate_limit limits[GATE_REDIS_WINDOWS_MAX];
+};
+
+static_assert(offsetof(struct shared_fetch, fetch) == 0, "a fetch is its first member");
+
+/* --- answers, on the thread of Redis -------------------------------------------------------- */
+
+struct settle {
+    const struct gate_redis_window *window; /* NULL: no answer came */
+    uint64_t now_ms;
+};
+
+static void lease_visit_settle(void *value, void *context)
+{
+    const struct settle *settle = context;
+    if (settle->window == NULL) {
+        gate_lease_on_failure(value, settle->now_ms);
+    } else {
+        gate_lease_on_answer(value, &settle->window->rule, &settle->window->answer, settle->now_ms);
+    }
+}
+
+static void fetch_on_done(struct gate_redis_fetch *fetch, enum err err)
+{
+    struct shared_fetch *self = (struct shared_fetch *)(void *)fetch;
+    uint8_t name[GATE_LIMIT_NAME_BYTES];
+    for (uint32_t i = 0; i < fetch->count; i++) {
+        struct settle settle = {.window = err == ERR_OK ? &fetch->windows[i] : NULL,
+                                .now_ms = clock_mono_ms() + GATE_LEASE_CLOCK_MS};
+        (void)table_find(self->shared->leases, gate_limit_name(&self->limits[i], name),
+                         lease_visit_settle, &settle);
+    }
+    mem_free(self);
+}
+
+/* --- requests ------------------------------------------------------------------------------- */
+
+struct take {
+    struct gate_window_rule rule;
+    uint64_t amount;
+    uint64_t now_ms;
+    struct gate_lease_verdict verdict;
+};
+
+static void lease_visit_step(void *value, void *context)
+{
+    struct take *take = context;
+    gate_lease_step(value, &take->rule, take->amount, take->now_ms, &take->verdict);
+}
+
+static void lease_visit_refund(void *value, void *context)
+{
+    const struct take *take = context;
+    gate_lease_refund(value, &take->rule, take->amount);
+}
+
+/* Adds what a lease asks for to the request's fetch, which is made when the first asks. */
+static void fetch_add(struct gate_shared *shared, const struct gate_limits_request *request,
+                      const struct gate_limit *limit, const struct take *take,
+                      struct shared_fetch **fetch)
+{
+    char org[ID_TEXT_BYTES];
+    if (*fetch == NULL) {
+        *fetch = mem_alloc(sizeof(**fetch));
+        (*fetch)->shared = shared;
+        (*fetch)->fetch.on_done = fetch_on_done;
+    }
+    uint32_t index = (*fetch)->fetch.count++;
+    struct gate_redis_window *window = &(*fetch)->fetch.windows[index];
+    (*fetch)->limits[index] = *limit;
+    window->rule = take->rule;
+    window->charge = take->verdict.charge;
+    window->ask = take->verdict.ask;
+    id_format(request->identity->org_id, org);
+    (void)snprintf(window->name, sizeof(window->name), "weir:{%.*s}:%s:%llu", (int)sizeof(org), org,
+                   limit->name, (unsigned long long)limit->owner);
+}
+
+static struct take take_of(const struct gate_limits_request *request,
+                           const struct gate_limit *limit)
+{
+    uint64_t quota = limit->quota;
+    return (struct take){.rule = {.quota = quota, .length_ms = (uint64_t)limit->window_s * MS},
+                         .amount = request->amount,
+                         .now_ms = request->now_ms + GATE_LEASE_CLOCK_MS};
+}
+
+/* Whether the amount was counted. */
+static bool shared_take(struct gate_shared *shared, const struct gate_limits_request *request,
+                        const struct gate_limit *limit, struct shared_fetch **fetch,
+                        struct gate_window *ret)
+{
+    uint8_t name[GATE_LIMIT_NAME_BYTES];
+    if (limit->quota == 0) {
+        return true;
+    }
+    struct take take = take_of(request, limit);
+    table_upsert(shared->leases, gate_limit_name(limit, name), lease_visit_step, &take);
+    if (take.verdict.must_ask) {
+        fetch_add(shared, request, limit, &take, fetch);
+    }
+    gate_limit_note(limit, &take.verdict.window, ret);
+    return take.verdict.window.is_admitted;
+}
+
+static void shared_give_back(struct gate_shared *shared, const struct gate_limits_request *request,
+                             const struct gate_limit *limit)
+{
+    uint8_t name[GATE_LIMIT_NAME_BYTES];
+    if (limit->quota != 0) {
+        struct take take = take_of(request, limit);
+        (void)table_find(shared->leases, gate_limit_name(limit, name), lease_visit_refund, &take);
+    }
+}
+
+enum err gate_shared_take(struct gate_shared *shared, const struct gate_limits_request *request,
+                          struct gate_window *ret)
+{
+    struct gate_limit key;
+    struct gate_limit org;
+    struct shared_fetch *fetch = NULL;
+    gate_limits_of(request, &key, &org);
+    struct gate_window tightest = {.name = org.name, .window_s = org.window_s};
+    bool is_admitted = shared_take(shared, request, &key, &fetch, &tightest);
+    if (is_admitted) {
+        is_admitted = shared_take(shared, request, &org, &fetch, &tightest);
+        if (!is_admitted) {
+            shared_give_back(shared, request, &key);
+        }
+    }
+    if (fetch != NULL && gate_redis_post(shared->redis, &fetch->fetch) != ERR_OK) {
+        fetch_on_done(&fetch->fetch, ERR_FULL);
+    }
+    *ret = tightest;
+    return is_admitted ? ERR_OK : ERR_FULL;
+}
+
+/* --- opening and closing -------------------------------------------------------------------- */
+
+enum err gate_shared_create(struct gate_shared **ret, struct slice url, struct err_detail *detail)
+{
+    struct gate_shared *shared = mem_alloc(sizeof(*shared));
+    enum err err = gate_redis_create(&shared->redis, url, detail);
+    if (err == ERR_OK) {
+        shared->leases = table_create(LIMIT_WINDOWS, sizeof(struct gate_lease));
+        *ret = shared;
+        shared = NULL;
+    }
+    gate_shared_destroy(shared);
+    return err;
+}
+
+enum err gate_shared_connect(struct gate_shared *shared, struct err_detail *detail)
+{
+    return gate_redis_connect(shared->redis, detail);
+}
+
+void gate_shared_run(struct gate_shared *shared)
+{
+    gate_redis_run(shared->redis);
+}
+
+void gate_shared_stop(struct gate_shared *shared)
+{
+    gate_redis_stop(shared->redis);
+}
+
+enum err gate_shared_health(const struct gate_shared *shared)
+{
+    return gate_redis_health(shared->redis);
+}
+
+void gate_shared_destroy(struct gate_shared *shared)
+{
+    if (shared == NULL) {
+        return;
+    }
+    gate_redis_destroy(shared->redis);
+    table_destroy(shared->leases);
+    mem_free(shared);
+}
