@@ -63,6 +63,23 @@ static void api_answer_single(struct api_request *request, const struct intake_a
                    slice_make(text, (size_t)(to - text)));
 }
 
+/* A message; `status` says where it is. */
+static void api_answer_message(struct api_request *request, const struct intake_answer *answer,
+                               const char *status)
+{
+    char text[API_SINGLE_BYTES_MAX];
+    char id[ID_TEXT_BYTES];
+    char position[API_POSITION_BYTES];
+    id_format(answer->id, id);
+    api_position_format(answer->position, position);
+    int size = snprintf(text, sizeof(text),
+                        "{\"status\":\"%s\",\"trace_id\":\"%.*s\",\"position\":\"%.*s\","
+                        "\"durability\":\"%s\"}",
+                        status, ID_TEXT_BYTES, id, API_POSITION_BYTES, position,
+                        answer->is_stored ? "stored" : "fsync");
+    api_reply_json(request, 200, slice_make(text, (size_t)size));
+}
+
 static void api_answer_item(struct json_writer *writer, const struct intake_item *item)
 {
     static const char *const words[] = {"accepted", "duplicate", "rejected"};
@@ -108,6 +125,10 @@ static void api_answer_batch(struct api_request *request, const struct intake_an
         json_write_member_bool(&writer, "success", true);
     } else if (request->answer == API_ANSWER_POSTHOG) {
         json_write_member_text(&writer, "status", "Ok");
+    } else if (request->answer == API_ANSWER_TELEMETRY) {
+        id_format(answer->id, id);
+        json_write_member_text(&writer, "status", answer->is_stored ? "stored" : "queued");
+        json_write_member_string(&writer, "trace_id", slice_make(id, sizeof(id)));
     }
     json_write_member_u64(&writer, "accepted", answer->accepted);
     json_write_member_u64(&writer, "duplicates", answer->duplicates);
@@ -178,8 +199,9 @@ void api_records_refused(struct api_request *request, enum err err)
 
 static void api_answer_fault(struct api_request *request, const struct intake_answer *answer)
 {
-    const struct api_problem_row *row = api_problem_of(answer->err);
     const struct format_fault *fault = &answer->fault;
+    bool is_forbidden = fault->code != NULL && strcmp(fault->code, "device_forbidden") == 0;
+    const struct api_problem_row *row = api_problem_of(is_forbidden ? ERR_FORBIDDEN : answer->err);
     struct http_problem_item item = {
         .pointer =
             fault->pointer[0] == 0 ? (struct slice){NULL, 0} : slice_from_text(fault->pointer),
@@ -241,9 +263,13 @@ void api_records_answer(struct api_request *request, const struct intake_answer 
                         clock_mono_ns() - http_request_started_ns(request->http));
         if (answer->is_single && request->answer == API_ANSWER_WEIR) {
             api_answer_single(request, answer);
+        } else if (answer->is_single && request->answer == API_ANSWER_TELEMETRY) {
+            api_answer_message(request, answer, answer->is_stored ? "stored" : "queued");
         } else {
             api_answer_batch(request, answer);
         }
+    } else if (answer->err == ERR_REFUSED && request->answer == API_ANSWER_TELEMETRY) {
+        api_answer_message(request, answer, "dead_letter");
     } else if (err_class(answer->err) != ERR_CLASS_REJECT) {
         api_records_refused(request, answer->err);
     } else if (answer->err == ERR_INVALID && answer->rejected > 0 && !answer->is_single) {

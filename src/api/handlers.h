@@ -34,6 +34,15 @@ void api_upload_delete(struct api_request *request);
 /* dead_letters.c */
 void api_dead_letters_get(struct api_request *request);
 void api_dead_letter_retry(struct api_request *request);
+/* readings.c */
+void api_readings_post(struct api_request *request);
+void api_readings_get(struct api_request *request);
+/* registry.c */
+void api_registry_list(struct api_request *request);
+void api_registry_create(struct api_request *request);
+void api_registry_get(struct api_request *request);
+void api_registry_update(struct api_request *request);
+void api_registry_delete(struct api_request *request);
 /* keys.c */
 void api_keys_get(struct api_request *request);
 void api_keys_post(struct api_request *request);

@@ -12,6 +12,7 @@
 #include "api/parameters.h"
 #include "api/reply.h"
 #include "base/clock.h"
+#include "manage/manage.h"
 #include "query/query.h"
 
 #include <assert.h>
@@ -62,6 +63,13 @@ void api_key_write(struct json_writer *writer, const struct gate_key_row *row)
     json_write_object_end(writer);
     api_key_time(writer, "created_at", row->created_ms);
     api_key_time(writer, "expires_at", row->expires_ms);
+    if (row->device.size == sizeof(struct id)) {
+        struct id device;
+        char text[ID_TEXT_BYTES];
+        memcpy(device.bytes, row->device.data, sizeof(device.bytes));
+        id_format(device, text);
+        json_write_member_string(writer, "device_id", slice_make(text, sizeof(text)));
+    }
 }
 
 /* --- list
@@ -172,7 +180,13 @@ enum err api_key_prepare(struct api_job *job, struct store_connection *connectio
 static enum err api_key_insert_query(struct api_job *job, struct store_connection *connection)
 {
     struct api_key_job *made = (struct api_key_job *)job;
-    enum err err = gate_key_insert(connection, &made->key, &made->options, &made->number);
+    enum err err = ERR_OK;
+    if (made->options.has_device) {
+        err = manage_registry_exists(connection, MANAGE_DEVICE, job->org, made->options.device);
+    }
+    if (err == ERR_OK) {
+        err = gate_key_insert(connection, &made->key, &made->options, &made->number);
+    }
     if (err == ERR_OK) {
         err = api_key_audit(made, connection, "key.create", slice_from_text(made->key.id));
     }
@@ -192,6 +206,9 @@ void api_key_reply(struct api_key_job *made, int status, const struct id *org)
                                .expires_ms = made->options.expires_ms,
                                .requests_per_minute = made->options.requests_per_minute,
                                .mb_per_hour = made->options.mb_per_hour};
+    if (made->options.has_device) {
+        row.device = slice_make(made->options.device.bytes, sizeof(made->options.device.bytes));
+    }
     json_writer_init(&writer, scratch);
     json_write_object_begin(&writer);
     api_key_write(&writer, &row);
@@ -287,6 +304,14 @@ static const char *api_key_options_read(const struct api_document *document,
     size_t name = api_document_member(document, 0, "name");
     size_t scopes = api_document_member(document, 0, "scopes");
     size_t expires = api_document_member(document, 0, "expires_at");
+    size_t device = api_document_member(document, 0, "device_id");
+    struct slice text = {NULL, 0};
+    options->has_device = device != API_NO_VALUE;
+    if (options->has_device &&
+        (!api_document_text(document, device, &text) || !id_parse(text, &options->device))) {
+        return "/device_id";
+    }
+    options->scopes = options->has_device ? GATE_WRITE_TELEMETRY : options->scopes;
     if (name != API_NO_VALUE && (!api_document_text(document, name, &options->name) ||
                                  options->name.size > API_KEY_NAME_MAX)) {
         return "/name";

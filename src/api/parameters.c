@@ -55,7 +55,7 @@ static bool api_limit_read(struct slice text, uint64_t *ret)
         if (text.data[i] < '0' || text.data[i] > '9') {
             return false;
         }
-        limit = limit > LIMIT_LIST_MAX ? limit : limit * 10 + (uint64_t)(text.data[i] - '0');
+        limit = limit > UINT32_MAX ? limit : limit * 10 + (uint64_t)(text.data[i] - '0');
     }
     *ret = limit;
     return limit != 0;
@@ -63,14 +63,19 @@ static bool api_limit_read(struct slice text, uint64_t *ret)
 
 uint32_t api_parameter_limit(struct api_parameters *parameters)
 {
+    return api_parameter_limit_of(parameters, LIMIT_LIST_DEFAULT, LIMIT_LIST_MAX);
+}
+
+uint32_t api_parameter_limit_of(struct api_parameters *parameters, uint32_t absent, uint32_t max)
+{
     struct slice text = {NULL, 0};
-    uint64_t limit = LIMIT_LIST_DEFAULT;
+    uint64_t limit = absent;
     if (http_request_query(parameters->request->http, "limit", &text) &&
         !api_limit_read(text, &limit)) {
         api_parameter_refuse(parameters, "limit", "The limit has to be a number from 1 on.");
-        limit = LIMIT_LIST_DEFAULT;
+        limit = absent;
     }
-    limit = limit > LIMIT_LIST_MAX ? LIMIT_LIST_MAX : limit;
+    limit = limit > max ? max : limit;
     api_parameter_number(parameters, limit);
     return (uint32_t)limit;
 }

@@ -17,6 +17,8 @@ void api_parameters_begin(struct api_parameters *parameters, struct api_request 
 struct slice api_parameter_text(struct api_parameters *parameters, const char *name);
 /* Absent: LIMIT_LIST_DEFAULT; above LIMIT_LIST_MAX: clamped. */
 uint32_t api_parameter_limit(struct api_parameters *parameters);
+/* The same with other bounds. */
+uint32_t api_parameter_limit_of(struct api_parameters *parameters, uint32_t absent, uint32_t max);
 /* RFC 3339 or epoch milliseconds; `names` are aliases, ended by NULL. */
 int64_t api_parameter_time(struct api_parameters *parameters, const char *const *names,
                            int64_t absent);

@@ -6,9 +6,10 @@
 
 /* The form of the answer. */
 enum api_answer {
-    API_ANSWER_WEIR,    /* API.md */
-    API_ANSWER_SEGMENT, /* 200 {"success":true,…} */
-    API_ANSWER_POSTHOG, /* 200 {"status":"Ok",…} */
+    API_ANSWER_WEIR,      /* API.md */
+    API_ANSWER_SEGMENT,   /* 200 {"success":true,…} */
+    API_ANSWER_POSTHOG,   /* 200 {"status":"Ok",…} */
+    API_ANSWER_TELEMETRY, /* 200 {"status":"queued","trace_id",…} */
 };
 
 struct api_records {

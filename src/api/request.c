@@ -7,6 +7,7 @@
  * another thread works: the state stays until what is under way is back, and is then dropped. */
 #include "api/reply.h"
 
+#include "api/handlers.h"
 #include "api/parameters.h"
 #include "apply/apply.h"
 #include "base/limits.h"
@@ -123,7 +124,8 @@ static bool api_has_scope(const struct api_request *request)
 static void api_admit(struct api_request *request)
 {
     request->has_identity = true;
-    if (!api_has_scope(request)) {
+    if (!api_has_scope(request) ||
+        (request->identity.has_device && request->route->on_ready != api_readings_post)) {
         api_reply_err(request, ERR_FORBIDDEN, NULL);
         return;
     }

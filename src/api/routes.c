@@ -12,6 +12,8 @@
 
 #define RE   (GATE_READ | GATE_READ_EVENTS)
 #define WE   (GATE_WRITE | GATE_WRITE_EVENTS)
+#define RT   (GATE_READ | GATE_READ_TELEMETRY)
+#define WT   (GATE_WRITE | GATE_WRITE_TELEMETRY)
 #define A    GATE_ADMIN
 #define OPEN API_SCOPE_OPEN
 #define ANY  API_SCOPE_ANY
@@ -42,6 +44,33 @@
     X(GET, "/api/v1/dead-letters", listDeadLetters, RE, NONE, NO_CACHE, api_dead_letters_get)      \
     X(POST, "/api/v1/dead-letters/{id}/retry", retryDeadLetter, WE, NONE, NO_STORE,                \
       api_dead_letter_retry)                                                                       \
+    X(POST, "/v1/ingest", ingest, WT, RECORDS, NO_STORE, api_readings_post)                        \
+    X(POST, "/api/v1/readings", postReadings, WT, RECORDS, NO_STORE, api_readings_post)            \
+    X(GET, "/api/v1/readings", getReadings, RT, NONE, NO_CACHE, api_readings_get)                  \
+    X(GET, "/api/v1/projects", listProjects, RT, NONE, NO_CACHE, api_registry_list)                \
+    X(POST, "/api/v1/projects", createProject, WT, JSON, NO_STORE, api_registry_create)            \
+    X(GET, "/api/v1/projects/{id}", getProject, RT, NONE, NO_CACHE, api_registry_get)              \
+    X(PATCH, "/api/v1/projects/{id}", changeProject, WT, JSON, NO_STORE, api_registry_update)      \
+    X(PUT, "/api/v1/projects/{id}", putProject, WT, JSON, NO_STORE, api_registry_update)           \
+    X(DELETE, "/api/v1/projects/{id}", deleteProject, WT, NONE, NO_STORE, api_registry_delete)     \
+    X(GET, "/api/v1/sites", listSites, RT, NONE, NO_CACHE, api_registry_list)                      \
+    X(POST, "/api/v1/sites", createSite, WT, JSON, NO_STORE, api_registry_create)                  \
+    X(GET, "/api/v1/sites/{id}", getSite, RT, NONE, NO_CACHE, api_registry_get)                    \
+    X(PATCH, "/api/v1/sites/{id}", changeSite, WT, JSON, NO_STORE, api_registry_update)            \
+    X(PUT, "/api/v1/sites/{id}", putSite, WT, JSON, NO_STORE, api_registry_update)                 \
+    X(DELETE, "/api/v1/sites/{id}", deleteSite, WT, NONE, NO_STORE, api_registry_delete)           \
+    X(GET, "/api/v1/devices", listDevices, RT, NONE, NO_CACHE, api_registry_list)                  \
+    X(POST, "/api/v1/devices", createDevice, WT, JSON, NO_STORE, api_registry_create)              \
+    X(GET, "/api/v1/devices/{id}", getDevice, RT, NONE, NO_CACHE, api_registry_get)                \
+    X(PATCH, "/api/v1/devices/{id}", changeDevice, WT, JSON, NO_STORE, api_registry_update)        \
+    X(PUT, "/api/v1/devices/{id}", putDevice, WT, JSON, NO_STORE, api_registry_update)             \
+    X(DELETE, "/api/v1/devices/{id}", deleteDevice, WT, NONE, NO_STORE, api_registry_delete)       \
+    X(GET, "/api/v1/parameters", listParameters, RT, NONE, NO_CACHE, api_registry_list)            \
+    X(POST, "/api/v1/parameters", createParameter, WT, JSON, NO_STORE, api_registry_create)        \
+    X(GET, "/api/v1/parameters/{id}", getParameter, RT, NONE, NO_CACHE, api_registry_get)          \
+    X(PATCH, "/api/v1/parameters/{id}", changeParameter, WT, JSON, NO_STORE, api_registry_update)  \
+    X(PUT, "/api/v1/parameters/{id}", putParameter, WT, JSON, NO_STORE, api_registry_update)       \
+    X(DELETE, "/api/v1/parameters/{id}", deleteParameter, WT, NONE, NO_STORE, api_registry_delete) \
     X(POST, "/api/keys/generate", generateKey, OPEN, JSON, NO_STORE, api_keys_generate)            \
     X(POST, "/api/keys/rotate", rotateKey, ANY, NONE, NO_STORE, api_keys_rotate)                   \
     X(GET, "/api/keys", listKeys, A, NONE, NO_CACHE, api_keys_get)                                 \

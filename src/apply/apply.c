@@ -49,6 +49,7 @@ enum err apply_open(struct apply **ret, const struct apply_options *options,
                                           .rows_max = APPLY_ROWS_MAX,
                                           .bytes_max = APPLY_BYTES_MAX};
     apply->part_rows = APPLY_ROWS_MAX;
+    apply_telemetry_init(apply);
     list_init(&apply->uploads);
     buffer_init(&apply->chunk, LIMIT_UPLOAD_BLOCK_BYTES);
     apply->id_keys = table_create(ID_KEYS_MAX, 32);
@@ -353,6 +354,7 @@ static int rest_ms(struct apply *apply, uint64_t now_ns)
         (void)apply_upload_turn(apply, &upload_ms);
         wait_ms = least_wait(wait_ms, upload_ms);
     }
+    wait_ms = least_wait(wait_ms, apply_telemetry_wait_ms(apply, now_ns));
     return wait_ms;
 }
 
@@ -387,6 +389,7 @@ static void step(struct apply *apply)
     if (apply->retry_ns != 0 && apply->retry_ns <= now_ns) {
         post_part(apply);
     }
+    apply_telemetry_look(apply, now_ns);
     enum apply_action action = decide(apply, now_ns);
     if (action == APPLY_FILL) {
         fill(apply, &wait_ms);
@@ -442,7 +445,7 @@ void apply_run(void *applier)
         step(apply);
         (void)mailbox_run_all(apply->mailbox);
     }
-    while (apply->in_flight != NULL && apply->retry_ns == 0) {
+    while ((apply->in_flight != NULL && apply->retry_ns == 0) || apply->telemetry.is_posted) {
         mailbox_wait(apply->mailbox, -1);
         (void)mailbox_run_all(apply->mailbox);
     }

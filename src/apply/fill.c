@@ -30,6 +30,7 @@ void apply_batch_reset(struct apply_batch *batch)
     }
     mem_arena_reset(batch->arena);
     batch->event_count = 0;
+    batch->reading_count = 0;
     batch->frame_count = 0;
     batch->bytes = 0;
     batch->upload = NULL;
@@ -45,13 +46,15 @@ void apply_batch_finish(struct apply_batch *batch)
     apply_batch_reset(batch);
     mem_arena_destroy(batch->arena);
     mem_free(batch->events);
+    mem_free(batch->readings);
     mem_free(batch->elements);
     mem_free(batch->frames);
 }
 
 void apply_batch_rest(struct apply_batch *batch)
 {
-    if (batch->event_capacity <= EVENTS_AT_REST && batch->frame_capacity <= EVENTS_AT_REST) {
+    if (batch->event_capacity <= EVENTS_AT_REST && batch->frame_capacity <= EVENTS_AT_REST &&
+        batch->reading_capacity <= EVENTS_AT_REST) {
         return;
     }
     struct apply *apply = batch->apply;
@@ -92,7 +95,8 @@ struct apply_frame *apply_fill_begin(struct apply_batch *batch)
         batch->first_ns = clock_mono_ns();
     }
     struct apply_frame *frame = &batch->frames[batch->frame_count];
-    *frame = (struct apply_frame){.first_event = batch->event_count};
+    *frame = (struct apply_frame){.first_event = batch->event_count,
+                                  .first_reading = batch->reading_count};
     return frame;
 }
 
@@ -162,6 +166,9 @@ static enum err read_elements(struct apply *apply, struct apply_batch *batch,
         frame->element_count = item.index + 1;
         if (item.err == ERR_OK) {
             err = apply_fill_event(batch, frame, &item.event);
+            if (err == ERR_OK && format_form_is_reading((enum record_form)frame->form)) {
+                err = apply_fill_readings(batch, apply->format);
+            }
             if (err == ERR_NO_MEMORY) {
                 err = ERR_FULL;
             }
@@ -187,6 +194,7 @@ static enum err make_unreadable(struct apply_batch *batch, struct apply_frame *f
                                 struct slice bytes)
 {
     batch->event_count = frame->first_event;
+    batch->reading_count = frame->first_reading;
     frame->event_count = 0;
     frame->kind = APPLY_FRAME_UNREADABLE;
     return keep_bytes(batch, frame, bytes);
@@ -275,6 +283,7 @@ enum err apply_fill_frame(struct apply *apply, struct apply_batch *batch,
         batch->is_waited_for |= frame->waiter != RECORD_WAITER_NONE;
     } else {
         batch->event_count = frame->first_event;
+        batch->reading_count = frame->first_reading;
         batch->bytes = bytes_before;
     }
     return err;

@@ -78,6 +78,7 @@ struct apply_frame {
     uint64_t waiter; /* RECORD_WAITER_NONE also for one of another run */
     uint32_t first_event;
     uint32_t event_count;
+    uint32_t first_reading; /* of messages */
     uint64_t element_count; /* rejected ones too; of a slice: elements done after this step */
     struct apply_upload *upload;
     struct slice bytes; /* kept as a dead letter: it could not be read, or not all of it */
@@ -93,6 +94,9 @@ struct apply_batch {
     uint64_t *elements; /* number of each event in its frame or upload */
     uint32_t event_count;
     uint32_t event_capacity;
+    struct store_reading *readings; /* of the events that are messages */
+    uint32_t reading_count;
+    uint32_t reading_capacity;
     struct apply_frame *frames;
     uint32_t frame_count;
     uint32_t frame_capacity;
@@ -107,6 +111,35 @@ struct apply_batch {
     bool careful;
     bool has_run;
     uint64_t posted_ns;
+};
+
+/* What is due by itself: roll-ups, silent devices. */
+#define APPLY_TELEMETRY_ORGS 64u
+struct apply_telemetry {
+    struct store_job job;
+    struct apply *apply;
+    bool is_posted;
+    bool has_news;    /* readings were applied since the job was posted */
+    uint64_t due_ns;  /* 0: at once */
+    uint32_t minutes; /* dirty ones to take in the next job */
+    /* What the last job said. */
+    uint32_t done;
+    int64_t silent_due_ms;
+    uint32_t org_count;
+    uint64_t orgs[APPLY_TELEMETRY_ORGS];
+};
+
+struct apply_dead_letter {
+    const uint8_t *id;
+    uint64_t org;
+    const char *kind;
+    const char *reason;
+    const char *detail; /* may be NULL */
+    uint64_t position;
+    uint64_t element;
+    uint8_t form;
+    struct slice record;
+    int64_t received_ms;
 };
 
 struct apply_release {
@@ -152,6 +185,7 @@ struct apply {
     struct apply_old_upload *old;
     uint32_t old_count;
     uint64_t old_commit;
+    struct apply_telemetry telemetry;
     atomic_uint_least64_t position; /* release here, acquire by who asks */
     atomic_bool is_stopping;        /* release by stop, acquire here */
 };
@@ -198,6 +232,24 @@ bool apply_upload_is_done(const struct apply_upload *upload);
 /* --- write.c: inside the writer's job ------------------------------------------------------------
  */
 enum err apply_write_part(struct store_job *job, struct store_connection *connection);
+MUST_CHECK enum err apply_write_dead_letter(struct store_connection *connection,
+                                            const struct apply_dead_letter *letter);
+
+/* --- telemetry.c ---------------------------------------------------------------------------------
+ */
+/* The readings of the message that was added last. */
+MUST_CHECK enum err apply_fill_readings(struct apply_batch *batch,
+                                        const struct format_reader *format);
+/* Inside the writer's job: events, readings and dead letters of messages of the part. */
+MUST_CHECK enum err apply_write_rows(struct store_connection *connection,
+                                     struct apply_batch *batch);
+void apply_telemetry_init(struct apply *apply);
+/* Readings were applied. */
+void apply_telemetry_news(struct apply *apply);
+/* Posts what is due. */
+void apply_telemetry_look(struct apply *apply, uint64_t now_ns);
+/* Until it is due; -1: an answer will come. */
+int apply_telemetry_wait_ms(const struct apply *apply, uint64_t now_ns);
 
 /* --- settle.c: after the commit ------------------------------------------------------------------
  */

@@ -168,6 +168,9 @@ void apply_settle_part(struct apply *apply, struct apply_batch *batch)
         count_event(&sum, batch->events[i].state);
     }
     count_metrics(&sum, to - from);
+    if (batch->reading_count > 0) {
+        apply_telemetry_news(apply);
+    }
     if (batch->upload != NULL) {
         settle_slice(apply, batch);
     } else {

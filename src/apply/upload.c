@@ -365,6 +365,9 @@ static enum err take_item(struct slice_walk *walk, const struct format_item *ite
     enum err err = walk->step == NULL ? step_begin(walk) : ERR_OK;
     if (err == ERR_OK && item->err == ERR_OK) {
         err = apply_fill_event(walk->batch, walk->step, &item->event);
+        if (err == ERR_OK && format_form_is_reading((enum record_form)walk->step->form)) {
+            err = apply_fill_readings(walk->batch, walk->apply->format);
+        }
     }
     if (err == ERR_OK && walk->step->event_count >= APPLY_SLICE_ROWS) {
         step_end(walk, done);

@@ -13,21 +13,8 @@
 
 #define DEAD_RECORD_BYTES_MAX (4u << 20u)
 
-struct dead_letter {
-    const uint8_t *id;
-    uint64_t org;
-    const char *kind;
-    const char *reason;
-    const char *detail; /* may be NULL */
-    uint64_t position;
-    uint64_t element;
-    uint8_t form;
-    struct slice record;
-    int64_t received_ms;
-};
-
-static enum err write_dead_letter(struct store_connection *connection,
-                                  const struct dead_letter *letter)
+enum err apply_write_dead_letter(struct store_connection *connection,
+                                 const struct apply_dead_letter *letter)
 {
     struct store_statement *statement = NULL;
     enum err err = store_prepare(
@@ -93,16 +80,16 @@ static enum err write_refused(struct store_connection *connection, const struct 
     buffer_init(&record, DEAD_RECORD_BYTES_MAX);
     enum err err = event_document(event, &record);
     if (err == ERR_OK) {
-        struct dead_letter letter = {.id = event->id,
-                                     .org = event->org,
-                                     .kind = "event",
-                                     .reason = "refused",
-                                     .position = event->position,
-                                     .element = element,
-                                     .form = RECORD_FORM_EVENT,
-                                     .record = buffer_slice(&record),
-                                     .received_ms = event->created_ms};
-        err = write_dead_letter(connection, &letter);
+        struct apply_dead_letter letter = {.id = event->id,
+                                           .org = event->org,
+                                           .kind = "event",
+                                           .reason = "refused",
+                                           .position = event->position,
+                                           .element = element,
+                                           .form = RECORD_FORM_EVENT,
+                                           .record = buffer_slice(&record),
+                                           .received_ms = event->created_ms};
+        err = apply_write_dead_letter(connection, &letter);
     }
     buffer_finish(&record);
     return err;
@@ -118,30 +105,30 @@ static enum err write_unreadable(struct store_connection *connection,
     } else {
         memcpy(id, frame->id.bytes, sizeof(id));
     }
-    struct dead_letter letter = {.id = id,
-                                 .org = frame->org,
-                                 .kind = "frame",
-                                 .reason = "unreadable",
-                                 .position = frame->position,
-                                 .form = frame->form,
-                                 .record = frame->bytes,
-                                 .received_ms = frame->received_ms};
-    return write_dead_letter(connection, &letter);
+    struct apply_dead_letter letter = {.id = id,
+                                       .org = frame->org,
+                                       .kind = "frame",
+                                       .reason = "unreadable",
+                                       .position = frame->position,
+                                       .form = frame->form,
+                                       .record = frame->bytes,
+                                       .received_ms = frame->received_ms};
+    return apply_write_dead_letter(connection, &letter);
 }
 
 static enum err write_failed_upload(struct store_connection *connection,
                                     const struct apply_upload *upload)
 {
-    struct dead_letter letter = {.id = upload->end.upload.bytes,
-                                 .org = upload->frame.org,
-                                 .kind = "upload",
-                                 .reason = "unreadable",
-                                 .detail = err_text(upload->failed),
-                                 .position = upload->position,
-                                 .form = RECORD_FORM_UPLOAD_END,
-                                 .record = slice_make(upload->head, upload->head_size),
-                                 .received_ms = upload->frame.received_ms};
-    return write_dead_letter(connection, &letter);
+    struct apply_dead_letter letter = {.id = upload->end.upload.bytes,
+                                       .org = upload->frame.org,
+                                       .kind = "upload",
+                                       .reason = "unreadable",
+                                       .detail = err_text(upload->failed),
+                                       .position = upload->position,
+                                       .form = RECORD_FORM_UPLOAD_END,
+                                       .record = slice_make(upload->head, upload->head_size),
+                                       .received_ms = upload->frame.received_ms};
+    return apply_write_dead_letter(connection, &letter);
 }
 
 /* --- uploads
@@ -346,18 +333,20 @@ static enum err write_cursor(struct store_connection *connection, const struct a
     return store_execute(statement);
 }
 
-static enum err write_events(struct store_connection *connection, const struct apply_batch *batch,
+static enum err write_events(struct store_connection *connection, struct apply_batch *batch,
                              uint64_t counts[4])
 {
-    const struct apply_frame *last = &batch->frames[batch->part_to - 1];
-    uint32_t from = batch->frames[batch->part_from].first_event;
-    uint32_t to = last->first_event + last->event_count;
-    enum err err = store_insert_events(connection, batch->events + from, to - from, batch->careful);
-    for (uint32_t i = from; i < to && err == ERR_OK; i++) {
-        const struct store_event *event = &batch->events[i];
-        counts[event->state]++;
-        if (event->state == STORE_EVENT_REFUSED) {
-            err = write_refused(connection, event, batch->elements[i]);
+    enum err err = apply_write_rows(connection, batch);
+    for (uint32_t n = batch->part_from; n < batch->part_to && err == ERR_OK; n++) {
+        const struct apply_frame *frame = &batch->frames[n];
+        bool is_event = !format_form_is_reading((enum record_form)frame->form);
+        uint32_t to = frame->first_event + frame->event_count;
+        for (uint32_t i = frame->first_event; i < to && err == ERR_OK; i++) {
+            const struct store_event *event = &batch->events[i];
+            counts[event->state]++;
+            if (event->state == STORE_EVENT_REFUSED && is_event) {
+                err = write_refused(connection, event, batch->elements[i]);
+            }
         }
     }
     return err;

@@ -21,7 +21,7 @@ static const struct json_elements_options format_elements_options = {
 static enum json_shape format_batch_shape(enum record_form form)
 {
     assert(format_form_is_batch(form));
-    if (form == RECORD_FORM_EVENT_LINES) {
+    if (form == RECORD_FORM_EVENT_LINES || form == RECORD_FORM_READING_LINES) {
         return JSON_SHAPE_LINES;
     }
     bool is_member = form == RECORD_FORM_SEGMENT_BATCH || form == RECORD_FORM_POSTHOG_BATCH;

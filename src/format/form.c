@@ -71,15 +71,38 @@ bool format_form_is_batch(enum record_form form)
     case RECORD_FORM_CLOUDEVENT_BATCH:
     case RECORD_FORM_SEGMENT_BATCH:
     case RECORD_FORM_POSTHOG_BATCH:
+    case RECORD_FORM_READING_ARRAY:
+    case RECORD_FORM_READING_LINES:
         return true;
     case RECORD_FORM_EVENT:
     case RECORD_FORM_CLOUDEVENT:
     case RECORD_FORM_CLOUDEVENT_BINARY:
     case RECORD_FORM_SEGMENT_CALL:
+    case RECORD_FORM_READING:
     case RECORD_FORM_UPLOAD_END:
         break;
     }
     return false;
+}
+
+bool format_form_is_reading(enum record_form form)
+{
+    return form == RECORD_FORM_READING || form == RECORD_FORM_READING_ARRAY ||
+           form == RECORD_FORM_READING_LINES;
+}
+
+enum err format_reading_form(struct slice content_type, enum record_form *ret)
+{
+    struct slice media_type = format_media_type(content_type);
+    if (format_media_is_lines(media_type)) {
+        *ret = RECORD_FORM_READING_LINES;
+    } else if (media_type.size == 0 || format_media_is_json(media_type) ||
+               slice_equal_nocase(media_type, SLICE_LITERAL("text/plain"))) {
+        *ret = RECORD_FORM_READING;
+    } else {
+        return ERR_UNSUPPORTED;
+    }
+    return ERR_OK;
 }
 
 const struct format_shape *format_shape_of(enum record_form form)
@@ -97,6 +120,10 @@ const struct format_shape *format_shape_of(enum record_form form)
         return &format_shape_segment;
     case RECORD_FORM_POSTHOG_BATCH:
         return &format_shape_posthog;
+    case RECORD_FORM_READING:
+    case RECORD_FORM_READING_ARRAY:
+    case RECORD_FORM_READING_LINES:
+        return &format_shape_reading;
     case RECORD_FORM_CLOUDEVENT_BINARY:
     case RECORD_FORM_UPLOAD_END:
         break;

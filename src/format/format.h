@@ -33,6 +33,8 @@ struct format_context {
                                      names an element of a batch; data NULL: none */
     struct slice traceparent;     /* data NULL: none */
     struct slice call;            /* RECORD_FORM_SEGMENT_CALL: "track", "identify" …; else NULL */
+    struct slice device; /* the id, as text, of the one that the key may write for; data NULL:
+                            any */
 };
 /* As the frame's head says; `id_key` must outlive the context. */
 void format_context_of_frame(const struct record_frame *frame, const uint8_t id_key[32],
@@ -51,6 +53,10 @@ void format_reader_destroy(struct format_reader *reader);
 MUST_CHECK enum err format_event_read(struct format_reader *reader, enum record_form form,
                                       struct slice raw, const struct format_context *context,
                                       struct record_event *ret, struct format_fault *ret_fault);
+/* The metrics of the message that was read last (a form of readings). Valid as long as its event;
+ * *ret_count 0 when it was refused. */
+const struct record_reading *format_readings(const struct format_reader *reader,
+                                             uint32_t *ret_count);
 /* Binary CloudEvent: the ce- headers stand in the frame's attributes, body is the data. */
 MUST_CHECK enum err format_cloudevent_binary_read(struct format_reader *reader,
                                                   const struct record_frame *frame,
@@ -98,6 +104,10 @@ MUST_CHECK enum err format_frame_next(struct format_reader *reader, struct forma
  * that is not white space decides between event and array. ERR_UNSUPPORTED: 415. */
 MUST_CHECK enum err format_body_form(struct slice content_type, bool has_ce_headers,
                                      uint8_t first_byte, enum record_form *ret);
+/* For the routes that take readings; RECORD_FORM_READING may still turn out to be an array.
+ * ERR_UNSUPPORTED: 415. */
+MUST_CHECK enum err format_reading_form(struct slice content_type, enum record_form *ret);
+bool format_form_is_reading(enum record_form form);
 /* Several elements in one body. */
 bool format_form_is_batch(enum record_form form);
 /* 1 to 255 of [A-Za-z0-9._/-] */

@@ -13,6 +13,7 @@ void format_context_of_frame(const struct record_frame *frame, const uint8_t id_
         .idempotency_key = record_frame_attribute(frame, "idempotency-key"),
         .traceparent = record_frame_attribute(frame, "traceparent"),
         .call = record_frame_attribute(frame, "call"),
+        .device = record_frame_attribute(frame, "device"),
     };
 }
 

@@ -40,6 +40,8 @@ void format_reader_destroy(struct format_reader *reader)
     }
     json_reader_destroy(reader->json);
     json_elements_destroy(reader->elements);
+    json_reader_destroy(reader->metrics);
+    mem_free(reader->message.readings);
     buffer_finish(&reader->texts);
     buffer_finish(&reader->attributes);
     buffer_finish(&reader->payload);
@@ -83,6 +85,8 @@ void format_draft_begin(struct format_reader *reader, const struct format_contex
                   .index = context->index},
         .texts_bytes = texts_bytes,
     };
+    reader->message = (struct format_message){.readings = reader->message.readings,
+                                              .capacity = reader->message.capacity};
     reader->context = context;
     buffer_clear(&reader->texts);
     buffer_clear(&reader->attributes);
@@ -461,6 +465,10 @@ static struct id format_id_make(struct format_reader *reader)
 {
     const struct format_context *context = reader->context;
     const struct record_event *event = &reader->draft.event;
+    if (event->dedup_id.size != 0 && reader->draft.is_reading) {
+        return id_make_dedup(context->id_key, SLICE_LITERAL("reading"), event->subject,
+                             event->dedup_id);
+    }
     if (event->dedup_id.size != 0) {
         return id_make_dedup(context->id_key, SLICE_LITERAL("event"), event->source,
                              event->dedup_id);

@@ -70,12 +70,23 @@ struct format_draft {
     bool is_single;          /* takes the frame's own id */
     bool has_traceparent;    /* of its own */
     bool has_version;        /* CloudEvents */
+    bool is_reading;         /* its id is made from the device and the event_id */
     struct slice call;       /* Segment: what the client did */
     struct slice name;       /* Segment, PostHog: event name, unescaped */
     struct slice page_name;  /* Segment */
     struct slice properties; /* Segment, PostHog */
     struct slice traits;     /* Segment */
     struct slice anonymous_id;
+};
+
+/* What is known of the message in hand. */
+struct format_message {
+    struct id device;
+    struct id project;
+    struct id site;
+    struct record_reading *readings;
+    uint32_t count;
+    uint32_t capacity;
 };
 
 struct format_batch {
@@ -104,6 +115,8 @@ struct format_reader {
     const struct format_context *context;
     struct format_walk walk;
     struct format_draft draft;
+    struct format_message message;
+    struct json_reader *metrics; /* made when the first message comes */
     struct format_batch batch;
     struct format_frame_walk frame;
 };
@@ -157,6 +170,7 @@ extern const struct format_shape format_shape_event;
 extern const struct format_shape format_shape_cloudevent;
 extern const struct format_shape format_shape_segment;
 extern const struct format_shape format_shape_posthog;
+extern const struct format_shape format_shape_reading;
 /* The form of an element of a body of this form. */
 const struct format_shape *format_shape_of(enum record_form form);
 

@@ -118,6 +118,8 @@ struct gate_identity {
     uint32_t mb_per_hour;             /* body bytes of the org, in MiB; 0: no limit */
     uint32_t key_mb_per_hour;         /* of the key alone; 0: no limit */
     int64_t expires_ms;               /* wall; 0: never */
+    bool has_device;                  /* it may write readings of this device, and nothing else */
+    struct id device;
 };
 
 /* As the store and the log write addresses, without a NUL. */
@@ -191,9 +193,11 @@ void gate_forget_org(struct gate *gate, uint64_t org);
 /* --- keys, inside store jobs (durable) -------------------------------------------------------- */
 struct gate_key_options {
     uint64_t org;
-    uint32_t scopes;              /* at least one */
-    struct slice name;            /* at most 100 bytes, printable; may be empty */
-    int64_t expires_ms;           /* 0: never */
+    uint32_t scopes;    /* at least one */
+    struct slice name;  /* at most 100 bytes, printable; may be empty */
+    int64_t expires_ms; /* 0: never */
+    bool has_device;    /* for this device alone; the caller knows that it exists */
+    struct id device;
     uint32_t requests_per_minute; /* 0: the org's alone */
     uint32_t mb_per_hour;
 };
@@ -228,6 +232,7 @@ struct gate_key_row {
     uint64_t number;
     struct slice id;
     struct slice name;
+    struct slice device; /* 16 bytes, or data NULL */
     uint32_t scopes;
     int64_t created_ms;
     int64_t expires_ms;

@@ -54,6 +54,11 @@ static bool key_read_row(struct store_statement *statement, uint32_t mb_per_hour
         store_column_is_null(statement, 7) ? mb_per_hour : column_u32(statement, 7);
     identity->key_mb_per_hour = column_u32(statement, 8);
     identity->expires_ms = store_column_i64(statement, 9);
+    struct slice device = store_column_bytes(statement, 12);
+    identity->has_device = device.size == sizeof(identity->device);
+    if (identity->has_device) {
+        memcpy(identity->device.bytes, device.data, device.size);
+    }
     ret->revoked_ms = store_column_i64(statement, 10);
     memcpy(ret->hash, hash.data, hash.size);
     ret->hash[hash.size] = '\0';
@@ -69,7 +74,7 @@ enum err gate_key_load(struct store_connection *connection, struct slice id, uin
     enum err err = store_prepare(
         connection,
         "SELECT k.number, k.org, o.id, o.id_key, k.scopes, o.tier, k.requests_per_minute,"
-        " o.mb_per_hour, k.mb_per_hour, k.expires_ms, k.revoked_ms, k.hash"
+        " o.mb_per_hour, k.mb_per_hour, k.expires_ms, k.revoked_ms, k.hash, k.device"
         " FROM keys k JOIN orgs o ON o.number = k.org WHERE k.id = $1",
         &statement);
     if (err != ERR_OK) {
@@ -141,7 +146,8 @@ enum err gate_key_insert(struct store_connection *connection, const struct gate_
         err = store_prepare(
             connection,
             "INSERT INTO keys (id, org, name, hash, scopes, requests_per_minute, mb_per_hour,"
-            " created_ms, expires_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING number",
+            " created_ms, expires_ms, device) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+            " RETURNING number",
             &statement);
     }
     if (err != ERR_OK) {
@@ -156,6 +162,12 @@ enum err gate_key_insert(struct store_connection *connection, const struct gate_
     store_bind_i64(statement, 7, options->mb_per_hour);
     store_bind_i64(statement, 8, clock_wall_ms());
     store_bind_i64(statement, 9, options->expires_ms);
+    if (options->has_device) {
+        store_bind_blob(statement, 10,
+                        slice_make(options->device.bytes, sizeof(options->device.bytes)));
+    } else {
+        store_bind_null(statement, 10);
+    }
     return take_numbers(statement, ret_number, 1);
 }
 
@@ -193,8 +205,8 @@ enum err gate_key_replace(struct store_connection *connection, uint64_t org,
     enum err err = store_prepare(
         connection,
         "INSERT INTO keys (id, org, name, hash, scopes, requests_per_minute, mb_per_hour,"
-        " created_ms, expires_ms) SELECT $1, org, name, $2, scopes, requests_per_minute,"
-        " mb_per_hour, $3, expires_ms FROM keys WHERE id = $4 AND revoked_ms = 0"
+        " created_ms, expires_ms, device) SELECT $1, org, name, $2, scopes, requests_per_minute,"
+        " mb_per_hour, $3, expires_ms, device FROM keys WHERE id = $4 AND revoked_ms = 0"
         " AND ($5 = 0 OR org = $5) RETURNING number",
         &statement);
     if (err != ERR_OK) {
@@ -217,7 +229,7 @@ enum err gate_key_replace(struct store_connection *connection, uint64_t org,
 
 #define KEY_LIST_SQL                                                                               \
     "SELECT number, id, name, scopes, created_ms, expires_ms, revoked_ms, last_used_ms,"           \
-    " requests_per_minute, mb_per_hour FROM keys WHERE org = $1 AND number "
+    " requests_per_minute, mb_per_hour, device FROM keys WHERE org = $1 AND number "
 
 enum err gate_key_list(struct store_connection *connection, const struct gate_page *page,
                        void (*on_row)(const struct gate_key_row *row, void *context), void *context)
@@ -246,6 +258,7 @@ enum err gate_key_list(struct store_connection *connection, const struct gate_pa
             .last_used_ms = store_column_i64(statement, 7),
             .requests_per_minute = column_u32(statement, 8),
             .mb_per_hour = column_u32(statement, 9),
+            .device = store_column_bytes(statement, 10),
         };
         on_row(&row, context);
         err = store_step(statement, &is_row);

@@ -251,6 +251,9 @@ static void intake_look(struct intake_request *request, struct slice bytes)
         if (byte == '[' && request->form == RECORD_FORM_EVENT) {
             request->form = RECORD_FORM_EVENT_ARRAY;
             request->is_single = false;
+        } else if (byte == '[' && request->form == RECORD_FORM_READING) {
+            request->form = RECORD_FORM_READING_ARRAY;
+            request->is_single = false;
         }
     }
 }
@@ -488,6 +491,8 @@ struct format_context intake_context(const struct intake_request *request)
             context.traceparent = value;
         } else if (slice_equal(name, SLICE_LITERAL("call"))) {
             context.call = value;
+        } else if (slice_equal(name, SLICE_LITERAL("device"))) {
+            context.device = value;
         }
     }
     return context;

@@ -1,10 +1,14 @@
-/* Manage: what people set up: orgs now; registry, endpoints, types and settings later.
+/* Manage: what people set up: orgs and the registry of devices; endpoints, types and settings
+ * later.
  *
  * Thread: inside store jobs.
  * Memory: row slices live inside the callback; those that create gives are the caller's own.
  * Errors: ERR_EXISTS a name that is taken, ERR_INVALID a name that is not permitted, ERR_NOT_FOUND.
  */
 #pragma once
+#include <stdbool.h>
+
+#include "base/buffer.h"
 #include "base/err.h"
 #include "base/id.h"
 #include "base/slice.h"
@@ -36,3 +40,130 @@ MUST_CHECK enum err manage_org_find(struct store_connection *connection, struct 
 MUST_CHECK enum err manage_org_list(struct store_connection *connection,
                                     void (*on_row)(const struct manage_org *org, void *context),
                                     void *context);
+
+/* --- the registry: projects, their sites and parameters, the sites' devices ---------------------
+ */
+enum manage_kind { MANAGE_PROJECT, MANAGE_SITE, MANAGE_DEVICE, MANAGE_PARAMETER, MANAGE_KINDS };
+
+enum manage_type { MANAGE_TEXT, MANAGE_JSON, MANAGE_WHOLE, MANAGE_NUMBER, MANAGE_BOOL };
+struct manage_field {
+    const char *name;  /* of the member */
+    const char *alias; /* another name of it, or NULL */
+    const char *column;
+    enum manage_type type;
+    bool is_required;
+    bool is_fixed;      /* cannot be changed later */
+    const char *words;  /* of a text: "|a|b|", or NULL */
+    const char *absent; /* text of the value when it is not given, or NULL */
+    int64_t min;        /* of a whole number */
+    int64_t max;        /* of a whole number; of a text: bytes */
+};
+#define MANAGE_FIELDS_MAX 9u
+struct manage_kind_row {
+    const char *name;        /* "devices" */
+    enum manage_kind parent; /* MANAGE_KINDS: none */
+    const char *parent_name; /* "site_id", or NULL */
+    const struct manage_field *fields;
+    uint32_t field_count;
+};
+const struct manage_kind_row *manage_kind(enum manage_kind kind);
+
+struct manage_value {
+    bool is_set;
+    bool is_null;
+    struct slice text; /* TEXT, JSON */
+    int64_t whole;     /* WHOLE, BOOL */
+    double number;
+};
+struct manage_entity {
+    uint64_t org;
+    struct id id; /* out of create */
+    bool has_parent;
+    struct id parent;
+    struct manage_value values[MANAGE_FIELDS_MAX]; /* as the kind's fields */
+};
+/* What is wrong: constant texts. */
+struct manage_fault {
+    const char *field;
+    const char *message;
+};
+/* ERR_INVALID: *ret_fault says why; ERR_EXISTS. All of these run inside a durable job and raise the
+ * org's data version. */
+MUST_CHECK enum err manage_registry_create(struct store_connection *connection,
+                                           enum manage_kind kind, struct manage_entity *entity,
+                                           struct manage_fault *ret_fault);
+/* Changes the values that are set. */
+MUST_CHECK enum err manage_registry_update(struct store_connection *connection,
+                                           enum manage_kind kind,
+                                           const struct manage_entity *entity,
+                                           struct manage_fault *ret_fault);
+/* ERR_BUSY: something still belongs to it. */
+MUST_CHECK enum err manage_registry_delete(struct store_connection *connection,
+                                           enum manage_kind kind, uint64_t org, struct id id);
+/* Its object alone. */
+MUST_CHECK enum err manage_registry_get(struct store_connection *connection, enum manage_kind kind,
+                                        uint64_t org, struct id id, struct buffer *to);
+struct manage_list {
+    enum manage_kind kind;
+    uint64_t org;
+    bool has_parent;
+    struct id parent;
+    bool has_project; /* of devices */
+    struct id project;
+    struct slice name;        /* data NULL: every one; the same for the next */
+    struct slice external_id; /* of devices */
+    bool oldest_first;
+    uint32_t limit;
+    uint64_t after; /* number of the last that was given; 0: from the start */
+};
+/* ERR_NOT_FOUND also for another org's. */
+MUST_CHECK enum err manage_registry_exists(struct store_connection *connection,
+                                           enum manage_kind kind, uint64_t org, struct id id);
+/* Objects with commas between, without brackets. */
+MUST_CHECK enum err manage_registry_list(struct store_connection *connection,
+                                         const struct manage_list *list, struct buffer *to,
+                                         bool *ret_more, uint64_t *ret_place);
+/* The last part of a parameter's key: letters and digits in lower case, all else as one '_'.
+ * ERR_INVALID: nothing is left. */
+MUST_CHECK enum err manage_snake(struct slice name, struct buffer *to);
+
+/* --- CSV (formats/telemetry.md 4) ---------------------------------------------------------------
+ */
+enum manage_file { MANAGE_FILE_REGISTRY, MANAGE_FILE_PARAMETERS };
+#define MANAGE_LINE_FAULTS_MAX 100u
+struct manage_line_fault {
+    uint32_t line; /* from 1: the header */
+    const char *code;
+    const char *column; /* or NULL */
+    const char *message;
+};
+struct manage_import {
+    uint64_t org;
+    bool any_customer; /* customer_name is not looked at */
+    /* out */
+    uint32_t lines;
+    uint32_t wrong_lines;
+    uint32_t created[MANAGE_KINDS];
+    uint32_t updated[MANAGE_KINDS];
+    uint32_t fault_count; /* below */
+    struct manage_line_fault faults[MANAGE_LINE_FAULTS_MAX];
+};
+/* All of the file or nothing of it: ERR_INVALID: the job must fail; the faults say which lines. */
+MUST_CHECK enum err manage_import(struct store_connection *connection, enum manage_file file,
+                                  struct slice bytes, struct manage_import *import);
+/* The file's columns, of every project or of one. */
+MUST_CHECK enum err manage_export(struct store_connection *connection, enum manage_file file,
+                                  uint64_t org, struct buffer *to);
+
+/* --- versions of a project's registry ------------------------------------------------------------
+ */
+/* A snapshot as the next version: its object goes to `to`. `key`: number of who publishes. */
+MUST_CHECK enum err manage_publish(struct store_connection *connection, uint64_t org,
+                                   struct id project, uint64_t key, struct buffer *to);
+/* Objects with commas between, newest first. */
+MUST_CHECK enum err manage_versions(struct store_connection *connection, uint64_t org,
+                                    struct id project, uint32_t limit, uint64_t before,
+                                    struct buffer *to, bool *ret_more, uint64_t *ret_place);
+/* With its config. */
+MUST_CHECK enum err manage_version_get(struct store_connection *connection, uint64_t org,
+                                       struct id project, uint64_t version, struct buffer *to);

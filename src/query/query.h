@@ -31,6 +31,12 @@ enum query_list {
     QUERY_LIST_DEAD_LETTERS_OLDEST,
     QUERY_LIST_AUDIT_OLDEST,
     QUERY_LIST_KEYS_NEWEST,
+    QUERY_LIST_READINGS,
+    QUERY_LIST_READINGS_NEWEST,
+    QUERY_LIST_VERSIONS,
+    QUERY_LIST_PACKETS,
+    QUERY_LIST_REGISTRY, /* and seven more: the four kinds, newest and oldest first */
+    QUERY_LIST_AFTER_REGISTRY = QUERY_LIST_REGISTRY + 8,
 };
 #define QUERY_CURSOR_TEXT_BYTES 18
 /* `place` is the number of the last row that was given. Writes exactly QUERY_CURSOR_TEXT_BYTES, no
@@ -150,6 +156,44 @@ MUST_CHECK enum err query_upload_settle(struct store_connection *connection, uin
 /* Forgets an upload that is finished; ERR_BUSY while it is being applied. */
 MUST_CHECK enum err query_upload_delete(struct store_connection *connection, uint64_t org,
                                         struct id id);
+
+/* --- readings ----------------------------------------------------------------------------------
+ */
+struct query_readings_place {
+    uint64_t series; /* 0: from the start */
+    int64_t time_ms;
+};
+#define QUERY_READINGS_CURSOR_BYTES (2 * QUERY_CURSOR_TEXT_BYTES)
+void query_readings_cursor_format(bool newest_first, uint64_t org,
+                                  const struct query_readings_place *place,
+                                  char to[QUERY_READINGS_CURSOR_BYTES]);
+bool query_readings_cursor_parse(bool newest_first, uint64_t org, struct slice text,
+                                 struct query_readings_place *ret);
+
+enum query_aggregate { QUERY_AVG, QUERY_MIN, QUERY_MAX, QUERY_SUM, QUERY_LAST, QUERY_COUNT };
+
+struct query_readings {
+    uint64_t org;
+    bool has_device;
+    bool has_site;
+    struct id device;
+    struct id site;
+    struct slice parameter; /* key, or the last part of it; data NULL: every one */
+    int64_t start_ms;       /* at or after; INT64_MIN: no bound */
+    int64_t end_ms;         /* before; INT64_MAX: no bound */
+    bool newest_first;
+    bool latest;      /* the newest of each series alone */
+    bool is_bucketed; /* points of `width` (index of store_rollup_widths_ms) */
+    uint32_t width;
+    enum query_aggregate aggregate; /* what stands as value */
+    bool rows_alone;                /* [{"time":…,"value":…}] and no cursor */
+    uint32_t limit;
+    struct query_readings_place after;
+};
+/* {"readings":[…],"next_cursor":…}, or {"bucket","agg","points":[…],…}, by series and within it by
+ * time. A page that is cut has "truncated":true. */
+MUST_CHECK enum err query_readings_list(struct store_connection *connection,
+                                        const struct query_readings *query, struct buffer *to);
 
 /* --- dead letters ------------------------------------------------------------------------------
  */

@@ -27,7 +27,10 @@ enum record_form {
     RECORD_FORM_SEGMENT_BATCH = 7, /* {"batch":[…]} of Segment and RudderStack clients */
     RECORD_FORM_SEGMENT_CALL = 8,  /* one track, identify or page; attribute "call" */
     RECORD_FORM_POSTHOG_BATCH = 9, /* {"api_key","batch":[…]} */
-    RECORD_FORM_UPLOAD_END = 64,   /* struct record_upload_end: an upload exists from here on */
+    RECORD_FORM_READING = 10,      /* one message of a device, of several metrics */
+    RECORD_FORM_READING_ARRAY = 11,
+    RECORD_FORM_READING_LINES = 12,
+    RECORD_FORM_UPLOAD_END = 64, /* struct record_upload_end: an upload exists from here on */
 };
 
 enum {
@@ -126,6 +129,24 @@ struct record_event {
     int64_t occurred_ms;     /* as given, else received_ms */
     int64_t received_ms;
     uint64_t index; /* element number in its frame or upload */
+};
+
+/* One metric of a device's message. The message itself is a record_event: its payload is the
+ * message as it came, its subject the device, its source the protocol, its dedup_id the event_id.
+ */
+struct record_reading {
+    struct id device;
+    struct id project;      /* zero: not said */
+    struct id site;         /* zero: not said */
+    struct slice parameter; /* key, or name within the device's project */
+    struct slice source;    /* data NULL: none; the same for the next two */
+    struct slice event_id;
+    struct slice attributes; /* JSON object, as it came */
+    double value;
+    bool has_value;  /* false: null */
+    int16_t quality; /* 0 to 255, -1: not said */
+    int64_t time_ms; /* as the device says, else received_ms */
+    int64_t received_ms;
 };
 
 /* What became of a frame in the store, for who waits. */

@@ -1,0 +1,567 @@
+/* Readings: the newest of each series, their history, and buckets of them.
+ *
+ * The series that fit the question are walked in the order of their numbers; of each its rows in
+ * the order of time. So a place is a series and a time, and a page begins there.
+ *
+ * Buckets come from the stored roll-ups; one with a dirty minute in it is computed from its
+ * readings, so the answer never depends on how far the job is.
+ *
+ * Failure modes: a device or site that is not the org's is ERR_NOT_FOUND. The answer is above
+ * READINGS_BYTES_MAX: the page ends there, cut. */
+#include "query/query.h"
+
+#include "base/clock.h"
+#include "base/limits.h"
+#include "base/mem.h"
+#include "query/page.h"
+#include "store/store.h"
+#include "json/json.h"
+
+#include <assert.h>
+
+#define READINGS_BYTES_MAX ((size_t)3 * 1024 * 1024)
+#define SQL_BYTES_MAX      2048u
+
+struct readings_walk {
+    struct store_connection *connection;
+    const struct query_readings *query;
+    struct buffer *to;
+    uint64_t series;
+    uint64_t device;
+    char device_id[ID_TEXT_BYTES];
+    struct slice key; /* of the parameter; the series statement's */
+    uint32_t count;
+    bool is_full;
+    uint64_t last_series;
+    int64_t last_ms;
+};
+
+/* --- which series -------------------------------------------------------------------------- */
+
+static enum err check_exists(struct store_connection *connection, const char *sql, uint64_t org,
+                             struct id id)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    enum err err = store_prepare(connection, sql, &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)org);
+    store_bind_blob(statement, 2, slice_make(id.bytes, sizeof(id.bytes)));
+    err = store_step(statement, &has_row);
+    store_reset(statement);
+    return err == ERR_OK && !has_row ? ERR_NOT_FOUND : err;
+}
+
+static enum err check_scope(struct store_connection *connection, const struct query_readings *query)
+{
+    enum err err = ERR_OK;
+    if (query->has_device) {
+        err = check_exists(connection, "SELECT 1 FROM devices WHERE org = $1 AND id = $2",
+                           query->org, query->device);
+    }
+    if (err == ERR_OK && query->has_site) {
+        err = check_exists(connection, "SELECT 1 FROM sites WHERE org = $1 AND id = $2", query->org,
+                           query->site);
+    }
+    return err;
+}
+
+static enum err prepare_series(struct store_connection *connection,
+                               const struct query_readings *query, struct store_statement **ret)
+{
+    struct buffer sql;
+    buffer_init(&sql, SQL_BYTES_MAX);
+    enum err err = buffer_append_text(
+        &sql, "SELECT s.number, s.device, d.id, p.key FROM series s"
+              " JOIN devices d ON d.number = s.device"
+              " JOIN parameters p ON p.number = s.parameter"
+              " JOIN sites t ON t.number = d.site WHERE s.org = $1 AND s.number >= $2");
+    if (err == ERR_OK && query->has_device) {
+        err = buffer_append_text(&sql, " AND d.org = $1 AND d.id = $3");
+    }
+    if (err == ERR_OK && query->has_site) {
+        err = buffer_append_text(&sql, " AND t.id = $4");
+    }
+    if (err == ERR_OK && query->parameter.data != NULL) {
+        err = buffer_append_text(&sql, " AND (p.key = $5 OR p.name_key = $5)");
+    }
+    if (err == ERR_OK) {
+        err = buffer_append_text(&sql, " ORDER BY s.number");
+    }
+    if (err == ERR_OK) {
+        err = store_prepare_text(connection, buffer_slice(&sql), ret);
+    }
+    buffer_finish(&sql);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(*ret, 1, (int64_t)query->org);
+    store_bind_i64(*ret, 2, (int64_t)query->after.series);
+    if (query->has_device) {
+        store_bind_blob(*ret, 3, slice_make(query->device.bytes, sizeof(query->device.bytes)));
+    }
+    if (query->has_site) {
+        store_bind_blob(*ret, 4, slice_make(query->site.bytes, sizeof(query->site.bytes)));
+    }
+    if (query->parameter.data != NULL) {
+        store_bind_text(*ret, 5, query->parameter);
+    }
+    return ERR_OK;
+}
+
+/* --- rows ---------------------------------------------------------------------------------- */
+
+/* Room for one more; the first that does not fit ends the page. */
+static bool take_place(struct readings_walk *walk, int64_t time_ms)
+{
+    if (walk->count == walk->query->limit || walk->to->size >= READINGS_BYTES_MAX) {
+        walk->is_full = true;
+        return false;
+    }
+    walk->count++;
+    walk->last_series = walk->series;
+    walk->last_ms = time_ms;
+    return true;
+}
+
+static void write_number(struct json_writer *writer, const char *key, double value)
+{
+    json_write_key(writer, key);
+    json_write_double(writer, value);
+}
+
+static void write_column(struct json_writer *writer, struct store_statement *statement,
+                         const char *key, int column)
+{
+    json_write_key(writer, key);
+    if (store_column_is_null(statement, column)) {
+        json_write_null(writer);
+    } else {
+        json_write_string(writer, store_column_bytes(statement, column));
+    }
+}
+
+static void write_flags(struct json_writer *writer, int64_t flags)
+{
+    static const char *const words[] = {"out_of_range", "clamped", "late"};
+    if (flags == 0) {
+        return;
+    }
+    json_write_key(writer, "flags");
+    json_write_array_begin(writer);
+    for (uint32_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        if ((flags & (INT64_C(1) << i)) != 0) {
+            json_write_text(writer, words[i]);
+        }
+    }
+    json_write_array_end(writer);
+}
+
+enum {
+    READING_TIME,
+    READING_VALUE,
+    READING_QUALITY,
+    READING_SOURCE,
+    READING_FLAGS,
+    READING_EVENT_ID,
+    READING_ATTRIBUTES
+};
+
+static void write_value(struct json_writer *writer, struct store_statement *statement)
+{
+    json_write_key(writer, "value");
+    if (store_column_is_null(statement, READING_VALUE)) {
+        json_write_null(writer);
+    } else {
+        json_write_double(writer, store_column_double(statement, READING_VALUE));
+    }
+}
+
+static void write_object(const struct readings_walk *walk, struct json_writer *writer,
+                         struct store_statement *statement)
+{
+    struct slice attributes = store_column_bytes(statement, READING_ATTRIBUTES);
+    json_write_member_string(writer, "device_id",
+                             slice_make(walk->device_id, sizeof(walk->device_id)));
+    json_write_member_string(writer, "parameter_key", walk->key);
+    query_write_time(writer, "time", store_column_i64(statement, READING_TIME));
+    write_value(writer, statement);
+    json_write_key(writer, "quality");
+    if (store_column_is_null(statement, READING_QUALITY)) {
+        json_write_null(writer);
+    } else {
+        json_write_i64(writer, store_column_i64(statement, READING_QUALITY));
+    }
+    write_column(writer, statement, "source", READING_SOURCE);
+    write_flags(writer, store_column_i64(statement, READING_FLAGS));
+    if (!store_column_is_null(statement, READING_EVENT_ID)) {
+        write_column(writer, statement, "event_id", READING_EVENT_ID);
+    }
+    if (attributes.data != NULL) {
+        json_write_key(writer, "attributes");
+        json_write_raw(writer, attributes);
+    }
+}
+
+static enum err begin_item(struct readings_walk *walk)
+{
+    return walk->count > 1 ? buffer_append_byte(walk->to, ',') : ERR_OK;
+}
+
+static enum err write_reading(struct readings_walk *walk, struct store_statement *statement)
+{
+    struct json_writer writer;
+    enum err err = begin_item(walk);
+    if (err != ERR_OK) {
+        return err;
+    }
+    json_writer_init(&writer, walk->to);
+    json_write_object_begin(&writer);
+    if (walk->query->rows_alone) {
+        query_write_time(&writer, "time", store_column_i64(statement, READING_TIME));
+        write_value(&writer, statement);
+    } else {
+        write_object(walk, &writer, statement);
+    }
+    json_write_object_end(&writer);
+    return json_writer_err(&writer);
+}
+
+/* The part of the range that is still to be given of this series. */
+static void bind_range(const struct readings_walk *walk, struct store_statement *statement)
+{
+    const struct query_readings *query = walk->query;
+    int64_t start_ms = query->start_ms;
+    int64_t end_ms = query->end_ms;
+    if (query->after.series == walk->series && walk->series != 0) {
+        if (query->newest_first) {
+            end_ms = query->after.time_ms < end_ms ? query->after.time_ms : end_ms;
+        } else if (query->after.time_ms >= start_ms) {
+            start_ms = query->after.time_ms + 1;
+        }
+    }
+    store_bind_i64(statement, 1, (int64_t)query->org);
+    store_bind_i64(statement, 2, (int64_t)walk->series);
+    store_bind_i64(statement, 3, start_ms);
+    store_bind_i64(statement, 4, end_ms);
+}
+
+#define READINGS_SELECT                                                                            \
+    "SELECT time_ms, value, quality, source, flags, event_id, attributes FROM readings"            \
+    " WHERE org = $1 AND series = $2 AND time_ms >= $3 AND time_ms < $4 ORDER BY time_ms"
+
+static enum err walk_readings(struct readings_walk *walk)
+{
+    const struct query_readings *query = walk->query;
+    struct store_statement *statement = NULL;
+    bool has_row = true;
+    bool newest_first = query->newest_first || query->latest;
+    enum err err = store_prepare(
+        walk->connection,
+        newest_first ? READINGS_SELECT " DESC LIMIT $5" : READINGS_SELECT " LIMIT $5", &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    bind_range(walk, statement);
+    store_bind_i64(statement, 5, query->latest ? 1 : (int64_t)(query->limit - walk->count) + 1);
+    while (!walk->is_full && (err = store_step(statement, &has_row)) == ERR_OK && has_row) {
+        if (take_place(walk, store_column_i64(statement, READING_TIME))) {
+            err = write_reading(walk, statement);
+        }
+        if (err != ERR_OK) {
+            break;
+        }
+    }
+    store_reset(statement);
+    return err;
+}
+
+/* --- buckets ------------------------------------------------------------------------------- */
+
+static double aggregate(const struct store_rollup *rollup, enum query_aggregate aggregate)
+{
+    switch (aggregate) {
+    case QUERY_AVG:
+        break;
+    case QUERY_MIN:
+        return rollup->min;
+    case QUERY_MAX:
+        return rollup->max;
+    case QUERY_SUM:
+        return rollup->sum;
+    case QUERY_LAST:
+        return rollup->last;
+    case QUERY_COUNT:
+        return (double)rollup->count;
+    }
+    return rollup->sum / (double)rollup->count;
+}
+
+static enum err write_point(struct readings_walk *walk, int64_t start_ms,
+                            const struct store_rollup *rollup)
+{
+    struct json_writer writer;
+    enum err err = begin_item(walk);
+    if (err != ERR_OK) {
+        return err;
+    }
+    double value = aggregate(rollup, walk->query->aggregate);
+    json_writer_init(&writer, walk->to);
+    json_write_object_begin(&writer);
+    if (walk->query->rows_alone) {
+        query_write_time(&writer, "time", start_ms);
+        write_number(&writer, "value", value);
+    } else {
+        json_write_member_string(&writer, "device_id",
+                                 slice_make(walk->device_id, sizeof(walk->device_id)));
+        json_write_member_string(&writer, "parameter_key", walk->key);
+        query_write_time(&writer, "start", start_ms);
+        query_write_time(&writer, "end", start_ms + store_rollup_widths_ms[walk->query->width]);
+        json_write_member_u64(&writer, "n", rollup->count);
+        write_number(&writer, "value", value);
+        write_number(&writer, "avg", rollup->sum / (double)rollup->count);
+        write_number(&writer, "min", rollup->min);
+        write_number(&writer, "max", rollup->max);
+        write_number(&writer, "sum", rollup->sum);
+        write_number(&writer, "last", rollup->last);
+    }
+    json_write_object_end(&writer);
+    return json_writer_err(&writer);
+}
+
+/* Starts of the buckets with a dirty minute, in the order of the walk, at most `max`. */
+static enum err load_dirty(struct readings_walk *walk, int64_t *starts, uint32_t max,
+                           uint32_t *ret_count)
+{
+    int64_t width_ms = store_rollup_widths_ms[walk->query->width];
+    struct store_statement *statement = NULL;
+    bool has_row = true;
+    uint32_t count = 0;
+    enum err err =
+        store_prepare(walk->connection,
+                      walk->query->newest_first
+                          ? "SELECT start_ms FROM rollup_dirty WHERE org = $1 AND series = $2"
+                            " AND start_ms >= $3 AND start_ms < $4 ORDER BY start_ms DESC"
+                          : "SELECT start_ms FROM rollup_dirty WHERE org = $1 AND series = $2"
+                            " AND start_ms >= $3 AND start_ms < $4 ORDER BY start_ms",
+                      &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    bind_range(walk, statement);
+    while (count < max && (err = store_step(statement, &has_row)) == ERR_OK && has_row) {
+        int64_t start_ms = store_rollup_start(store_column_i64(statement, 0), width_ms);
+        if (count == 0 || starts[count - 1] != start_ms) {
+            starts[count++] = start_ms;
+        }
+    }
+    store_reset(statement);
+    *ret_count = count;
+    return err;
+}
+
+static enum err give_point(struct readings_walk *walk, int64_t start_ms,
+                           const struct store_rollup *rollup)
+{
+    if (rollup->count == 0 || !take_place(walk, start_ms)) {
+        return ERR_OK;
+    }
+    return write_point(walk, start_ms, rollup);
+}
+
+static enum err give_dirty(struct readings_walk *walk, int64_t start_ms)
+{
+    struct store_rollup rollup = {0};
+    enum err err = store_rollup_compute(walk->connection, walk->query->org, walk->series,
+                                        walk->query->width, start_ms, &rollup);
+    return err != ERR_OK ? err : give_point(walk, start_ms, &rollup);
+}
+
+/* A place in the order of the walk. */
+static bool comes_before(const struct readings_walk *walk, int64_t a, int64_t b)
+{
+    return walk->query->newest_first ? a > b : a < b;
+}
+
+/* The dirty ones before a stored one; `*next` goes on. */
+static enum err give_before(struct readings_walk *walk, const int64_t *dirty, uint32_t count,
+                            uint32_t *next, int64_t start_ms)
+{
+    enum err err = ERR_OK;
+    while (err == ERR_OK && *next < count && comes_before(walk, dirty[*next], start_ms)) {
+        err = give_dirty(walk, dirty[(*next)++]);
+    }
+    return err;
+}
+
+#define ROLLUPS_SELECT                                                                             \
+    "SELECT start_ms, count, sum, min, max, last FROM rollups WHERE org = $1 AND series = $2"      \
+    " AND width_ms = $5 AND start_ms >= $3 AND start_ms < $4 ORDER BY start_ms"
+
+static enum err walk_merged(struct readings_walk *walk, const int64_t *dirty, uint32_t count)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = true;
+    uint32_t next = 0;
+    enum err err = store_prepare(
+        walk->connection, walk->query->newest_first ? ROLLUPS_SELECT " DESC" : ROLLUPS_SELECT,
+        &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    bind_range(walk, statement);
+    store_bind_i64(statement, 5, store_rollup_widths_ms[walk->query->width]);
+    while (!walk->is_full && (err = store_step(statement, &has_row)) == ERR_OK && has_row) {
+        int64_t start_ms = store_column_i64(statement, 0);
+        err = give_before(walk, dirty, count, &next, start_ms);
+        if (err != ERR_OK) {
+            break;
+        }
+        if (next < count && dirty[next] == start_ms) {
+            continue; /* it comes when the next one is met, or at the end */
+        }
+        const struct store_rollup rollup = {.count = (uint64_t)store_column_i64(statement, 1),
+                                            .sum = store_column_double(statement, 2),
+                                            .min = store_column_double(statement, 3),
+                                            .max = store_column_double(statement, 4),
+                                            .last = store_column_double(statement, 5)};
+        err = give_point(walk, start_ms, &rollup);
+        if (err != ERR_OK) {
+            break;
+        }
+    }
+    store_reset(statement);
+    while (err == ERR_OK && !walk->is_full && next < count) {
+        err = give_dirty(walk, dirty[next++]);
+    }
+    return err;
+}
+
+static enum err walk_buckets(struct readings_walk *walk)
+{
+    uint32_t max = walk->query->limit - walk->count + 1;
+    uint32_t count = 0;
+    int64_t *dirty = mem_try_alloc(max * sizeof(*dirty));
+    enum err err = dirty == NULL ? ERR_NO_MEMORY : load_dirty(walk, dirty, max, &count);
+    if (err == ERR_OK) {
+        err = walk_merged(walk, dirty, count);
+    }
+    mem_free(dirty);
+    return err;
+}
+
+/* --- the whole ----------------------------------------------------------------------------- */
+
+static enum err walk_series(struct readings_walk *walk)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = true;
+    enum err err = prepare_series(walk->connection, walk->query, &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    while (!walk->is_full && (err = store_step(statement, &has_row)) == ERR_OK && has_row) {
+        struct id device = {{0}};
+        struct slice bytes = store_column_bytes(statement, 2);
+        walk->series = (uint64_t)store_column_i64(statement, 0);
+        if (walk->query->latest && walk->series == walk->query->after.series) {
+            continue;
+        }
+        if (bytes.size == sizeof(device.bytes)) {
+            memcpy(device.bytes, bytes.data, bytes.size);
+        }
+        id_format(device, walk->device_id);
+        walk->key = store_column_bytes(statement, 3);
+        err = walk->query->is_bucketed ? walk_buckets(walk) : walk_readings(walk);
+        if (err != ERR_OK) {
+            break;
+        }
+    }
+    store_reset(statement);
+    return err;
+}
+
+static enum err write_end(struct readings_walk *walk)
+{
+    enum err err =
+        buffer_append_text(walk->to, walk->is_full ? "],\"truncated\":true,\"next_cursor\":\""
+                                                   : "],\"next_cursor\":null}");
+    if (err != ERR_OK || !walk->is_full) {
+        return err;
+    }
+    char text[QUERY_READINGS_CURSOR_BYTES];
+    const struct query_readings_place place = {.series = walk->last_series,
+                                               .time_ms = walk->last_ms};
+    query_readings_cursor_format(walk->query->newest_first, walk->query->org, &place, text);
+    err = buffer_append(walk->to, text, sizeof(text));
+    return err != ERR_OK ? err : buffer_append_text(walk->to, "\"}");
+}
+
+static enum err write_begin(struct readings_walk *walk)
+{
+    static const char *const names[STORE_ROLLUP_WIDTHS] = {"1m", "5m", "1h", "1d"};
+    static const char *const aggregates[] = {"avg", "min", "max", "sum", "last", "count"};
+    const struct query_readings *query = walk->query;
+    if (query->rows_alone) {
+        return buffer_append_byte(walk->to, '[');
+    }
+    if (!query->is_bucketed) {
+        return buffer_append_text(walk->to, "{\"readings\":[");
+    }
+    return buffer_printf(walk->to, "{\"bucket\":\"%s\",\"agg\":\"%s\",\"points\":[",
+                         names[query->width], aggregates[query->aggregate]);
+}
+
+enum err query_readings_list(struct store_connection *connection,
+                             const struct query_readings *query, struct buffer *to)
+{
+    struct query_readings resolved = *query;
+    struct readings_walk walk = {.connection = connection, .query = &resolved, .to = to};
+    if (query->is_bucketed && query->start_ms != INT64_MIN) {
+        resolved.start_ms =
+            store_rollup_start(query->start_ms, store_rollup_widths_ms[query->width]);
+    }
+    enum err err = check_scope(connection, query);
+    if (err == ERR_OK) {
+        err = write_begin(&walk);
+    }
+    if (err == ERR_OK) {
+        err = walk_series(&walk);
+    }
+    if (err != ERR_OK) {
+        return err;
+    }
+    return query->rows_alone ? buffer_append_byte(to, ']') : write_end(&walk);
+}
+
+/* --- places -------------------------------------------------------------------------------- */
+
+/* Two cursors, one behind the other: the series, then the time. */
+void query_readings_cursor_format(bool newest_first, uint64_t org,
+                                  const struct query_readings_place *place,
+                                  char to[QUERY_READINGS_CURSOR_BYTES])
+{
+    enum query_list list = newest_first ? QUERY_LIST_READINGS_NEWEST : QUERY_LIST_READINGS;
+    query_cursor_format(list, org, place->series, to);
+    query_cursor_format(list, org ^ place->series, (uint64_t)place->time_ms,
+                        to + QUERY_CURSOR_TEXT_BYTES);
+}
+
+bool query_readings_cursor_parse(bool newest_first, uint64_t org, struct slice text,
+                                 struct query_readings_place *ret)
+{
+    enum query_list list = newest_first ? QUERY_LIST_READINGS_NEWEST : QUERY_LIST_READINGS;
+    struct query_readings_place place = {.series = 0};
+    uint64_t time_ms = 0;
+    if (!query_cursor_parse(list, org, slice_part(text, 0, QUERY_CURSOR_TEXT_BYTES),
+                            &place.series) ||
+        !query_cursor_parse(list, org ^ place.series,
+                            slice_part(text, QUERY_CURSOR_TEXT_BYTES, text.size), &time_ms)) {
+        return false;
+    }
+    place.time_ms = (int64_t)time_ms;
+    *ret = place;
+    return true;
+}

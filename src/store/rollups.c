@@ -1,0 +1,279 @@
+/* Roll-ups: buckets of 1m, 5m, 1h and 1d, each computed from what lies below it, in time order.
+ *
+ *   readings -> 1m -> 5m -> 1h -> 1d
+ *
+ * They are never incremented: what changes is noted as a dirty minute, and the buckets around it
+ * are computed anew. Sums are added from left to right, so a bucket has the same bits however often
+ * and in which order its readings came.
+ *
+ * Happy path: dirty minutes are taken in the order of their key, so the buckets above a run of them
+ * are computed once. A bucket without a value has no row.
+ * Failure modes: the job gives way: nothing is kept, and the minutes stay dirty. */
+#include "store/backend.h"
+
+#include "base/mem.h"
+
+#include <assert.h>
+
+const int64_t store_rollup_widths_ms[STORE_ROLLUP_WIDTHS] = {60000, 300000, 3600000, 86400000};
+
+int64_t store_rollup_start(int64_t time_ms, int64_t width_ms)
+{
+    int64_t rest = time_ms % width_ms;
+    return time_ms - (rest < 0 ? rest + width_ms : rest);
+}
+
+void store_rollup_add(struct store_rollup *to, const struct store_rollup *later)
+{
+    if (later->count == 0) {
+        return;
+    }
+    if (to->count == 0) {
+        *to = *later;
+        return;
+    }
+    to->count += later->count;
+    to->sum += later->sum;
+    to->min = later->min < to->min ? later->min : to->min;
+    to->max = later->max > to->max ? later->max : to->max;
+    to->last = later->last;
+}
+
+/* --- from readings ------------------------------------------------------------------------- */
+
+/* The open bucket of each width up to the one that is wanted. */
+struct stack {
+    uint32_t top;
+    int64_t starts[STORE_ROLLUP_WIDTHS];
+    struct store_rollup open[STORE_ROLLUP_WIDTHS];
+};
+
+/* Closes the buckets that a reading at this time is not in. */
+static void stack_turn(struct stack *stack, int64_t time_ms)
+{
+    for (uint32_t i = 0; i < stack->top; i++) {
+        int64_t start_ms = store_rollup_start(time_ms, store_rollup_widths_ms[i]);
+        if (stack->starts[i] != start_ms) {
+            store_rollup_add(&stack->open[i + 1], &stack->open[i]);
+            stack->open[i] = (struct store_rollup){0};
+            stack->starts[i] = start_ms;
+        }
+    }
+}
+
+static void stack_end(struct stack *stack)
+{
+    for (uint32_t i = 0; i < stack->top; i++) {
+        store_rollup_add(&stack->open[i + 1], &stack->open[i]);
+    }
+}
+
+enum err store_rollup_compute(struct store_connection *connection, uint64_t org, uint64_t series,
+                              uint32_t width, int64_t start_ms, struct store_rollup *ret)
+{
+    struct store_statement *statement = NULL;
+    struct stack stack = {.top = width};
+    bool has_row = true;
+    assert(width < STORE_ROLLUP_WIDTHS);
+    for (uint32_t i = 0; i <= width; i++) {
+        stack.starts[i] = start_ms;
+    }
+    enum err err = store_prepare(connection,
+                                 "SELECT time_ms, value FROM readings WHERE org = $1"
+                                 " AND series = $2 AND time_ms >= $3 AND time_ms < $4"
+                                 " AND value IS NOT NULL ORDER BY time_ms",
+                                 &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)org);
+    store_bind_i64(statement, 2, (int64_t)series);
+    store_bind_i64(statement, 3, start_ms);
+    store_bind_i64(statement, 4, start_ms + store_rollup_widths_ms[width]);
+    while ((err = store_step(statement, &has_row)) == ERR_OK && has_row) {
+        double value = store_column_double(statement, 1);
+        const struct store_rollup one = {
+            .count = 1, .sum = value, .min = value, .max = value, .last = value};
+        stack_turn(&stack, store_column_i64(statement, 0));
+        store_rollup_add(&stack.open[0], &one);
+    }
+    if (err == ERR_OK) {
+        stack_end(&stack);
+        *ret = stack.open[width];
+    }
+    return err;
+}
+
+/* --- stored ones --------------------------------------------------------------------------- */
+
+/* From the stored buckets of the width below. */
+static enum err gather(struct store_connection *connection, uint64_t org, uint64_t series,
+                       uint32_t width, int64_t start_ms, struct store_rollup *ret)
+{
+    struct store_statement *statement = NULL;
+    struct store_rollup sum = {0};
+    bool has_row = true;
+    enum err err =
+        store_prepare(connection,
+                      "SELECT count, sum, min, max, last FROM rollups WHERE org = $1"
+                      " AND series = $2 AND width_ms = $3 AND start_ms >= $4 AND start_ms < $5"
+                      " ORDER BY start_ms",
+                      &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)org);
+    store_bind_i64(statement, 2, (int64_t)series);
+    store_bind_i64(statement, 3, store_rollup_widths_ms[width - 1]);
+    store_bind_i64(statement, 4, start_ms);
+    store_bind_i64(statement, 5, start_ms + store_rollup_widths_ms[width]);
+    while ((err = store_step(statement, &has_row)) == ERR_OK && has_row) {
+        const struct store_rollup one = {.count = (uint64_t)store_column_i64(statement, 0),
+                                         .sum = store_column_double(statement, 1),
+                                         .min = store_column_double(statement, 2),
+                                         .max = store_column_double(statement, 3),
+                                         .last = store_column_double(statement, 4)};
+        store_rollup_add(&sum, &one);
+    }
+    if (err == ERR_OK) {
+        *ret = sum;
+    }
+    return err;
+}
+
+static void bind_bucket(struct store_statement *statement, uint64_t org, uint64_t series,
+                        uint32_t width, int64_t start_ms)
+{
+    store_bind_i64(statement, 1, (int64_t)org);
+    store_bind_i64(statement, 2, (int64_t)series);
+    store_bind_i64(statement, 3, store_rollup_widths_ms[width]);
+    store_bind_i64(statement, 4, start_ms);
+}
+
+static enum err write_bucket(struct store_connection *connection, uint64_t org, uint64_t series,
+                             uint32_t width, int64_t start_ms)
+{
+    struct store_statement *statement = NULL;
+    struct store_rollup rollup = {0};
+    enum err err = width == 0 ? store_rollup_compute(connection, org, series, 0, start_ms, &rollup)
+                              : gather(connection, org, series, width, start_ms, &rollup);
+    if (err != ERR_OK) {
+        return err;
+    }
+    if (rollup.count == 0) {
+        err = store_prepare(connection,
+                            "DELETE FROM rollups WHERE org = $1 AND series = $2 AND width_ms = $3"
+                            " AND start_ms = $4",
+                            &statement);
+        if (err == ERR_OK) {
+            bind_bucket(statement, org, series, width, start_ms);
+            err = store_execute(statement);
+        }
+        return err;
+    }
+    err =
+        store_prepare(connection,
+                      "INSERT INTO rollups (org, series, width_ms, start_ms, count, sum, min, max,"
+                      " last) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+                      " ON CONFLICT (org, series, width_ms, start_ms) DO UPDATE SET"
+                      " count = excluded.count, sum = excluded.sum, min = excluded.min,"
+                      " max = excluded.max, last = excluded.last",
+                      &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    bind_bucket(statement, org, series, width, start_ms);
+    store_bind_i64(statement, 5, (int64_t)rollup.count);
+    store_bind_double(statement, 6, rollup.sum);
+    store_bind_double(statement, 7, rollup.min);
+    store_bind_double(statement, 8, rollup.max);
+    store_bind_double(statement, 9, rollup.last);
+    return store_execute(statement);
+}
+
+/* --- the dirty list ------------------------------------------------------------------------ */
+
+struct minute {
+    uint64_t org;
+    uint64_t series;
+    int64_t start_ms;
+};
+
+static enum err load_dirty(struct store_connection *connection, struct minute *minutes,
+                           uint32_t limit, uint32_t *ret_count)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = true;
+    uint32_t count = 0;
+    enum err err = store_prepare(connection,
+                                 "SELECT org, series, start_ms FROM rollup_dirty"
+                                 " ORDER BY org, series, start_ms LIMIT $1",
+                                 &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, limit);
+    while ((err = store_step(statement, &has_row)) == ERR_OK && has_row && count < limit) {
+        minutes[count++] = (struct minute){.org = (uint64_t)store_column_i64(statement, 0),
+                                           .series = (uint64_t)store_column_i64(statement, 1),
+                                           .start_ms = store_column_i64(statement, 2)};
+    }
+    store_reset(statement);
+    *ret_count = count;
+    return err;
+}
+
+static enum err forget_dirty(struct store_connection *connection, const struct minute *minute)
+{
+    struct store_statement *statement = NULL;
+    enum err err = store_prepare(
+        connection, "DELETE FROM rollup_dirty WHERE org = $1 AND series = $2 AND start_ms = $3",
+        &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)minute->org);
+    store_bind_i64(statement, 2, (int64_t)minute->series);
+    store_bind_i64(statement, 3, minute->start_ms);
+    return store_execute(statement);
+}
+
+/* The buckets of one width around the minutes, each once. */
+static enum err refresh_width(struct store_connection *connection, const struct minute *minutes,
+                              uint32_t count, uint32_t width)
+{
+    enum err err = ERR_OK;
+    for (uint32_t i = 0; i < count && err == ERR_OK; i++) {
+        const struct minute *one = &minutes[i];
+        int64_t start_ms = store_rollup_start(one->start_ms, store_rollup_widths_ms[width]);
+        bool is_done =
+            i > 0 && minutes[i - 1].org == one->org && minutes[i - 1].series == one->series &&
+            store_rollup_start(minutes[i - 1].start_ms, store_rollup_widths_ms[width]) == start_ms;
+        if (!is_done) {
+            err = write_bucket(connection, one->org, one->series, width, start_ms);
+        }
+        if (err == ERR_OK && store_must_yield(connection)) {
+            err = ERR_BUSY;
+        }
+    }
+    return err;
+}
+
+enum err store_rollups_refresh(struct store_connection *connection, uint32_t limit,
+                               uint32_t *ret_done)
+{
+    struct minute *minutes = mem_alloc_array(limit, sizeof(*minutes));
+    uint32_t count = 0;
+    enum err err = load_dirty(connection, minutes, limit, &count);
+    for (uint32_t width = 0; width < STORE_ROLLUP_WIDTHS && err == ERR_OK; width++) {
+        err = refresh_width(connection, minutes, count, width);
+    }
+    for (uint32_t i = 0; i < count && err == ERR_OK; i++) {
+        err = forget_dirty(connection, &minutes[i]);
+    }
+    if (err == ERR_OK) {
+        *ret_done = count;
+    }
+    mem_free(minutes);
+    return err;
+}
