@@ -1,13 +1,35 @@
 /* Audit: who did what with keys and settings, and failed checks of keys. */
 #include "api/handlers.h"
 
-#include "api/job.h"
+#include "api/audited.h"
 #include "api/parameters.h"
 #include "base/clock.h"
 #include "query/query.h"
 #include "json/json.h"
 
 #include <assert.h>
+
+void *api_audited_create(struct api_request *request, size_t size)
+{
+    struct api_audited *audited = api_job_create(request, size);
+    struct slice address = http_request_address(request->http);
+    audited->actor = request->identity.key;
+    audited->address_size =
+        address.size < sizeof(audited->address) ? address.size : sizeof(audited->address);
+    memcpy(audited->address, address.data, audited->address_size);
+    return audited;
+}
+
+enum err api_audited_insert(const struct api_audited *audited, struct store_connection *connection,
+                            const char *action, struct slice target)
+{
+    struct gate_audit entry = {.org = audited->job.org,
+                               .key = audited->actor,
+                               .action = action,
+                               .target = target,
+                               .address = slice_make(audited->address, audited->address_size)};
+    return gate_audit_insert(connection, &entry);
+}
 
 struct api_audit_job {
     struct api_job job;    /* first */

@@ -107,6 +107,32 @@ size_t api_document_member(const struct api_document *document, size_t object, c
     return API_NO_VALUE;
 }
 
+static bool api_document_is_known(const struct json_token *key, const char *const *known,
+                                  size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (json_text_equal(json_token_slice(key), key->escaped != 0, slice_from_text(known[i]))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool api_document_unknown(const struct api_document *document, const char *const *known,
+                          size_t count)
+{
+    if (document->count == 0) {
+        return false;
+    }
+    for (size_t i = 1; document->tokens[i].kind == JSON_KEY;
+         i = api_document_after(document, i + 1)) {
+        if (!api_document_is_known(&document->tokens[i], known, count)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 enum json_kind api_document_kind(const struct api_document *document, size_t value)
 {
     assert(value < document->count);

@@ -19,6 +19,9 @@ MUST_CHECK bool api_document_read(struct api_request *request, struct api_docume
 #define API_NO_VALUE SIZE_MAX
 /* Of an object: the value of a member; API_NO_VALUE: absent or null. `object` 0 is the body. */
 size_t api_document_member(const struct api_document *document, size_t object, const char *name);
+/* Whether the body has a member that is not one of these. */
+bool api_document_unknown(const struct api_document *document, const char *const *known,
+                          size_t count);
 /* The place after a value: the next element of an array, or its end. */
 size_t api_document_after(const struct api_document *document, size_t value);
 enum json_kind api_document_kind(const struct api_document *document, size_t value);

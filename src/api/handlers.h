@@ -52,6 +52,9 @@ void api_key_delete(struct api_request *request);
 void api_keys_generate(struct api_request *request);
 /* audit.c */
 void api_audit_get(struct api_request *request);
+/* settings.c */
+void api_settings_get(struct api_request *request);
+void api_settings_put(struct api_request *request);
 /* limits.c */
 void api_limits_get(struct api_request *request);
 /* health.c */

@@ -149,25 +149,9 @@ static void api_key_job_destroy(struct api_job *job)
 
 struct api_key_job *api_key_job_create(struct api_request *request)
 {
-    struct api_key_job *made = api_job_create(request, sizeof(*made));
-    struct slice address = http_request_address(request->http);
-    made->job.on_destroy = api_key_job_destroy;
-    made->actor = request->identity.key;
-    made->address_size =
-        address.size < sizeof(made->address) ? address.size : sizeof(made->address);
-    memcpy(made->address, address.data, made->address_size);
+    struct api_key_job *made = api_audited_create(request, sizeof(*made));
+    made->audited.job.on_destroy = api_key_job_destroy;
     return made;
-}
-
-enum err api_key_audit(struct api_key_job *made, struct store_connection *connection,
-                       const char *action, struct slice target)
-{
-    struct gate_audit entry = {.org = made->job.org,
-                               .key = made->actor,
-                               .action = action,
-                               .target = target,
-                               .address = slice_make(made->address, made->address_size)};
-    return gate_audit_insert(connection, &entry);
 }
 
 enum err api_key_prepare(struct api_job *job, struct store_connection *connection)
@@ -188,14 +172,15 @@ static enum err api_key_insert_query(struct api_job *job, struct store_connectio
         err = gate_key_insert(connection, &made->key, &made->options, &made->number);
     }
     if (err == ERR_OK) {
-        err = api_key_audit(made, connection, "key.create", slice_from_text(made->key.id));
+        err = api_audited_insert(&made->audited, connection, "key.create",
+                                 slice_from_text(made->key.id));
     }
     return err;
 }
 
 void api_key_reply(struct api_key_job *made, int status, const struct id *org)
 {
-    struct api_request *request = made->job.request;
+    struct api_request *request = made->audited.job.request;
     struct buffer *scratch = api_scratch(request->loop);
     struct json_writer writer;
     char text[80];
@@ -341,10 +326,10 @@ void api_keys_post(struct api_request *request)
     }
     struct api_key_job *made = api_key_job_create(request);
     made->options = options;
-    made->options.name = api_job_copy(&made->job, options.name);
-    made->job.query = api_key_prepare;
-    made->job.on_done = api_key_prepared;
-    api_read_raw(&made->job);
+    made->options.name = api_job_copy(&made->audited.job, options.name);
+    made->audited.job.query = api_key_prepare;
+    made->audited.job.on_done = api_key_prepared;
+    api_read_raw(&made->audited.job);
 }
 
 /* --- rotate, revoke
@@ -356,7 +341,7 @@ static enum err api_key_replace_query(struct api_job *job, struct store_connecti
     enum err err = gate_key_replace(connection, job->org, made->target, &made->key,
                                     &made->old_number, &made->number);
     if (err == ERR_OK) {
-        err = api_key_audit(made, connection, "key.rotate", made->target);
+        err = api_audited_insert(&made->audited, connection, "key.rotate", made->target);
     }
     return err;
 }
@@ -409,10 +394,10 @@ void api_keys_rotate(struct api_request *request)
     (void)slice_cut(key, '_', &rest);
     struct slice id = slice_cut(rest, '_', &rest);
     struct api_key_job *made = api_key_job_create(request);
-    made->target = api_job_copy(&made->job, id);
-    made->job.query = api_key_prepare;
-    made->job.on_done = api_key_rotate_prepared;
-    api_read_raw(&made->job);
+    made->target = api_job_copy(&made->audited.job, id);
+    made->audited.job.query = api_key_prepare;
+    made->audited.job.on_done = api_key_rotate_prepared;
+    api_read_raw(&made->audited.job);
 }
 
 static enum err api_key_revoke_query(struct api_job *job, struct store_connection *connection)
@@ -420,7 +405,7 @@ static enum err api_key_revoke_query(struct api_job *job, struct store_connectio
     struct api_key_job *made = (struct api_key_job *)job;
     enum err err = gate_key_revoke(connection, job->org, made->target, &made->old_number);
     if (err == ERR_OK) {
-        err = api_key_audit(made, connection, "key.revoke", made->target);
+        err = api_audited_insert(&made->audited, connection, "key.revoke", made->target);
     }
     return err;
 }
@@ -437,9 +422,9 @@ static void api_key_revoked(struct api_job *job)
 void api_key_delete(struct api_request *request)
 {
     struct api_key_job *made = api_key_job_create(request);
-    made->target = api_job_copy(&made->job, http_request_param(request->http, 0));
-    made->job.query = api_key_revoke_query;
-    made->job.on_settled = api_key_died;
-    made->job.on_done = api_key_revoked;
-    api_write(&made->job);
+    made->target = api_job_copy(&made->audited.job, http_request_param(request->http, 0));
+    made->audited.job.query = api_key_revoke_query;
+    made->audited.job.on_settled = api_key_died;
+    made->audited.job.on_done = api_key_revoked;
+    api_write(&made->audited.job);
 }

@@ -10,11 +10,13 @@
 #define NO_CACHE     "private, no-cache"
 #define EXPORT_CACHE "private, max-age=300"
 
-#define RE   (GATE_READ | GATE_READ_EVENTS)
-#define WE   (GATE_WRITE | GATE_WRITE_EVENTS)
-#define RT   (GATE_READ | GATE_READ_TELEMETRY)
-#define WT   (GATE_WRITE | GATE_WRITE_TELEMETRY)
-#define A    GATE_ADMIN
+#define RE (GATE_READ | GATE_READ_EVENTS)
+#define WE (GATE_WRITE | GATE_WRITE_EVENTS)
+#define RT (GATE_READ | GATE_READ_TELEMETRY)
+#define WT (GATE_WRITE | GATE_WRITE_TELEMETRY)
+#define A  GATE_ADMIN
+/* What every area's readers may see. */
+#define RANY (API_SCOPE_ANY & ~(uint32_t)GATE_WRITES)
 #define OPEN API_SCOPE_OPEN
 #define ANY  API_SCOPE_ANY
 
@@ -77,6 +79,8 @@
     X(POST, "/api/keys", createKey, A, JSON, NO_STORE, api_keys_post)                              \
     X(DELETE, "/api/keys/{id}", revokeKey, A, NONE, NO_STORE, api_key_delete)                      \
     X(GET, "/api/v1/audit", listAudit, A, NONE, NO_CACHE, api_audit_get)                           \
+    X(GET, "/api/v1/settings", getSettings, RANY, NONE, NO_CACHE, api_settings_get)                \
+    X(PUT, "/api/v1/settings", putSettings, A, JSON, NO_STORE, api_settings_put)                   \
     X(GET, "/api/v1/limits", getLimits, ANY, NONE, NO_CACHE, api_limits_get)                       \
     X(GET, "/health", getHealth, OPEN, NONE, NO_STORE, api_health_get)                             \
     X(GET, "/health/live", getLive, OPEN, NONE, NO_STORE, api_live_get)                            \

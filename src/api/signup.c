@@ -27,7 +27,7 @@ static enum err api_signup_query(struct api_job *job, struct store_connection *c
         err = gate_key_insert(connection, &made->key, &made->options, &made->number);
     }
     if (err == ERR_OK) {
-        err = api_key_audit(made, connection, "org.create", made->target);
+        err = api_audited_insert(&made->audited, connection, "org.create", made->target);
     }
     return err;
 }
@@ -67,7 +67,7 @@ static struct slice api_signup_name(struct api_key_job *made)
     char text[ID_TEXT_BYTES + 8];
     id_format(id_make_v7(clock_wall_ms()), id);
     int size = snprintf(text, sizeof(text), "org-%.*s", ID_TEXT_BYTES, id);
-    return api_job_copy(&made->job, slice_make(text, (size_t)size));
+    return api_job_copy(&made->audited.job, slice_make(text, (size_t)size));
 }
 
 void api_keys_generate(struct api_request *request)
@@ -96,8 +96,9 @@ void api_keys_generate(struct api_request *request)
     request->detail_finish = api_signup_finish;
     struct api_key_job *made = api_key_job_create(request);
     made->options = (struct gate_key_options){.scopes = GATE_ALL, .name = SLICE_LITERAL("first")};
-    made->target = name.data != NULL ? api_job_copy(&made->job, name) : api_signup_name(made);
-    made->job.query = api_key_prepare;
-    made->job.on_done = api_signup_prepared;
-    api_read_raw(&made->job);
+    made->target =
+        name.data != NULL ? api_job_copy(&made->audited.job, name) : api_signup_name(made);
+    made->audited.job.query = api_key_prepare;
+    made->audited.job.on_done = api_signup_prepared;
+    api_read_raw(&made->audited.job);
 }

@@ -1,5 +1,5 @@
-/* Manage: what people set up: orgs and the registry of devices; endpoints, types and settings
- * later.
+/* Manage: what people set up: orgs, their settings, and the registry of devices; endpoints and
+ * types later.
  *
  * Thread: inside store jobs.
  * Memory: row slices live inside the callback; those that create gives are the caller's own.
@@ -167,3 +167,30 @@ MUST_CHECK enum err manage_versions(struct store_connection *connection, uint64_
 /* With its config. */
 MUST_CHECK enum err manage_version_get(struct store_connection *connection, uint64_t org,
                                        struct id project, uint64_t version, struct buffer *to);
+
+/* --- what an org sets for itself ------------------------------------------------------------- */
+#define MANAGE_TIMEZONE_BYTES_MAX 64u
+#define MANAGE_SOURCES_MAX        100u
+#define MANAGE_SOURCE_BYTES_MAX   255u
+#define MANAGE_HOURS_MAX          8784u /* a year */
+#define MANAGE_DAYS_MAX           36500u
+struct manage_settings {
+    struct slice timezone;               /* a name of the IANA database; by its form */
+    struct slice units;                  /* "metric", "imperial" */
+    struct slice week_start;             /* "monday", "saturday", "sunday" */
+    const struct slice *source_priority; /* names of sources, the best first */
+    uint32_t source_count;
+    uint32_t silence_hours; /* without data, until it is told; 0: never */
+    uint32_t late_s;        /* behind its time, from which a reading is late */
+    uint32_t raw_days;      /* raw bodies are kept; 0: as the server's setting says */
+    uint32_t events_days;   /* 0: for ever */
+};
+extern const struct manage_settings manage_settings_default;
+/* JSON Pointer of the first member that is not permitted; NULL: all are. */
+const char *manage_settings_check(const struct manage_settings *settings);
+/* Appends the JSON object. */
+MUST_CHECK enum err manage_settings_get(struct store_connection *connection, uint64_t org,
+                                        struct buffer *to);
+/* Replaces all of it, and appends it as manage_settings_get would. ERR_INVALID as _check says. */
+MUST_CHECK enum err manage_settings_put(struct store_connection *connection, uint64_t org,
+                                        const struct manage_settings *settings, struct buffer *to);

@@ -1,0 +1,2 @@
+-- What an org has set (JSON, every member there); NULL: nothing yet.
+ALTER TABLE orgs ADD COLUMN settings text COLLATE "C";
