@@ -52,6 +52,8 @@ void api_key_delete(struct api_request *request);
 void api_keys_generate(struct api_request *request);
 /* audit.c */
 void api_audit_get(struct api_request *request);
+/* erase.c */
+void api_erase(struct api_request *request);
 /* settings.c */
 void api_settings_get(struct api_request *request);
 void api_settings_put(struct api_request *request);

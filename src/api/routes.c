@@ -79,6 +79,7 @@
     X(POST, "/api/keys", createKey, A, JSON, NO_STORE, api_keys_post)                              \
     X(DELETE, "/api/keys/{id}", revokeKey, A, NONE, NO_STORE, api_key_delete)                      \
     X(GET, "/api/v1/audit", listAudit, A, NONE, NO_CACHE, api_audit_get)                           \
+    X(POST, "/api/v1/erase", erase, A, JSON, NO_STORE, api_erase)                                  \
     X(GET, "/api/v1/settings", getSettings, RANY, NONE, NO_CACHE, api_settings_get)                \
     X(PUT, "/api/v1/settings", putSettings, A, JSON, NO_STORE, api_settings_put)                   \
     X(GET, "/api/v1/limits", getLimits, ANY, NONE, NO_CACHE, api_limits_get)                       \

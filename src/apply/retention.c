@@ -1,8 +1,8 @@
 /* Raw bodies of uploads are kept for a time after they were applied, and then deleted.
  *
- * Once an hour, and at the start, the store is asked which are due. Their files go only when the
- * commit that finished them is durable: before that, a power cut would want to read them again.
- * Then the rows are marked.
+ * Once an hour, and at the start, the store is asked which are due: their time is over, or they
+ * hold what was to be erased. Their files go only when the commit that finished them is durable:
+ * before that, a power cut would want to read them again. Then the rows are marked.
  *
  * Failure modes: a crash between the two leaves rows whose file is gone: the next look finds them,
  * deletes nothing and marks them. */
@@ -35,8 +35,8 @@ static enum err find_run(struct store_job *job, struct store_connection *connect
     bool has_row = true;
     apply->old_count = 0;
     enum err err = store_prepare(connection,
-                                 "SELECT id, org FROM uploads WHERE state <> 1 AND raw_deleted = 0"
-                                 " AND finished_ms <= $1 ORDER BY finished_ms LIMIT 256",
+                                 "SELECT id, org FROM uploads WHERE state <> 1 AND (raw_deleted = 2"
+                                 " OR (raw_deleted = 0 AND finished_ms <= $1)) LIMIT 256",
                                  &statement);
     if (err != ERR_OK) {
         return err;

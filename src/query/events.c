@@ -338,7 +338,8 @@ enum err query_event_get(struct store_connection *connection, uint64_t org, stru
     }
     if (err == ERR_OK && is_there) {
         err = store_prepare(connection,
-                            "SELECT " QUERY_ROW_COLUMNS " FROM events e WHERE e.sequence = $1",
+                            "SELECT " QUERY_ROW_COLUMNS " FROM events e WHERE e.sequence = $1"
+                            " AND e.position <> 0",
                             &statement);
     }
     if (err != ERR_OK || !is_there) {

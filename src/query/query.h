@@ -115,6 +115,30 @@ MUST_CHECK enum err query_acknowledge(struct store_connection *connection, uint6
                                       const struct id *ids, uint32_t count,
                                       uint32_t *ret_acknowledged);
 
+/* --- erasing -----------------------------------------------------------------------------------
+ */
+/* What of an org is to go: one event, or all of a subject or of an app. */
+#define QUERY_ERASE_ROWS_MAX 500u
+struct query_erase {
+    struct query_filter filter; /* org, and subject or app; */
+    const struct id *id;        /* or this */
+    uint32_t limit;             /* rows that one step may touch: QUERY_ERASE_ROWS_MAX at most */
+    /* Where the next step goes on; 0 before the first. */
+    uint64_t after;
+    uint64_t letters_after;
+    /* So far: */
+    uint64_t events;
+    uint64_t dead_letters;
+    uint64_t uploads; /* whose raw bodies go */
+    bool has_more;
+};
+/* One step, inside a durable job. What an event said goes; its id stays taken, so neither a retry
+ * of its client nor anything that is applied once more brings it back. Raw bodies that hold such
+ * events are given to nobody any more and deleted within the hour. ERR_BUSY: an upload of the org
+ * is being applied, whose events may be among them. */
+MUST_CHECK enum err query_erase_step(struct store_connection *connection,
+                                     struct query_erase *erase);
+
 /* --- live tail ---------------------------------------------------------------------------------
  */
 struct query_tail {

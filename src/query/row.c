@@ -153,6 +153,9 @@ enum err query_filter_sql(const struct query_filter *filter,
     } else {
         err = buffer_append_text(sql, " FROM events e WHERE e.sequence BETWEEN $1 AND $2");
     }
+    if (err == ERR_OK) {
+        err = buffer_append_text(sql, " AND e.position <> 0"); /* 0: it was erased */
+    }
     if (err == ERR_OK && filter->type.data != NULL) {
         err = buffer_printf(sql, " AND e.type = $%d", ++parameter);
     }

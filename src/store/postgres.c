@@ -368,7 +368,9 @@ static const char *postgres_error_text(struct store_connection *connection)
 const struct store_backend store_postgres = {
     .texts = {.by_subject = " FROM events e WHERE e.sequence BETWEEN $1 AND $2"
                             " AND e.subject_key = $3 AND e.subject = $4",
-              .by_subject_order = "e.sequence"},
+              .by_subject_order = "e.sequence",
+              .forget_subject = "UPDATE events SET subject_key = NULL"
+                                " WHERE subject_key = $1 AND sequence = $2"},
     .open = postgres_open,
     .close = postgres_close,
     .schema_version = postgres_schema_version,

@@ -464,7 +464,8 @@ const struct store_backend store_sqlite = {
     .texts = {.by_subject = " FROM event_subjects s CROSS JOIN events e ON e.sequence = s.sequence"
                             " WHERE s.sequence BETWEEN $1 AND $2 AND s.key = $3"
                             " AND e.subject = $4",
-              .by_subject_order = "s.sequence"},
+              .by_subject_order = "s.sequence",
+              .forget_subject = "DELETE FROM event_subjects WHERE key = $1 AND sequence = $2"},
     .open = sqlite_open,
     .close = sqlite_close,
     .schema_version = sqlite_schema_version,

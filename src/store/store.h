@@ -128,6 +128,8 @@ struct store_texts {
     /* FROM and WHERE of the events e of one subject: sequence from $1 to $2, key $3, text $4. */
     const char *by_subject;
     const char *by_subject_order; /* the column whose order costs no sort */
+    /* Takes an event off its subject: key $1, sequence $2. */
+    const char *forget_subject;
 };
 const struct store_texts *store_texts(const struct store_connection *connection);
 
