@@ -70,8 +70,15 @@ void apply_upload_end(struct apply *apply, struct apply_upload *upload, enum err
     apply_upload_destroy(upload);
 }
 
+/* Accepted to applied, of each record. The wall clock may have stepped back meanwhile. */
+static void observe_latency(const struct apply_frame *frame, uint64_t records, int64_t now_ms)
+{
+    int64_t age_ms = now_ms > frame->received_ms ? now_ms - frame->received_ms : 0;
+    metrics_observe_many(METRIC_QUEUE_LATENCY, (uint64_t)age_ms * 1000000u, records);
+}
+
 /* The part's steps of the slice are committed. */
-static void settle_slice(struct apply *apply, struct apply_batch *batch)
+static void settle_slice(struct apply *apply, struct apply_batch *batch, int64_t now_ms)
 {
     struct apply_upload *upload = batch->upload;
     for (uint32_t i = batch->part_from; i < batch->part_to; i++) {
@@ -80,6 +87,7 @@ static void settle_slice(struct apply *apply, struct apply_batch *batch)
         }
         journal_credit(apply->options.journal, upload->frame.org, 0,
                        batch->frames[i].credit_records);
+        observe_latency(&batch->frames[i], batch->frames[i].credit_records, now_ms);
     }
     if (upload->failed == ERR_OK && !apply_upload_is_done(upload)) {
         upload->slice_done = batch->frames[batch->part_to - 1].element_count;
@@ -107,9 +115,7 @@ static void settle_frame(struct apply *apply, struct apply_batch *batch, struct 
     }
     journal_credit(apply->options.journal, frame->org, frame->credit_bytes,
                    is_upload ? 0 : frame->credit_records);
-    if (now_ms > frame->received_ms) {
-        metrics_observe(METRIC_QUEUE_LATENCY, (uint64_t)(now_ms - frame->received_ms) * 1000000u);
-    }
+    observe_latency(frame, is_upload ? 0 : frame->credit_records, now_ms);
     metrics_add(METRIC_APPLY_DEAD_UNREADABLE, frame->bytes.data != NULL);
 }
 
@@ -172,7 +178,7 @@ void apply_settle_part(struct apply *apply, struct apply_batch *batch)
         apply_telemetry_news(apply);
     }
     if (batch->upload != NULL) {
-        settle_slice(apply, batch);
+        settle_slice(apply, batch, now_ms);
     } else {
         for (uint32_t i = batch->part_from; i < batch->part_to; i++) {
             settle_frame(apply, batch, &batch->frames[i], now_ms);

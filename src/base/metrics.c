@@ -147,6 +147,11 @@ void metrics_add(enum metrics_counter counter, uint64_t amount)
 
 void metrics_observe(enum metrics_histogram histogram, uint64_t value)
 {
+    metrics_observe_many(histogram, value, 1);
+}
+
+void metrics_observe_many(enum metrics_histogram histogram, uint64_t value, uint64_t times)
+{
     assert(histogram < METRICS_HISTOGRAM_COUNT);
     const struct metrics_bound *bounds = metrics_buckets[metrics_units[histogram]].bounds;
     size_t count = metrics_buckets[metrics_units[histogram]].count;
@@ -158,8 +163,8 @@ void metrics_observe(enum metrics_histogram histogram, uint64_t value)
     }
     struct metrics_row *own = metrics_own_row;
     struct metrics_row *row = own == NULL ? &metrics_shared_row : own;
-    metrics_cell_add(own != NULL, &row->buckets[histogram][bucket], 1);
-    metrics_cell_add(own != NULL, &row->sums[histogram], value);
+    metrics_cell_add(own != NULL, &row->buckets[histogram][bucket], times);
+    metrics_cell_add(own != NULL, &row->sums[histogram], value * times);
 }
 
 void metrics_set(enum metrics_gauge gauge, double value)

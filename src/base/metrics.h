@@ -126,6 +126,7 @@ void metrics_open_row(void);
 void metrics_add(enum metrics_counter counter, uint64_t amount);
 /* Histograms of seconds take nanoseconds; histograms of counts take counts. */
 void metrics_observe(enum metrics_histogram histogram, uint64_t value);
+void metrics_observe_many(enum metrics_histogram histogram, uint64_t value, uint64_t times);
 void metrics_set(enum metrics_gauge gauge, double value);
 /* Sum over all rows. */
 uint64_t metrics_total(enum metrics_counter counter);
