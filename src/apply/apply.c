@@ -100,6 +100,7 @@ void apply_close(struct apply *apply)
         apply_batch_finish(&apply->batches[i]);
     }
     apply_retention_finish(apply);
+    apply_orphans_finish(apply);
     journal_reader_close(apply->reader);
     format_reader_destroy(apply->format);
     table_destroy(apply->id_keys);
@@ -409,6 +410,7 @@ static void step(struct apply *apply)
         if (apply->in_flight == NULL) {
             rest(apply);
             apply_retention_look(apply, now_ns);
+            apply_orphans_look(apply);
         }
         wait_ms = rest_ms(apply, now_ns);
         break;

@@ -186,6 +186,8 @@ struct apply {
     uint32_t old_count;
     uint64_t old_commit;
     struct apply_telemetry telemetry;
+    struct journal_upload_walk *orphans; /* NULL: not begun, or done */
+    bool orphans_are_done;
     atomic_uint_least64_t position; /* release here, acquire by who asks */
     atomic_bool is_stopping;        /* release by stop, acquire here */
 };
@@ -263,6 +265,11 @@ void apply_settle_gauges(struct apply *apply);
  */
 void apply_retention_look(struct apply *apply, uint64_t now_ns);
 void apply_retention_finish(struct apply *apply);
+
+/* --- orphans.c: raw bodies that no row knows -----------------------------------------------------
+ */
+void apply_orphans_look(struct apply *apply);
+void apply_orphans_finish(struct apply *apply);
 
 /* --- cursor.c ------------------------------------------------------------------------------------
  */

@@ -5,6 +5,7 @@
 #include "support/apply_rig.h"
 
 #include "base/mem.h"
+#include "base/metrics.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@
 #include <cmocka.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int setup(void **state)
@@ -200,6 +202,83 @@ static void test_raw_body_goes_after_its_time(void **state)
     buffer_finish(&lines);
 }
 
+static bool has_file(struct apply_rig *rig, struct id id)
+{
+    struct journal_upload_reader *reader = NULL;
+    enum err err = journal_upload_open(&reader, rig->journal, id);
+    assert_true(err == ERR_OK || err == ERR_NOT_FOUND);
+    journal_upload_close(reader);
+    return err == ERR_OK;
+}
+
+/* A file whose row was deleted, one whose row says so of the file, and one that is known; then one
+ * that is accepted and not applied yet. */
+static void test_orphans_are_deleted(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct buffer lines;
+    struct id ids[4];
+    struct slice text = make_lines(&lines, 0, 1000, 0);
+    apply_rig_start(rig);
+    for (uint32_t i = 0; i < 3; i++) {
+        ids[i] = apply_rig_upload(rig, 1, text, 1000, i + 1);
+        (void)apply_rig_result(rig, i + 1);
+    }
+    apply_rig_stop(rig);
+    ids[3] = apply_rig_upload(rig, 1, text, 1000, 4);
+    assert_int_equal(store_fixture_sql(&rig->store, "DELETE FROM uploads WHERE position ="
+                                                    " (SELECT min(position) FROM uploads)"),
+                     ERR_OK);
+    assert_int_equal(store_fixture_sql(&rig->store,
+                                       "UPDATE uploads SET raw_deleted = 1 WHERE position ="
+                                       " (SELECT min(position) FROM uploads)"),
+                     ERR_OK);
+    /* In the run that made them nothing is looked for. */
+    apply_rig_start(rig);
+    (void)apply_rig_result(rig, 4);
+    apply_rig_stop(rig);
+    assert_true(has_file(rig, ids[0]) && has_file(rig, ids[1]));
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM uploads"), 3);
+    apply_rig_close(rig);
+    apply_rig_open(rig);
+    apply_rig_start(rig);
+    while (has_file(rig, ids[0]) || has_file(rig, ids[1])) {
+        (void)sched_yield();
+    }
+    apply_rig_stop(rig);
+    assert_true(has_file(rig, ids[2]) && has_file(rig, ids[3]));
+    buffer_finish(&lines);
+}
+
+/* ingest_queue_latency_seconds counts records, of uploads too, and not batches. */
+static void test_latency_is_of_each_record(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct buffer lines;
+    struct buffer page;
+    unsigned long long counts[2] = {0};
+    struct slice text = make_lines(&lines, 0, 3000, 0);
+    for (int i = 0; i < 2; i++) {
+        if (i == 1) {
+            apply_rig_start(rig);
+            (void)apply_rig_upload(rig, 1, text, 1000, 1);
+            (void)apply_rig_result(rig, 1);
+            apply_rig_append(rig, RECORD_FORM_EVENT, 1, "{\"type\":\"a\",\"payload\":1}", 1, 2);
+            (void)apply_rig_result(rig, 2);
+            apply_rig_stop(rig);
+        }
+        buffer_init(&page, 1u << 20u);
+        assert_int_equal(metrics_write(&page, false), ERR_OK);
+        assert_int_equal(buffer_append(&page, "", 1), ERR_OK);
+        const char *at = strstr((const char *)page.data, "\ningest_queue_latency_seconds_count ");
+        assert_non_null(at);
+        counts[i] = strtoull(strchr(at, ' '), NULL, 10);
+        buffer_finish(&page);
+    }
+    assert_int_equal(counts[1] - counts[0], 3001);
+    buffer_finish(&lines);
+}
+
 static void test_refused_elements_are_counted(void **state)
 {
     struct apply_rig *rig = *state;
@@ -273,6 +352,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_exactly_once_over_restarts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_small_event_passes_big_uploads, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lost_file_fails_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_orphans_are_deleted, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_latency_is_of_each_record, setup, teardown),
         cmocka_unit_test_setup_teardown(test_deleted_while_applied_is_forgotten, setup, teardown),
         cmocka_unit_test_setup_teardown(test_raw_body_goes_after_its_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused_elements_are_counted, setup, teardown),

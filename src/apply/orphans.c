@@ -1,0 +1,109 @@
+/* Orphans: raw bodies of earlier runs that no row of the store knows, or whose row says that they
+ * are deleted: a crash came between the row's change and the file's, or a file's removal failed.
+ *
+ * Looked for once in a run, some at a time, when nothing else is to be done. A file is an orphan
+ * only if its end record was durable before this run and everything of that time is applied: its
+ * row was made then, so that it is not there means that it was deleted.
+ *
+ * Failure modes: the folder or the store cannot be read: given up until the next run; nothing is
+ * deleted that was not asked about. */
+#include "apply/internal.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+
+#define ORPHANS_PER_LOOK 256u
+
+struct orphans_query {
+    struct store_job job;
+    struct id ids[ORPHANS_PER_LOOK];
+    uint32_t count; /* asked about; then the orphans among them */
+};
+
+static void orphans_done(struct store_job *job)
+{
+    (void)job;
+}
+
+static enum err orphans_is_known(struct store_connection *connection, struct id id, bool *ret)
+{
+    struct store_statement *statement = NULL;
+    enum err err = store_prepare(
+        connection, "SELECT 1 FROM uploads WHERE id = $1 AND raw_deleted = 0", &statement);
+    if (err == ERR_OK) {
+        store_bind_blob(statement, 1, slice_make(id.bytes, sizeof(id.bytes)));
+        err = store_step(statement, ret);
+    }
+    return err;
+}
+
+static enum err orphans_run(struct store_job *job, struct store_connection *connection)
+{
+    struct orphans_query *query = (struct orphans_query *)job;
+    uint32_t orphans = 0;
+    for (uint32_t i = 0; i < query->count; i++) {
+        bool is_known = true;
+        enum err err = orphans_is_known(connection, query->ids[i], &is_known);
+        if (err != ERR_OK) {
+            return err;
+        }
+        if (!is_known) {
+            query->ids[orphans++] = query->ids[i];
+        }
+    }
+    query->count = orphans;
+    return ERR_OK;
+}
+
+/* False: there are no more. */
+static bool orphans_look_at_some(struct apply *apply, struct orphans_query *query)
+{
+    bool has = true;
+    while (query->count < ORPHANS_PER_LOOK) {
+        enum err err = journal_upload_walk_next(apply->orphans, &query->ids[query->count], &has);
+        if (err != ERR_OK || !has) {
+            has = false;
+            break;
+        }
+        query->count++;
+    }
+    if (query->count == 0) {
+        return has;
+    }
+    query->job.priority = STORE_RESULTS;
+    query->job.run = orphans_run;
+    query->job.on_done = orphans_done;
+    if (store_run_here(apply->options.store, &query->job) != ERR_OK) {
+        return false;
+    }
+    for (uint32_t i = 0; i < query->count; i++) {
+        if (journal_upload_delete(apply->options.journal, query->ids[i]) == ERR_OK) {
+            log_write(LOG_INFO, "apply", "the raw body of an upload that is gone was deleted");
+        }
+    }
+    return has;
+}
+
+void apply_orphans_look(struct apply *apply)
+{
+    struct journal *journal = apply->options.journal;
+    if (apply->orphans_are_done || apply_position(apply) < journal_recovered_position(journal)) {
+        return;
+    }
+    if (apply->orphans == NULL && journal_upload_walk_open(&apply->orphans, journal) != ERR_OK) {
+        apply->orphans_are_done = true;
+        return;
+    }
+    struct orphans_query *query = mem_alloc(sizeof(*query));
+    apply->orphans_are_done = !orphans_look_at_some(apply, query);
+    mem_free(query);
+    if (apply->orphans_are_done) {
+        apply_orphans_finish(apply);
+    }
+}
+
+void apply_orphans_finish(struct apply *apply)
+{
+    journal_upload_walk_close(apply->orphans);
+    apply->orphans = NULL;
+}
