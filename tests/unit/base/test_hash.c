@@ -31,6 +31,28 @@ static void test_xxh3(void **state)
     assert_true(hash_xxh3("a", 1, 0) != hash_xxh3("b", 1, 0));
 }
 
+/* In parts of any size the value is that of the whole; other bytes give another. */
+static void test_xxh3_in_parts(void **state)
+{
+    (void)state;
+    uint8_t bytes[3000];
+    struct hash_stream *stream = hash_stream_create();
+    assert_true(hash_stream_value(stream) == 0x2d06800538d394c2u);
+    hash_random(bytes, sizeof(bytes));
+    for (size_t part = 1; part < sizeof(bytes); part = part * 2 + 1) {
+        hash_stream_reset(stream);
+        for (size_t at = 0; at < sizeof(bytes); at += part) {
+            size_t left = sizeof(bytes) - at;
+            hash_stream_add(stream, bytes + at, part < left ? part : left);
+        }
+        assert_true(hash_stream_value(stream) == hash_xxh3(bytes, sizeof(bytes), 0));
+    }
+    bytes[2999] ^= 1;
+    assert_true(hash_stream_value(stream) != hash_xxh3(bytes, sizeof(bytes), 0));
+    hash_stream_destroy(stream);
+    hash_stream_destroy(NULL);
+}
+
 /* Appendix A of the SipHash paper: key 00..0f, message 00..0e. */
 static void test_table_hash_is_siphash_2_4(void **state)
 {
@@ -89,6 +111,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_xxh3),
+        cmocka_unit_test(test_xxh3_in_parts),
         cmocka_unit_test(test_table_hash_is_siphash_2_4),
         cmocka_unit_test(test_keyed),
         cmocka_unit_test(test_random_and_equal),
