@@ -207,6 +207,40 @@ struct journal_backlog {
 };
 void journal_backlog(struct journal *journal, struct journal_backlog *ret);
 
+/* --- backup: by another process, beside the server or without one ----------------------------- */
+/* Holds every segment of `directory`, and retained uploads, where they are: for as long as the
+ * descriptor is open, and not longer than its process lives. ERR_BUSY: another has it. */
+MUST_CHECK enum err journal_pin(const char *directory, int *ret_fd);
+void journal_unpin(int fd);
+/* Any thread: whether a process holds them now. */
+bool journal_is_pinned(const struct journal *journal);
+/* The id in the newest segment; ERR_NOT_FOUND: there is none. */
+MUST_CHECK enum err journal_identify(const char *directory, struct id *ret);
+
+#define JOURNAL_UPLOAD_NAME_BYTES 40u
+/* Name of a whole upload in the uploads' directory. */
+void journal_upload_name(char to[JOURNAL_UPLOAD_NAME_BYTES], struct id upload);
+
+struct journal_copy {
+    const char *from; /* directory of the segments */
+    const char *to;   /* directory, made when absent */
+    uint64_t after;   /* frames above it … */
+    uint64_t until;   /* … up to this one; all of them must be durable. UINT64_MAX: to the end */
+    /* Each end record of an upload. */
+    enum err (*on_upload)(struct id upload, void *context);
+    void (*on_progress)(uint64_t done, uint64_t all, void *context); /* positions */
+    void *context;
+};
+struct journal_copied {
+    uint64_t frames;
+    uint64_t last_position; /* the highest; `after` when there was none */
+    uint64_t missing;       /* frames that the segments should hold and do not */
+};
+/* Writes the frames, verified, as new segments of the same journal, synced, with a closing frame.
+ * ERR_NOT_FOUND: there is no journal. */
+MUST_CHECK enum err journal_copy(const struct journal_copy *copy, struct journal_copied *ret,
+                                 struct err_detail *detail);
+
 /* --- offline: weir journal check|dump -------------------------------------------------------- */
 struct journal_check_report {
     uint64_t segments;

@@ -14,7 +14,8 @@
  *
  * Failure modes: a spare cannot be made: tried again after five seconds, the committer meanwhile
  * allocates its segments itself. The disk is short: the replay window is not waited for and no
- * spare is made. An upload has not got its final name: nothing goes until the next start. */
+ * spare is made. A backup runs: nothing goes. An upload has not got its final name: nothing goes
+ * until the next start. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -173,11 +174,15 @@ static bool preparer_release(struct journal *journal, uint64_t now_ns)
 {
     bool has_done = false;
     struct journal_known *known;
+    int pin = -1;
+    if (preparer_find_due(journal, now_ns) == NULL || journal_pin_look(journal, &pin) != ERR_OK) {
+        return false;
+    }
     while ((known = preparer_find_due(journal, now_ns)) != NULL) {
         uint64_t number = 0;
         if (!preparer_let_go(journal, known, &number)) {
             journal->preparer.retry_ns = now_ns + PREPARER_RETRY_NS;
-            return has_done;
+            break;
         }
         if (number != 0) {
             struct journal_spare *spare =
@@ -190,6 +195,7 @@ static bool preparer_release(struct journal *journal, uint64_t now_ns)
         mem_free(known);
         has_done = true;
     }
+    journal_unpin(pin);
     return has_done;
 }
 
