@@ -106,6 +106,10 @@ enum err store_sqlite_checkpoint_beside(struct store_connection *connection,
                                         void (*pause)(void *owner), void *owner);
 /* After a commit of the writer. */
 void store_sqlite_push_log(struct sqlite_connection *c);
+/* See store_backup. */
+enum err store_sqlite_backup(const char *from, const char *to,
+                             void (*on_progress)(uint64_t done, uint64_t all, void *context),
+                             void *context, struct err_detail *detail);
 
 /* Registers the virtual table weir_rows. */
 enum err store_sqlite_rows_register(struct sqlite_connection *c);

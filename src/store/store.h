@@ -58,6 +58,12 @@ void *store_reader(struct store *store, uint32_t index);
 void store_stop(struct store *store);
 /* After the threads were joined: checkpoints, closes. NULL is fine. */
 void store_close(struct store *store);
+/* Copies the database of `options`, which any process may be using, to a new file `path`, as it is
+ * at one moment; in constant memory, not synced. on_progress (may be NULL) sees pages.
+ * ERR_UNSUPPORTED: the engine has tools of its own for this, which the detail names. */
+MUST_CHECK enum err store_backup(const struct store_options *options, const char *path,
+                                 void (*on_progress)(uint64_t done, uint64_t all, void *context),
+                                 void *context, struct err_detail *detail);
 /* Bytes of the database on disk. */
 uint64_t store_bytes(struct store *store);
 /* Whether the store takes writes now, and if not why (for /health/ready). */
