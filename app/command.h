@@ -10,6 +10,10 @@ int command_serve(const struct settings *settings);
 int command_admin(const struct settings *settings, int argc, char **argv);
 /* argv[0] is "journal". */
 int command_journal(const struct settings *settings, int argc, char **argv);
+/* argv[0] is "backup". */
+int command_backup(const struct settings *settings, int argc, char **argv);
+/* argv[0] is "restore". */
+int command_restore(const struct settings *settings, int argc, char **argv);
 /* argv[0] is "config". */
 int command_config(const struct settings *settings, int argc, char **argv);
 /* argv[0] is "bench". */

@@ -32,7 +32,6 @@
 
 #define MEBIBYTE          (1024ull * 1024ull)
 #define HOUSE_THREADS_MAX 64u
-#define HOUSE_PATH_BYTES  4096u
 
 /* Threads are joined by group, because the groups stop one after the other. */
 enum house_group {
@@ -97,6 +96,19 @@ static uint32_t reader_count(const struct settings *settings)
     return count == 0 ? thread_cpu_count() : count;
 }
 
+static enum err refuse_half_restore(const struct settings *settings, struct err_detail *detail)
+{
+    char path[HOUSE_PATH_BYTES];
+    struct stat found;
+    (void)snprintf(path, sizeof(path), "%s/" HOUSE_RESTORING, settings->data_dir);
+    if (sys_stat(path, &found) != 0) {
+        return ERR_OK;
+    }
+    err_detail_set(detail, "%s: a restore did not finish; empty the directory and restore again",
+                   path);
+    return ERR_CORRUPT;
+}
+
 enum err house_open(struct house **ret, const struct settings *settings, struct err_detail *detail)
 {
     char path[HOUSE_PATH_BYTES];
@@ -131,6 +143,10 @@ enum err house_open(struct house **ret, const struct settings *settings, struct 
                        settings->data_dir);
         goto out;
     }
+    err = refuse_half_restore(settings, detail);
+    if (err != ERR_OK) {
+        goto out;
+    }
     *ret = house;
     house = NULL;
 out:
@@ -138,15 +154,20 @@ out:
     return err;
 }
 
+void house_store_url(const struct settings *settings, char to[HOUSE_PATH_BYTES])
+{
+    if (settings->database_url[0] != '\0') {
+        (void)snprintf(to, HOUSE_PATH_BYTES, "%s", settings->database_url);
+    } else {
+        (void)snprintf(to, HOUSE_PATH_BYTES, "sqlite:%s/weir.db", settings->data_dir);
+    }
+}
+
 static enum err open_store(struct house *house, struct err_detail *detail)
 {
     const struct settings *settings = house->settings;
     char url[HOUSE_PATH_BYTES];
-    if (settings->database_url[0] != '\0') {
-        (void)snprintf(url, sizeof(url), "%s", settings->database_url);
-    } else {
-        (void)snprintf(url, sizeof(url), "sqlite:%s/weir.db", settings->data_dir);
-    }
+    house_store_url(settings, url);
     struct store_options options = {
         .url = url,
         .cache_mb = (uint32_t)settings->store_cache_mb,
@@ -446,6 +467,11 @@ void house_close(struct house *house)
 uint16_t house_port(const struct house *house)
 {
     return http_server_port(house->server);
+}
+
+uint64_t house_durable(const struct house *house)
+{
+    return journal_durable_position(house->journal);
 }
 
 void house_admin(struct house *house, struct admin *ret, struct buffer *reply)

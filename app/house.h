@@ -11,7 +11,14 @@
 
 struct house;
 
-/* Locks DATA_DIR (made when absent). ERR_LOCKED: another process has it. */
+#define HOUSE_PATH_BYTES 4096u
+/* In DATA_DIR while a restore runs, and after one that did not finish. */
+#define HOUSE_RESTORING "weir.restoring"
+
+/* The store's URL: DATABASE_URL, or the one in DATA_DIR. */
+void house_store_url(const struct settings *settings, char to[HOUSE_PATH_BYTES]);
+/* Locks DATA_DIR (made when absent). ERR_LOCKED: another process has it. ERR_CORRUPT: it holds half
+ * a restore. */
 MUST_CHECK enum err house_open(struct house **ret, const struct settings *settings,
                                struct err_detail *detail);
 /* Store and gate, no threads: for commands. Jobs run in the caller. */
@@ -23,5 +30,7 @@ void house_stop(struct house *house);
 void house_close(struct house *house);
 
 uint16_t house_port(const struct house *house);
+/* Highest durable position. */
+uint64_t house_durable(const struct house *house);
 /* For commands: jobs go to the writer when its thread runs, else they run in the caller. */
 void house_admin(struct house *house, struct admin *ret, struct buffer *reply);

@@ -14,6 +14,8 @@ static const char usage[] =
     "  weir org create|list        tenants\n"
     "  weir key create|list|rotate|revoke\n"
     "  weir journal check|dump     verify or show what is on disk\n"
+    "  weir backup DIR             copy everything, while the server runs\n"
+    "  weir restore DIR            into an empty DATA_DIR\n"
     "  weir config                 effective settings, and where each came from\n"
     "  weir bench                  load generator and audit\n"
     "  weir version\n"
@@ -55,6 +57,12 @@ static int run(const struct settings *settings, int argc, char **argv)
     }
     if (strcmp(argv[0], "journal") == 0) {
         return command_journal(settings, argc, argv);
+    }
+    if (strcmp(argv[0], "backup") == 0) {
+        return command_backup(settings, argc, argv);
+    }
+    if (strcmp(argv[0], "restore") == 0) {
+        return command_restore(settings, argc, argv);
     }
     if (strcmp(argv[0], "config") == 0) {
         return command_config(settings, argc, argv);

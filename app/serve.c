@@ -24,6 +24,8 @@ static void run_command(void *context, int argc, char **argv, struct buffer *rep
     if (admin_knows(argv[0])) {
         admin_command(&admin, argc, argv);
         *ret_status = admin.status;
+    } else if (strcmp(argv[0], SOCKET_DURABLE) == 0) {
+        *ret_status = buffer_append_u64(reply, house_durable(context)) == ERR_OK ? 0 : 1;
     } else {
         *ret_status = buffer_append_text(reply, "unknown command\n") == ERR_OK ? 2 : 1;
     }

@@ -11,6 +11,8 @@
 #include "base/err.h"
 
 #define SOCKET_WORDS_MAX 64
+/* A word for programs: the highest durable position. */
+#define SOCKET_DURABLE "durable"
 
 /* The listening descriptor. A stale socket is replaced: the caller holds the lock of DATA_DIR. */
 MUST_CHECK enum err socket_listen(const char *data_dir, int *ret_fd, struct err_detail *detail);

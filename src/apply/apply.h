@@ -45,3 +45,9 @@ uint64_t apply_position(const struct apply *apply);
 MUST_CHECK enum err apply_cursor(struct store *store, uint64_t *ret_position);
 MUST_CHECK enum err apply_base(struct store *store, struct id journal, bool is_new,
                                uint64_t *ret_base);
+/* For a backup: the cursor of this journal; 0: none. */
+MUST_CHECK enum err apply_cursor_of(struct store *store, struct id journal, uint64_t *ret_position);
+/* After a restore, before anything else uses the store: positions, sequences and data versions jump
+ * past what the server of the backup can have told anybody. `position`: the highest in the backup.
+ */
+MUST_CHECK enum err apply_restored(struct store *store, struct id journal, uint64_t position);

@@ -273,4 +273,3 @@ void apply_orphans_finish(struct apply *apply);
 
 /* --- cursor.c ------------------------------------------------------------------------------------
  */
-MUST_CHECK enum err apply_cursor_of(struct store *store, struct id journal, uint64_t *ret);

@@ -2,7 +2,8 @@
  *
  * Once an hour, and at the start, the store is asked which are due: their time is over, or they
  * hold what was to be erased. Their files go only when the commit that finished them is durable:
- * before that, a power cut would want to read them again. Then the rows are marked.
+ * before that, a power cut would want to read them again; and not while a backup runs, whose copy
+ * of the store may still have to apply them. Then the rows are marked.
  *
  * Failure modes: a crash between the two leaves rows whose file is gone: the next look finds them,
  * deletes nothing and marks them. */
@@ -117,7 +118,8 @@ void apply_retention_look(struct apply *apply, uint64_t now_ns)
     }
     if (apply->old_count == 0) {
         find_old(apply);
-    } else if (apply->old_commit <= store_durable_commit(apply->options.store)) {
+    } else if (apply->old_commit <= store_durable_commit(apply->options.store) &&
+               !journal_is_pinned(apply->options.journal)) {
         delete_old(apply);
     }
     apply->retention_due_ns = now_ns + (apply->old_count == 0 ? LOOK_NS : AGAIN_NS);

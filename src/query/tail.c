@@ -105,10 +105,11 @@ static enum err query_tail_event(struct store_statement *statement, uint64_t org
     return err;
 }
 
-/* Writes what fits of (query->after, last]; *ret_place is the last event written, or `last` when
- * there is no more. */
+/* Writes what fits of (after, last]; *ret_place is the last event written, or `last` when there is
+ * no more. */
 static enum err query_tail_rows(struct store_connection *connection, const struct query_tail *query,
-                                uint64_t last, struct buffer *to, uint64_t *ret_place)
+                                uint64_t after, uint64_t last, struct buffer *to,
+                                uint64_t *ret_place)
 {
     struct store_statement *statement = NULL;
     uint64_t place = last;
@@ -120,7 +121,7 @@ static enum err query_tail_rows(struct store_connection *connection, const struc
     if (err != ERR_OK) {
         return err;
     }
-    store_bind_i64(statement, 1, (int64_t)(query->after + 1));
+    store_bind_i64(statement, 1, (int64_t)(after + 1));
     store_bind_i64(statement, 2, (int64_t)last);
     while (err == ERR_OK && !is_full) {
         err = store_step(statement, &has_row);
@@ -139,6 +140,29 @@ static enum err query_tail_rows(struct store_connection *connection, const struc
     return err;
 }
 
+/* Restores leave gaps of billions of numbers: a tail steps over what is empty at once. */
+static enum err query_tail_skip(struct store_connection *connection, uint64_t after, uint64_t end,
+                                uint64_t *ret_after)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    enum err err = store_prepare(
+        connection, "SELECT min(sequence) FROM events WHERE sequence > $1 AND sequence <= $2",
+        &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)after);
+    store_bind_i64(statement, 2, (int64_t)end);
+    err = store_step(statement, &has_row);
+    if (err == ERR_OK && has_row) {
+        bool is_empty = store_column_is_null(statement, 0);
+        *ret_after = is_empty ? end : (uint64_t)store_column_i64(statement, 0) - 1;
+        store_reset(statement);
+    }
+    return err;
+}
+
 enum err query_tail_read(struct store_connection *connection, const struct query_tail *query,
                          struct buffer *to, uint64_t *ret_place, bool *ret_more)
 {
@@ -149,9 +173,13 @@ enum err query_tail_read(struct store_connection *connection, const struct query
     if (err == ERR_OK) {
         err = query_tail_end(connection, query->filter.org, &end);
     }
+    uint64_t after = query->after;
+    if (err == ERR_OK && end > after && end - after > window) {
+        err = query_tail_skip(connection, query->after, end, &after);
+    }
     if (err == ERR_OK && end > query->after) {
-        uint64_t last = end - query->after > window ? query->after + window : end;
-        err = query_tail_rows(connection, query, last, to, &place);
+        uint64_t last = end - after > window ? after + window : end;
+        err = query_tail_rows(connection, query, after, last, to, &place);
     }
     if (err == ERR_OK) {
         *ret_place = place;

@@ -12,7 +12,7 @@ from conftest import BINARY
 
 KEY = re.compile(r"weir_[A-Za-z0-9]+_[A-Za-z0-9]+")
 HELPED = [["serve"], ["org"], ["org", "create"], ["org", "list"], ["key"], ["key", "create"], ["key", "list"],
-          ["key", "rotate"], ["key", "revoke"], ["journal"], ["journal", "check"], ["journal", "dump"], ["config"],
+          ["key", "rotate"], ["key", "revoke"], ["journal"], ["journal", "check"], ["journal", "dump"], ["backup"], ["restore"], ["config"],
           ["bench"]]
 
 
@@ -34,7 +34,7 @@ def test_help_of_all(tmp_path):
     for words in (["--help"], ["-h"], ["help"]):
         done = run(*words, folder=tmp_path)
         assert done.returncode == 0
-        for command in ("serve", "org", "key", "journal", "config", "bench", "version"):
+        for command in ("serve", "org", "key", "journal", "backup", "restore", "config", "bench", "version"):
             assert f"weir {command}" in done.stdout
     assert run(folder=tmp_path).returncode == 2
     assert re.fullmatch(r"weir \d+\.\d+\.\d+\n", run("version", folder=tmp_path).stdout)
@@ -42,6 +42,10 @@ def test_help_of_all(tmp_path):
 
 @pytest.mark.parametrize("words, hint", [
     (["srve"], "weir --help"),
+    (["backup"], "weir backup DIR"),
+    (["backup", "nowhere", "twice"], "weir backup DIR"),
+    (["restore"], "weir restore DIR"),
+    (["restore", "nowhere", "--data-dir"], "weir restore DIR"),
     (["serve", "now"], "weir serve --help"),
     (["org", "make"], "weir org --help"),
     (["org", "create"], "usage"),
