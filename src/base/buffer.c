@@ -98,14 +98,6 @@ static uint8_t *buffer_digits_before(uint8_t *end, uint64_t value)
     return end;
 }
 
-enum err buffer_append_u64(struct buffer *buffer, uint64_t value)
-{
-    uint8_t digits[BUFFER_NUMBER_BYTES];
-    uint8_t *end = digits + sizeof(digits);
-    uint8_t *from = buffer_digits_before(end, value);
-    return buffer_append(buffer, from, (size_t)(end - from));
-}
-
 enum err buffer_append_i64(struct buffer *buffer, int64_t value)
 {
     uint8_t digits[BUFFER_NUMBER_BYTES];

@@ -32,7 +32,6 @@ MUST_CHECK enum err buffer_append_slice(struct buffer *buffer, struct slice s);
 MUST_CHECK enum err buffer_append_text(struct buffer *buffer, const char *text);
 MUST_CHECK enum err buffer_append_byte(struct buffer *buffer, uint8_t byte);
 /* Decimal. */
-MUST_CHECK enum err buffer_append_u64(struct buffer *buffer, uint64_t value);
 MUST_CHECK enum err buffer_append_i64(struct buffer *buffer, int64_t value);
 MUST_CHECK enum err buffer_printf(struct buffer *buffer, const char *format, ...) PRINTF_LIKE(2, 3);
 /* Drops the first `size` bytes and moves the rest down. */

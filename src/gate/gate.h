@@ -69,7 +69,6 @@ enum gate_tier {
 #undef X
         GATE_TIER_COUNT
 };
-const char *gate_tier_text(enum gate_tier tier);
 bool gate_tier_from_text(struct slice text, enum gate_tier *ret);
 
 struct gate_options {

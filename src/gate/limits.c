@@ -32,12 +32,6 @@ static const struct tier_row tier_rows[GATE_TIER_COUNT] = {
 #undef X
 };
 
-const char *gate_tier_text(enum gate_tier tier)
-{
-    assert((uint32_t)tier < GATE_TIER_COUNT);
-    return tier_rows[tier].text;
-}
-
 bool gate_tier_from_text(struct slice text, enum gate_tier *ret)
 {
     for (uint32_t i = 0; i < GATE_TIER_COUNT; i++) {

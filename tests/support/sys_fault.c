@@ -4,62 +4,13 @@
  * is not written a second time. Failing close and closedir still close: on Linux the descriptor is
  * gone either way. */
 #include "support/sys_fault.h"
-
-#include "base/sys.h"
+#include "support/sys_real.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-/* The renamed functions have no prototype, and need none: only this file calls them. */
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmissing-prototypes"
-#define sys_open           fault_real_open
-#define sys_close          fault_real_close
-#define sys_pread          fault_real_pread
-#define sys_pwrite         fault_real_pwrite
-#define sys_pwritev        fault_real_pwritev
-#define sys_fdatasync      fault_real_fdatasync
-#define sys_fsync          fault_real_fsync
-#define sys_ftruncate      fault_real_ftruncate
-#define sys_fallocate      fault_real_fallocate
-#define sys_fstat          fault_real_fstat
-#define sys_stat           fault_real_stat
-#define sys_rename         fault_real_rename
-#define sys_unlink         fault_real_unlink
-#define sys_mkdir          fault_real_mkdir
-#define sys_sync_directory fault_real_sync_directory
-#define sys_opendir        fault_real_opendir
-#define sys_readdir        fault_real_readdir
-#define sys_closedir       fault_real_closedir
-#define sys_lock           fault_real_lock
-#define sys_free_bytes     fault_real_free_bytes
-#define sys_write_back     fault_real_write_back
-#include "../src/base/sys.c" /* NOLINT(bugprone-suspicious-include) */
-#undef sys_open
-#undef sys_close
-#undef sys_pread
-#undef sys_pwrite
-#undef sys_pwritev
-#undef sys_fdatasync
-#undef sys_fsync
-#undef sys_ftruncate
-#undef sys_fallocate
-#undef sys_fstat
-#undef sys_stat
-#undef sys_rename
-#undef sys_unlink
-#undef sys_mkdir
-#undef sys_sync_directory
-#undef sys_opendir
-#undef sys_readdir
-#undef sys_closedir
-#undef sys_lock
-#undef sys_free_bytes
-#undef sys_write_back
-#pragma GCC diagnostic pop
 
 /* Sequentially consistent: ticks come from any thread and speed does not matter here. */
 static atomic_bool fault_is_armed;
@@ -196,29 +147,29 @@ static bool fault_is_short(size_t size)
 
 int sys_open(const char *path, int flags, mode_t mode)
 {
-    return fault_tick(FAULT_OPEN) ? -1 : fault_real_open(path, flags, mode);
+    return fault_tick(FAULT_OPEN) ? -1 : real_open(path, flags, mode);
 }
 
 int sys_close(int fd)
 {
     bool must_fail = fault_tick(FAULT_CLOSE);
     int error_number = errno;
-    int result = fault_real_close(fd);
+    int result = real_close(fd);
     errno = must_fail ? error_number : errno;
     return must_fail ? -1 : result;
 }
 
 ssize_t sys_pread(int fd, void *to, size_t size, off_t offset)
 {
-    return fault_tick(FAULT_PREAD) ? -1 : fault_real_pread(fd, to, size, offset);
+    return fault_tick(FAULT_PREAD) ? -1 : real_pread(fd, to, size, offset);
 }
 
 ssize_t sys_pwrite(int fd, const void *from, size_t size, off_t offset)
 {
     if (fault_tick(FAULT_PWRITE)) {
-        return fault_is_short(size) ? fault_real_pwrite(fd, from, size / 2, offset) : -1;
+        return fault_is_short(size) ? real_pwrite(fd, from, size / 2, offset) : -1;
     }
-    return fault_real_pwrite(fd, from, size, offset);
+    return real_pwrite(fd, from, size, offset);
 }
 
 /* Writes the first half of the bytes. */
@@ -233,7 +184,7 @@ static ssize_t fault_write_half(int fd, const struct iovec *parts, int count, si
             bytes[done++] = ((const uint8_t *)parts[i].iov_base)[j];
         }
     }
-    ssize_t written = fault_real_pwrite(fd, bytes, size / 2, offset);
+    ssize_t written = real_pwrite(fd, bytes, size / 2, offset);
     free(bytes);
     return written;
 }
@@ -241,7 +192,7 @@ static ssize_t fault_write_half(int fd, const struct iovec *parts, int count, si
 ssize_t sys_pwritev(int fd, const struct iovec *parts, int count, off_t offset)
 {
     if (!fault_tick(FAULT_PWRITEV)) {
-        return fault_real_pwritev(fd, parts, count, offset);
+        return real_pwritev(fd, parts, count, offset);
     }
     size_t size = 0;
     for (int i = 0; i < count; i++) {
@@ -252,84 +203,84 @@ ssize_t sys_pwritev(int fd, const struct iovec *parts, int count, off_t offset)
 
 int sys_fdatasync(int fd)
 {
-    return fault_tick(FAULT_FDATASYNC) ? -1 : fault_real_fdatasync(fd);
+    return fault_tick(FAULT_FDATASYNC) ? -1 : real_fdatasync(fd);
 }
 
 int sys_fsync(int fd)
 {
-    return fault_tick(FAULT_FSYNC) ? -1 : fault_real_fsync(fd);
+    return fault_tick(FAULT_FSYNC) ? -1 : real_fsync(fd);
 }
 
 int sys_ftruncate(int fd, off_t size)
 {
-    return fault_tick(FAULT_FTRUNCATE) ? -1 : fault_real_ftruncate(fd, size);
+    return fault_tick(FAULT_FTRUNCATE) ? -1 : real_ftruncate(fd, size);
 }
 
 int sys_fallocate(int fd, off_t offset, off_t size)
 {
-    return fault_tick(FAULT_FALLOCATE) ? -1 : fault_real_fallocate(fd, offset, size);
+    return fault_tick(FAULT_FALLOCATE) ? -1 : real_fallocate(fd, offset, size);
 }
 
 int sys_fstat(int fd, struct stat *ret)
 {
-    return fault_tick(FAULT_FSTAT) ? -1 : fault_real_fstat(fd, ret);
+    return fault_tick(FAULT_FSTAT) ? -1 : real_fstat(fd, ret);
 }
 
 int sys_stat(const char *path, struct stat *ret)
 {
-    return fault_tick(FAULT_STAT) ? -1 : fault_real_stat(path, ret);
+    return fault_tick(FAULT_STAT) ? -1 : real_stat(path, ret);
 }
 
 int sys_rename(const char *from, const char *to)
 {
-    return fault_tick(FAULT_RENAME) ? -1 : fault_real_rename(from, to);
+    return fault_tick(FAULT_RENAME) ? -1 : real_rename(from, to);
 }
 
 int sys_unlink(const char *path)
 {
-    return fault_tick(FAULT_UNLINK) ? -1 : fault_real_unlink(path);
+    return fault_tick(FAULT_UNLINK) ? -1 : real_unlink(path);
 }
 
 int sys_mkdir(const char *path, mode_t mode)
 {
-    return fault_tick(FAULT_MKDIR) ? -1 : fault_real_mkdir(path, mode);
+    return fault_tick(FAULT_MKDIR) ? -1 : real_mkdir(path, mode);
 }
 
 int sys_sync_directory(const char *path)
 {
-    return fault_tick(FAULT_SYNC_DIRECTORY) ? -1 : fault_real_sync_directory(path);
+    return fault_tick(FAULT_SYNC_DIRECTORY) ? -1 : real_sync_directory(path);
 }
 
 DIR *sys_opendir(const char *path)
 {
-    return fault_tick(FAULT_OPENDIR) ? NULL : fault_real_opendir(path);
+    return fault_tick(FAULT_OPENDIR) ? NULL : real_opendir(path);
 }
 
 struct dirent *sys_readdir(DIR *directory)
 {
-    return fault_tick(FAULT_READDIR) ? NULL : fault_real_readdir(directory);
+    return fault_tick(FAULT_READDIR) ? NULL : real_readdir(directory);
 }
 
 int sys_closedir(DIR *directory)
 {
     bool must_fail = fault_tick(FAULT_CLOSEDIR);
     int error_number = errno;
-    int result = fault_real_closedir(directory);
+    int result = real_closedir(directory);
     errno = must_fail ? error_number : errno;
     return must_fail ? -1 : result;
 }
 
 int sys_lock(int fd)
 {
-    return fault_tick(FAULT_LOCK) ? -1 : fault_real_lock(fd);
+    return fault_tick(FAULT_LOCK) ? -1 : real_lock(fd);
 }
 
 int sys_free_bytes(const char *path, uint64_t *ret_bytes)
 {
-    return fault_tick(FAULT_FREE_BYTES) ? -1 : fault_real_free_bytes(path, ret_bytes);
+    return fault_tick(FAULT_FREE_BYTES) ? -1 : real_free_bytes(path, ret_bytes);
 }
 
 int sys_write_back(int fd, off_t offset, off_t size)
 {
-    return fault_tick(FAULT_WRITE_BACK) ? -1 : fault_real_write_back(fd, offset, size);
+    return fault_tick(FAULT_WRITE_BACK) ? -1 : real_write_back(fd, offset, size);
 }

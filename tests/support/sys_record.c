@@ -8,8 +8,7 @@
  * into what is safe. Then the image draws, by a hash of (seed, node, block), how many of the
  * changes each block has seen, and by (seed, directory), how many each directory has. */
 #include "support/sys_record.h"
-
-#include "base/sys.h"
+#include "support/sys_real.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -17,54 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* The renamed functions have no prototype, and need none: only this file calls them. */
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmissing-prototypes"
-#define sys_open           record_real_open
-#define sys_close          record_real_close
-#define sys_pread          record_real_pread
-#define sys_pwrite         record_real_pwrite
-#define sys_pwritev        record_real_pwritev
-#define sys_fdatasync      record_real_fdatasync
-#define sys_fsync          record_real_fsync
-#define sys_ftruncate      record_real_ftruncate
-#define sys_fallocate      record_real_fallocate
-#define sys_fstat          record_real_fstat
-#define sys_stat           record_real_stat
-#define sys_rename         record_real_rename
-#define sys_unlink         record_real_unlink
-#define sys_mkdir          record_real_mkdir
-#define sys_sync_directory record_real_sync_directory
-#define sys_opendir        record_real_opendir
-#define sys_readdir        record_real_readdir
-#define sys_closedir       record_real_closedir
-#define sys_lock           record_real_lock
-#define sys_free_bytes     record_real_free_bytes
-#define sys_write_back     record_real_write_back
-#include "../src/base/sys.c" /* NOLINT(bugprone-suspicious-include) */
-#undef sys_open
-#undef sys_close
-#undef sys_pread
-#undef sys_pwrite
-#undef sys_pwritev
-#undef sys_fdatasync
-#undef sys_fsync
-#undef sys_ftruncate
-#undef sys_fallocate
-#undef sys_fstat
-#undef sys_stat
-#undef sys_rename
-#undef sys_unlink
-#undef sys_mkdir
-#undef sys_sync_directory
-#undef sys_opendir
-#undef sys_readdir
-#undef sys_closedir
-#undef sys_lock
-#undef sys_free_bytes
-#undef sys_write_back
-#pragma GCC diagnostic pop
 
 #define RECORD_FDS_MAX    4096
 #define RECORD_PATH_BYTES 512
@@ -181,7 +132,7 @@ int sys_open(const char *path, int flags, mode_t mode)
 {
     (void)pthread_mutex_lock(&record.lock);
     const char *below = record_below(path);
-    int fd = record_real_open(path, flags, mode);
+    int fd = real_open(path, flags, mode);
     if (fd >= 0 && fd < RECORD_FDS_MAX) {
         record.fd_nodes[fd] = 0;
     }
@@ -209,14 +160,14 @@ int sys_close(int fd)
     if (fd >= 0 && fd < RECORD_FDS_MAX) {
         record.fd_nodes[fd] = 0;
     }
-    int result = record_real_close(fd);
+    int result = real_close(fd);
     (void)pthread_mutex_unlock(&record.lock);
     return result;
 }
 
 ssize_t sys_pread(int fd, void *to, size_t size, off_t offset)
 {
-    return record_real_pread(fd, to, size, offset);
+    return real_pread(fd, to, size, offset);
 }
 
 /* Under the lock: the operation on the file of `fd`, or NULL when that is not recorded. */
@@ -234,7 +185,7 @@ static struct record_operation *record_add_for(int fd, enum record_kind kind)
 ssize_t sys_pwritev(int fd, const struct iovec *parts, int count, off_t offset)
 {
     (void)pthread_mutex_lock(&record.lock);
-    ssize_t written = record_real_pwritev(fd, parts, count, offset);
+    ssize_t written = real_pwritev(fd, parts, count, offset);
     struct record_operation *operation = written > 0 ? record_add_for(fd, RECORD_WRITE) : NULL;
     if (operation != NULL) {
         size_t left = (size_t)written;
@@ -281,7 +232,7 @@ int sys_fsync(int fd)
 int sys_ftruncate(int fd, off_t size)
 {
     (void)pthread_mutex_lock(&record.lock);
-    int result = record_real_ftruncate(fd, size);
+    int result = real_ftruncate(fd, size);
     struct record_operation *operation = result == 0 ? record_add_for(fd, RECORD_SIZE) : NULL;
     if (operation != NULL) {
         operation->offset = (uint64_t)size;
@@ -294,7 +245,7 @@ int sys_ftruncate(int fd, off_t size)
 int sys_fallocate(int fd, off_t offset, off_t size)
 {
     struct stat found;
-    if (record_real_fstat(fd, &found) != 0) {
+    if (real_fstat(fd, &found) != 0) {
         return -1;
     }
     return offset + size > found.st_size ? sys_ftruncate(fd, offset + size) : 0;
@@ -302,19 +253,19 @@ int sys_fallocate(int fd, off_t offset, off_t size)
 
 int sys_fstat(int fd, struct stat *ret)
 {
-    return record_real_fstat(fd, ret);
+    return real_fstat(fd, ret);
 }
 
 int sys_stat(const char *path, struct stat *ret)
 {
-    return record_real_stat(path, ret);
+    return real_stat(path, ret);
 }
 
 int sys_rename(const char *from, const char *to)
 {
     (void)pthread_mutex_lock(&record.lock);
     const char *below = record_below(from);
-    int result = record_real_rename(from, to);
+    int result = real_rename(from, to);
     if (result == 0 && below != NULL) {
         struct record_operation *operation = record_add(RECORD_RENAME);
         operation->path = record_text(below);
@@ -328,7 +279,7 @@ int sys_unlink(const char *path)
 {
     (void)pthread_mutex_lock(&record.lock);
     const char *below = record_below(path);
-    int result = record_real_unlink(path);
+    int result = real_unlink(path);
     if (result == 0 && below != NULL) {
         record_add(RECORD_UNLINK)->path = record_text(below);
     }
@@ -340,7 +291,7 @@ int sys_mkdir(const char *path, mode_t mode)
 {
     (void)pthread_mutex_lock(&record.lock);
     const char *below = record_below(path);
-    int result = record_real_mkdir(path, mode);
+    int result = real_mkdir(path, mode);
     if (result == 0 && below != NULL) {
         record_add(RECORD_MAKE_DIRECTORY)->path = record_text(below);
     }
@@ -361,27 +312,27 @@ int sys_sync_directory(const char *path)
 
 DIR *sys_opendir(const char *path)
 {
-    return record_real_opendir(path);
+    return real_opendir(path);
 }
 
 struct dirent *sys_readdir(DIR *directory)
 {
-    return record_real_readdir(directory);
+    return real_readdir(directory);
 }
 
 int sys_closedir(DIR *directory)
 {
-    return record_real_closedir(directory);
+    return real_closedir(directory);
 }
 
 int sys_lock(int fd)
 {
-    return record_real_lock(fd);
+    return real_lock(fd);
 }
 
 int sys_free_bytes(const char *path, uint64_t *ret_bytes)
 {
-    return record_real_free_bytes(path, ret_bytes);
+    return real_free_bytes(path, ret_bytes);
 }
 
 int sys_write_back(int fd, off_t offset, off_t size)
@@ -398,12 +349,12 @@ int sys_write_back(int fd, off_t offset, off_t size)
 /* What is there already is recorded as made, written and synced. */
 static void record_existing(const char *directory, const char *below)
 {
-    DIR *handle = record_real_opendir(directory);
+    DIR *handle = real_opendir(directory);
     if (handle == NULL) {
         record_fail("list", directory);
     }
     struct dirent *entry;
-    while ((entry = record_real_readdir(handle)) != NULL) {
+    while ((entry = real_readdir(handle)) != NULL) {
         char path[RECORD_PATH_BYTES];
         char name[RECORD_PATH_BYTES];
         struct stat found;
@@ -413,7 +364,7 @@ static void record_existing(const char *directory, const char *below)
         if (snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name) >= (int)sizeof(path) ||
             snprintf(name, sizeof(name), "%s%s%s", below, below[0] == '\0' ? "" : "/",
                      entry->d_name) >= (int)sizeof(name) ||
-            record_real_stat(path, &found) != 0) {
+            real_stat(path, &found) != 0) {
             record_fail("look at", entry->d_name);
         }
         if (S_ISDIR(found.st_mode)) {
@@ -428,14 +379,14 @@ static void record_existing(const char *directory, const char *below)
         write->node = record.node_count - 1;
         write->size = (uint64_t)found.st_size;
         write->bytes = record_memory(NULL, write->size);
-        int fd = record_real_open(path, O_RDONLY, 0);
-        if (fd < 0 || record_real_pread(fd, write->bytes, write->size, 0) != found.st_size) {
+        int fd = real_open(path, O_RDONLY, 0);
+        if (fd < 0 || real_pread(fd, write->bytes, write->size, 0) != found.st_size) {
             record_fail("read", path);
         }
-        (void)record_real_close(fd);
+        (void)real_close(fd);
         record_add(RECORD_SYNC)->node = record.node_count - 1;
     }
-    (void)record_real_closedir(handle);
+    (void)real_closedir(handle);
     record_add(RECORD_SYNC_DIRECTORY)->path = record_text(below);
 }
 
@@ -761,27 +712,26 @@ static uint64_t image_run(const struct image_node *node, uint64_t at, bool *ret_
 
 static void image_write_file(const struct image_node *node, const char *path)
 {
-    int fd = record_real_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    if (fd < 0 || record_real_ftruncate(fd, (off_t)node->size) != 0) {
+    int fd = real_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (fd < 0 || real_ftruncate(fd, (off_t)node->size) != 0) {
         record_fail("make", path);
     }
     for (uint64_t at = 0; at < node->size;) {
         bool is_zero = false;
         uint64_t size = image_run(node, at, &is_zero);
-        if (!is_zero &&
-            record_real_pwrite(fd, node->bytes + at, size, (off_t)at) != (ssize_t)size) {
+        if (!is_zero && real_pwrite(fd, node->bytes + at, size, (off_t)at) != (ssize_t)size) {
             record_fail("write", path);
         }
         at += size;
     }
-    (void)record_real_close(fd);
+    (void)real_close(fd);
 }
 
 static void image_empty(const char *directory)
 {
-    DIR *handle = record_real_opendir(directory);
+    DIR *handle = real_opendir(directory);
     struct dirent *entry;
-    while (handle != NULL && (entry = record_real_readdir(handle)) != NULL) {
+    while (handle != NULL && (entry = real_readdir(handle)) != NULL) {
         char path[RECORD_PATH_BYTES];
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) {
             continue;
@@ -795,14 +745,14 @@ static void image_empty(const char *directory)
         }
     }
     if (handle != NULL) {
-        (void)record_real_closedir(handle);
+        (void)real_closedir(handle);
     }
 }
 
 static void image_write(const struct image *image, const char *target)
 {
     image_empty(target);
-    if (record_real_mkdir(target, 0700) != 0 && errno != EEXIST) {
+    if (real_mkdir(target, 0700) != 0 && errno != EEXIST) {
         record_fail("make", target);
     }
     /* Names are in the order of their making, so a directory stands before what is in it. */
@@ -815,12 +765,12 @@ static void image_write(const struct image *image, const char *target)
             (void)snprintf(parent, sizeof(parent), "%s/%.*s", target,
                            (int)image_directory_size(name->path), name->path);
             (void)snprintf(path, sizeof(path), "%s/%s", target, name->path);
-            if (record_real_stat(parent, &found) != 0 || is_file != (name->node != UINT32_MAX)) {
+            if (real_stat(parent, &found) != 0 || is_file != (name->node != UINT32_MAX)) {
                 continue; /* its directory was lost */
             }
             if (is_file == 1) {
                 image_write_file(&image->nodes[name->node], path);
-            } else if (record_real_mkdir(path, 0700) != 0) {
+            } else if (real_mkdir(path, 0700) != 0) {
                 record_fail("make", path);
             }
         }

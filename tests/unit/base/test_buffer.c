@@ -23,15 +23,13 @@ static void test_appending(void **state)
     assert_int_equal(buffer_append_text(&buffer, "a"), ERR_OK);
     assert_int_equal(buffer_append_slice(&buffer, SLICE_LITERAL("bc")), ERR_OK);
     assert_int_equal(buffer_append_byte(&buffer, ','), ERR_OK);
-    assert_int_equal(buffer_append_u64(&buffer, UINT64_MAX), ERR_OK);
-    assert_int_equal(buffer_append_byte(&buffer, ','), ERR_OK);
     assert_int_equal(buffer_append_i64(&buffer, INT64_MIN), ERR_OK);
     assert_int_equal(buffer_append_byte(&buffer, ','), ERR_OK);
-    assert_int_equal(buffer_append_u64(&buffer, 0), ERR_OK);
+    assert_int_equal(buffer_append_i64(&buffer, 0), ERR_OK);
     assert_int_equal(buffer_append_i64(&buffer, -1), ERR_OK);
     assert_int_equal(buffer_append_i64(&buffer, 10), ERR_OK);
     assert_int_equal(buffer_append(&buffer, NULL, 0), ERR_OK);
-    assert_holds(&buffer, "abc,18446744073709551615,-9223372036854775808,0-110");
+    assert_holds(&buffer, "abc,-9223372036854775808,0-110");
     buffer_clear(&buffer);
     assert_int_equal(buffer_printf(&buffer, "%s=%d", "x", 5), ERR_OK);
     assert_int_equal(buffer_printf(&buffer, "%300d", 7), ERR_OK);
@@ -48,7 +46,7 @@ static void test_limit(void **state)
     buffer_init(&buffer, 10);
     assert_int_equal(buffer_append_text(&buffer, "01234567"), ERR_OK);
     assert_int_equal(buffer_append_text(&buffer, "890"), ERR_TOO_LARGE);
-    assert_int_equal(buffer_append_u64(&buffer, 123), ERR_TOO_LARGE);
+    assert_int_equal(buffer_append_i64(&buffer, 123), ERR_TOO_LARGE);
     assert_int_equal(buffer_printf(&buffer, "%s", "890"), ERR_TOO_LARGE);
     assert_int_equal(buffer_printf(&buffer, "%300d", 1), ERR_TOO_LARGE);
     assert_int_equal(buffer_reserve(&buffer, SIZE_MAX), ERR_TOO_LARGE);

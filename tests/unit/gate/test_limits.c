@@ -44,7 +44,6 @@ static void test_tiers(void **state)
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         enum gate_tier tier;
         assert_true(gate_tier_from_text(slice_from_text(rows[i].text), &tier));
-        assert_string_equal(gate_tier_text(tier), rows[i].text);
         assert_int_equal(gate_limits_of_tier(tier), rows[i].requests);
     }
     enum gate_tier tier = GATE_TIER_BUSINESS;
