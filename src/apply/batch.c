@@ -47,6 +47,15 @@ uint32_t apply_part_step(uint32_t limit, uint32_t rows, bool gave_way, uint32_t 
     return limit >= rows_max - growth ? rows_max : limit + growth;
 }
 
+bool apply_give_up_step(enum err err, uint32_t *io_errors)
+{
+    if (err == ERR_IO) {
+        *io_errors += 1;
+        return *io_errors >= APPLY_IO_ERRORS_MAX;
+    }
+    return err_class(err) != ERR_CLASS_RETRY;
+}
+
 uint32_t apply_backoff_step(uint32_t pause_ms)
 {
     if (pause_ms == 0) {

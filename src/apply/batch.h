@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/err.h"
+
 enum apply_action {
     APPLY_WAIT, /* for mail */
     APPLY_FILL, /* read more into the batch */
@@ -40,6 +42,11 @@ enum apply_action apply_batch_step(const struct apply_policy *policy,
 #define APPLY_PART_ROWS_MIN 256u
 /* Rows of the next part after one of `rows` rows was committed, or had to give way. */
 uint32_t apply_part_step(uint32_t limit, uint32_t rows, bool gave_way, uint32_t rows_max);
+
+#define APPLY_IO_ERRORS_MAX 10u
+/* Whether an upload that could not be read is given up; *io_errors counts its I/O errors in a row.
+ * Others pass by themselves and are waited for as long as it takes. */
+bool apply_give_up_step(enum err err, uint32_t *io_errors);
 
 #define APPLY_BACKOFF_FIRST_MS 50u
 #define APPLY_BACKOFF_MAX_MS   2000u

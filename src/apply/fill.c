@@ -36,6 +36,7 @@ void apply_batch_reset(struct apply_batch *batch)
     batch->upload = NULL;
     batch->is_closed = false;
     batch->is_waited_for = false;
+    batch->is_whole = false;
     batch->part_from = 0;
     batch->part_to = 0;
     batch->careful = false;

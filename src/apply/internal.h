@@ -16,9 +16,11 @@
 
 #include <stdatomic.h>
 
-#define APPLY_CURSOR_LANE     64 /* all lanes together */
-#define APPLY_ROWS_MAX        100000u
-#define APPLY_BYTES_MAX       (24u << 20u)
+#define APPLY_CURSOR_LANE 64 /* all lanes together */
+#define APPLY_ROWS_MAX    100000u
+/* Of one batch, and there are two: with the store's cache and what intake holds the program stays
+ * within 64 MiB above its rest; fewer bytes make random ids dearer. */
+#define APPLY_BYTES_MAX (9u << 20u)
 /* Between two transactions of small batches: a hundred a second cost little, and nobody sees the
  * delay beside that of his own request. */
 #define APPLY_GAP_MS          10u
@@ -37,6 +39,11 @@ enum apply_upload_state {
     APPLY_UPLOAD_FAILED = 4,
 };
 
+/* An upload of few elements and bytes is applied in one transaction. */
+#define APPLY_WHOLE_BYTES_MAX (8u << 20u)
+
+enum apply_table { APPLY_TABLE_WRITTEN, APPLY_TABLE_MISSING, APPLY_TABLE_UNWRITTEN };
+
 /* An upload whose elements are not all in the store. */
 struct apply_upload {
     struct list_link link;
@@ -46,8 +53,9 @@ struct apply_upload {
     size_t head_size;
     struct record_slice *slices;
     uint32_t slice_count;
-    uint32_t slice_next; /* first that is not done */
-    uint64_t slice_done; /* elements of it that are done */
+    uint32_t slice_next;    /* first that is not done */
+    uint64_t slice_done;    /* elements of it that are done */
+    enum apply_table table; /* slices and refused elements: missing until they can be read */
     uint64_t position;
     struct buffer errors;         /* JSON array of refused elements */
     enum err failed;              /* its file cannot be read: this is why */
@@ -56,6 +64,7 @@ struct apply_upload {
     uint64_t pending_count; /* of one of an earlier run: accepted and not applied when loaded */
     uint64_t retry_ns;      /* not before */
     uint32_t pause_ms;
+    uint32_t io_errors; /* in a row */
     struct journal_upload_reader *reader;
 };
 
@@ -103,6 +112,7 @@ struct apply_batch {
     size_t bytes;
     uint64_t first_ns;           /* when its first frame was read */
     struct apply_upload *upload; /* NULL: frames; else a slice of it */
+    bool is_whole;               /* all its slices */
     bool is_closed;
     bool is_waited_for; /* one of its frames has a waiter */
     /* The part that the writer has: frames [part_from, part_to). */

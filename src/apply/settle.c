@@ -89,7 +89,12 @@ static void settle_slice(struct apply *apply, struct apply_batch *batch, int64_t
                        batch->frames[i].credit_records);
         observe_latency(&batch->frames[i], batch->frames[i].credit_records, now_ms);
     }
-    if (upload->failed == ERR_OK && !apply_upload_is_done(upload)) {
+    if (upload->table == APPLY_TABLE_UNWRITTEN) {
+        buffer_finish(&upload->errors); /* they are in its row */
+        upload->table = APPLY_TABLE_WRITTEN;
+    } else if (batch->is_whole) {
+        upload->slice_next = upload->slice_count;
+    } else if (upload->failed == ERR_OK && !apply_upload_is_done(upload)) {
         upload->slice_done = batch->frames[batch->part_to - 1].element_count;
         if (upload->slice_done >= upload->slices[upload->slice_next].count) {
             upload->slice_next++;
@@ -107,7 +112,9 @@ static void settle_frame(struct apply *apply, struct apply_batch *batch, struct 
 {
     bool is_upload = frame->kind == APPLY_FRAME_UPLOAD;
     if (is_upload) {
-        buffer_finish(&frame->upload->errors); /* they are in its row */
+        if (frame->upload->table == APPLY_TABLE_WRITTEN) {
+            buffer_finish(&frame->upload->errors); /* they are in its row */
+        }
         list_push_back(&apply->uploads, &frame->upload->link);
         frame->upload = NULL; /* open from here on */
     } else if (frame->waiter != RECORD_WAITER_NONE) {

@@ -6,11 +6,15 @@
  * delays a small event by one slice at most. Whoever raises done_count from the value that he knows
  * has the slice; his name and the time of his lease stand beside it.
  *
+ * One of few elements (LIMIT_BATCH_ATOMIC_ELEMENTS) and bytes is applied whole, in one transaction.
+ *
  * Happy path: end record -> rows -> slices -> counts final, slices deleted, the waiter answered.
- * Failure modes: the file cannot be read for now: this upload waits, the others go on. It is
- * damaged or gone: the upload fails, with what was applied kept and counted, and becomes a dead
- * letter. The upload was deleted meanwhile: it is forgotten. A new start finds open uploads in the
- * store. */
+ * Failure modes: the file cannot be read for now: this upload waits, with pauses that grow, and the
+ * others and all frames go on; also when it is the table of contents, which is then written when it
+ * could be read. An I/O error that stays, a damaged or lost file: the upload fails, with what was
+ * applied kept and counted, and becomes a dead letter with the reason; the file stays for its time.
+ * The upload was deleted meanwhile: it is forgotten. A new start finds open uploads in the store.
+ */
 #include "apply/internal.h"
 
 #include "base/clock.h"
@@ -38,7 +42,14 @@ void apply_upload_destroy(struct apply_upload *upload)
 
 bool apply_upload_is_done(const struct apply_upload *upload)
 {
-    return upload->slice_next >= upload->slice_count;
+    return upload->table == APPLY_TABLE_WRITTEN && upload->slice_next >= upload->slice_count;
+}
+
+static bool is_whole(const struct apply_upload *upload)
+{
+    return upload->end.element_count <= LIMIT_BATCH_ATOMIC_ELEMENTS &&
+           upload->end.decoded_bytes <= APPLY_WHOLE_BYTES_MAX && upload->slice_next == 0 &&
+           upload->slice_done == 0;
 }
 
 static void write_reject(struct json_writer *writer, const struct record_reject *reject)
@@ -83,9 +94,26 @@ static enum err read_table(struct apply_upload *upload, struct slice table)
     return json_writer_err(&writer);
 }
 
-static bool is_passing(enum err err)
+/* Whether it is tried again, later; else this is why it fails. */
+static bool postpone(struct apply_upload *upload, enum err err)
 {
-    return err_class(err) == ERR_CLASS_RETRY || err == ERR_IO;
+    if (apply_give_up_step(err, &upload->io_errors)) {
+        return false;
+    }
+    if (upload->pause_ms == 0) {
+        log_write(LOG_WARN, "apply", "an upload cannot be read for now, will try again: %s",
+                  err_text(err));
+    }
+    upload->pause_ms = apply_backoff_step(upload->pause_ms);
+    upload->retry_ns = clock_mono_ns() + upload->pause_ms * 1000000ull;
+    return true;
+}
+
+static void give_up(struct apply_upload *upload, enum err err)
+{
+    log_write(LOG_ERROR, "apply", "an upload cannot be read: %s", err_text(err));
+    upload->failed = err;
+    upload->table = APPLY_TABLE_WRITTEN; /* as far as there will be one */
 }
 
 static enum err load_table(struct apply *apply, struct apply_upload *upload)
@@ -104,6 +132,16 @@ static enum err load_table(struct apply *apply, struct apply_upload *upload)
     journal_upload_close(upload->reader); /* opened again at its turn: files are few */
     upload->reader = NULL;
     return err;
+}
+
+/* What was read of it before the error. */
+static void forget_table(struct apply_upload *upload)
+{
+    mem_free(upload->slices);
+    upload->slices = NULL;
+    upload->slice_count = 0;
+    buffer_clear(&upload->errors);
+    upload->table = APPLY_TABLE_MISSING;
 }
 
 static enum err take_head(struct apply_upload *upload, struct slice head)
@@ -150,11 +188,12 @@ enum err apply_upload_create(struct apply_upload **ret, struct apply *apply,
     }
     if (err == ERR_OK) {
         err = load_table(apply, upload);
-        if (err != ERR_OK && !is_passing(err)) {
-            log_write(LOG_ERROR, "apply", "an upload cannot be read: %s", err_text(err));
-            upload->failed = err;
-            upload->slice_count = 0;
-            err = ERR_OK;
+        if (err != ERR_OK) {
+            forget_table(upload);
+            if (!postpone(upload, err)) {
+                give_up(upload, err);
+            }
+            err = ERR_OK; /* nothing else waits for it */
         }
     }
     if (err != ERR_OK) {
@@ -205,6 +244,9 @@ static enum err load_slices(struct apply_upload *upload, struct store_connection
             upload->slice_done = done >= slice->count ? 0 : done;
         }
         upload->slice_count++;
+    }
+    if (err == ERR_OK && upload->slice_count < upload->end.slice_count) {
+        forget_table(upload); /* the last run could not read it */
     }
     return err;
 }
@@ -397,7 +439,7 @@ static enum err read_slice(struct slice_walk *walk)
 {
     struct apply_upload *upload = walk->upload;
     uint64_t at = walk->slice->offset;
-    bool is_last = upload->slice_next + 1 == upload->slice_count;
+    bool is_last = walk->slice + 1 == upload->slices + upload->slice_count;
     uint64_t end = is_last ? upload->end.decoded_bytes : walk->slice[1].offset;
     struct buffer *chunk = &walk->apply->chunk;
     buffer_clear(chunk);
@@ -418,69 +460,89 @@ static enum err read_slice(struct slice_walk *walk)
     return err != ERR_OK ? err : take_items(walk, true);
 }
 
-static void postpone(struct apply_upload *upload)
+static enum err read_slices(struct slice_walk *walk, const uint8_t id_key[32])
 {
-    upload->pause_ms = apply_backoff_step(upload->pause_ms);
-    upload->retry_ns = clock_mono_ns() + upload->pause_ms * 1000000ull;
+    struct apply_upload *upload = walk->upload;
+    const struct record_slice *last =
+        walk->batch->is_whole ? &upload->slices[upload->slice_count - 1] : walk->slice;
+    struct format_context context;
+    enum err err = ERR_OK;
+    format_context_of_frame(&upload->frame, id_key, &context);
+    for (; walk->slice <= last && err == ERR_OK; walk->slice++) {
+        format_batch_begin_at(walk->apply->format, (enum record_form)upload->end.form, &context,
+                              walk->slice->index, walk->slice->count);
+        err = read_slice(walk);
+    }
+    return err;
 }
 
-static enum err open_slice(struct slice_walk *walk, uint8_t id_key[32])
+static enum err open_slice(struct slice_walk *walk)
 {
+    uint8_t id_key[32];
     struct apply_upload *upload = walk->upload;
     if (upload->failed != ERR_OK || apply_upload_is_done(upload)) {
         return ERR_OK; /* only its end is missing */
     }
+    if (upload->table == APPLY_TABLE_MISSING) {
+        enum err err = load_table(walk->apply, upload);
+        if (err == ERR_OK) {
+            upload->table = APPLY_TABLE_UNWRITTEN;
+        } else {
+            forget_table(upload);
+        }
+        return err;
+    }
+    walk->slice = &upload->slices[upload->slice_next];
+    walk->batch->is_whole = is_whole(upload);
     enum err err = apply_id_key(walk->apply, upload->frame.org, id_key);
     if (err == ERR_OK && upload->reader == NULL) {
         err =
             journal_upload_open(&upload->reader, walk->apply->options.journal, upload->end.upload);
     }
-    if (err != ERR_OK) {
-        return err;
-    }
-    struct format_context context;
-    format_context_of_frame(&upload->frame, id_key, &context);
-    format_batch_begin_at(walk->apply->format, (enum record_form)upload->end.form, &context,
-                          walk->slice->index, walk->slice->count);
-    return read_slice(walk);
+    return err != ERR_OK ? err : read_slices(walk, id_key);
+}
+
+/* A step without rows: the cursor, the table or the end is to be written. */
+static enum err empty_step(struct slice_walk *walk)
+{
+    apply_batch_reset(walk->batch);
+    walk->batch->upload = walk->upload;
+    return step_begin(walk);
 }
 
 enum err apply_fill_slice(struct apply *apply, struct apply_batch *batch,
                           struct apply_upload *upload)
 {
-    uint8_t id_key[32];
     struct slice_walk walk = {.apply = apply, .batch = batch, .upload = upload};
-    if (!apply_upload_is_done(upload)) {
-        walk.slice = &upload->slices[upload->slice_next];
-    }
     assert(batch->frame_count == 0);
     batch->upload = upload;
     pass_turn(apply, upload->frame.org);
-    enum err err = open_slice(&walk, id_key);
-    if (err != ERR_OK && is_passing(err)) {
+    enum err err = open_slice(&walk);
+    if (err != ERR_OK && postpone(upload, err)) {
         apply_batch_reset(batch);
-        postpone(upload);
         return err;
     }
-    upload->pause_ms = 0;
-    if (err != ERR_OK) {
-        log_write(LOG_ERROR, "apply", "an upload cannot be read: %s", err_text(err));
-        apply_batch_reset(batch);
-        batch->upload = upload;
-        upload->failed = err;
+    if (err == ERR_OK) {
+        upload->pause_ms = 0;
+        upload->io_errors = 0;
+    } else {
+        give_up(upload, err);
+        batch->frame_count = 0;
         walk.step = NULL;
     }
+    bool is_whole_now = batch->is_whole && upload->failed == ERR_OK;
     if (walk.step == NULL && batch->frame_count == 0) {
-        err = step_begin(&walk); /* nothing to insert, but the cursor or the end to write */
+        err = empty_step(&walk);
         if (err != ERR_OK) {
             apply_batch_reset(batch);
-            postpone(upload);
+            (void)postpone(upload, err); /* memory: it comes back */
             return err;
         }
     }
     step_end(&walk, 0);
+    batch->is_whole = is_whole_now;
     batch->frames[batch->frame_count - 1].element_count =
-        walk.slice == NULL ? 0 : walk.slice->count;
+        walk.slice == NULL ? 0 : upload->slices[upload->slice_next].count;
     batch->is_closed = true;
     return ERR_OK;
 }

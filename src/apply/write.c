@@ -160,7 +160,7 @@ static enum err write_upload_row(struct store_connection *connection,
     store_bind_i64(statement, 9, (int64_t)end->element_count);
     store_bind_i64(statement, 10, (int64_t)end->accepted_count);
     store_bind_i64(statement, 11, (int64_t)end->rejected_count);
-    store_bind_i64(statement, 12, upload->slice_count);
+    store_bind_i64(statement, 12, end->slice_count);
     store_bind_text(statement, 13, buffer_slice(&upload->errors));
     store_bind_i64(statement, 14, upload->frame.received_ms);
     return store_execute(statement);
@@ -186,6 +186,25 @@ static enum err write_slice_rows(struct store_connection *connection,
         }
     }
     return err;
+}
+
+/* What could not be read when its row was written. */
+static enum err write_late_table(struct store_connection *connection,
+                                 const struct apply_upload *upload)
+{
+    struct store_statement *statement = NULL;
+    enum err err =
+        store_prepare(connection, "UPDATE uploads SET errors = $1 WHERE id = $2", &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_text(statement, 1, buffer_slice(&upload->errors));
+    store_bind_blob(statement, 2, slice_make(upload->end.upload.bytes, 16));
+    err = store_execute(statement);
+    if (err == ERR_OK && store_changes(connection) == 0) {
+        return ERR_NOT_FOUND;
+    }
+    return err != ERR_OK ? err : write_slice_rows(connection, upload);
 }
 
 static enum err write_version(struct store_connection *connection, uint64_t org)
@@ -234,6 +253,24 @@ static enum err write_slice_cursor(struct store_connection *connection,
     return err == ERR_OK && store_changes(connection) == 0 ? ERR_NOT_FOUND : err;
 }
 
+/* All slices at once. ERR_NOT_FOUND: deleted, or somebody else was here. */
+static enum err write_whole_cursor(struct store_connection *connection,
+                                   const struct apply_upload *upload)
+{
+    struct store_statement *statement = NULL;
+    enum err err = store_prepare(connection,
+                                 "UPDATE upload_slices SET done_count = element_count"
+                                 " WHERE upload = $1 AND done_count = 0",
+                                 &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_blob(statement, 1, slice_make(upload->end.upload.bytes, 16));
+    err = store_execute(statement);
+    bool is_all = err == ERR_OK && store_changes(connection) == upload->slice_count;
+    return err == ERR_OK && !is_all ? ERR_NOT_FOUND : err;
+}
+
 static enum err write_upload_end(struct store_connection *connection,
                                  const struct apply_upload *upload)
 {
@@ -265,7 +302,7 @@ static enum err write_upload_end(struct store_connection *connection,
 
 static enum err write_upload_counts(struct store_connection *connection,
                                     const struct apply_upload *upload, const uint64_t counts[4],
-                                    bool is_slice_done)
+                                    uint32_t slices_done)
 {
     struct store_statement *statement = NULL;
     enum err err = store_prepare(
@@ -285,28 +322,41 @@ static enum err write_upload_counts(struct store_connection *connection,
     store_bind_i64(statement, 3, (int64_t)duplicates);
     store_bind_i64(statement, 4, (int64_t)counts[STORE_EVENT_CONFLICT]);
     store_bind_i64(statement, 5, (int64_t)counts[STORE_EVENT_REFUSED]);
-    store_bind_i64(statement, 6, is_slice_done);
+    store_bind_i64(statement, 6, slices_done);
     store_bind_blob(statement, 7, slice_make(upload->end.upload.bytes, 16));
     return store_execute(statement);
+}
+
+/* The cursor and the counts; *ret_is_end: nothing is left. */
+static enum err write_progress(struct store_connection *connection, const struct apply_batch *batch,
+                               const uint64_t counts[4], bool *ret_is_end)
+{
+    const struct apply_upload *upload = batch->upload;
+    uint64_t done = batch->frames[batch->part_to - 1].element_count;
+    uint32_t slices_done = done == upload->slices[upload->slice_next].count;
+    enum err err = ERR_OK;
+    if (batch->is_whole) {
+        slices_done = upload->slice_count;
+        err = write_whole_cursor(connection, upload);
+    } else {
+        err = write_slice_cursor(connection, batch, done);
+    }
+    *ret_is_end = upload->slice_next + slices_done >= upload->slice_count;
+    return err != ERR_OK ? err : write_upload_counts(connection, upload, counts, slices_done);
 }
 
 static enum err write_slice(struct store_connection *connection, const struct apply_batch *batch,
                             const uint64_t counts[4])
 {
     const struct apply_upload *upload = batch->upload;
-    bool is_last = upload->slice_next + 1 >= upload->slice_count;
-    bool is_slice_done = false;
+    bool is_end = true;
     enum err err = ERR_OK;
-    if (upload->failed == ERR_OK && !apply_upload_is_done(upload)) {
-        uint64_t done = batch->frames[batch->part_to - 1].element_count;
-        is_slice_done = done == upload->slices[upload->slice_next].count;
-        err = write_slice_cursor(connection, batch, done);
-        if (err == ERR_OK) {
-            err = write_upload_counts(connection, upload, counts, is_slice_done);
-        }
+    if (upload->table == APPLY_TABLE_UNWRITTEN) {
+        is_end = upload->slice_count == 0;
+        err = write_late_table(connection, upload);
+    } else if (upload->failed == ERR_OK && !apply_upload_is_done(upload)) {
+        err = write_progress(connection, batch, counts, &is_end);
     }
-    bool is_end =
-        upload->failed != ERR_OK || apply_upload_is_done(upload) || (is_slice_done && is_last);
     if (err == ERR_OK && is_end) {
         err = write_upload_end(connection, upload);
     }

@@ -137,6 +137,20 @@ static void test_backoff_doubles_to_its_bound(void **state)
     assert_true(pause_ms < 10000 && sum_ms < 10000); /* R4: back within 10 s */
 }
 
+static void test_only_io_errors_that_stay_are_given_up(void **state)
+{
+    (void)state;
+    uint32_t io_errors = 0;
+    for (uint32_t i = 1; i < APPLY_IO_ERRORS_MAX; i++) {
+        assert_false(apply_give_up_step(ERR_IO, &io_errors));
+        assert_false(apply_give_up_step(ERR_AWAY, &io_errors)); /* passes, and counts for nothing */
+    }
+    assert_true(apply_give_up_step(ERR_IO, &io_errors));
+    io_errors = 0;
+    assert_true(apply_give_up_step(ERR_CORRUPT, &io_errors));
+    assert_true(apply_give_up_step(ERR_NOT_FOUND, &io_errors));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -148,6 +162,7 @@ int main(void)
         cmocka_unit_test(test_busy_writer_lets_it_grow_to_its_bounds),
         cmocka_unit_test(test_closed_batch_takes_nothing),
         cmocka_unit_test(test_parts_halve_and_recover),
+        cmocka_unit_test(test_only_io_errors_that_stay_are_given_up),
         cmocka_unit_test(test_backoff_doubles_to_its_bound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,6 @@
 /* Promise: an upload's elements are in the store exactly once wherever apply stops, small events
- * pass it, its counts add up, and one whose file is lost fails without blocking anything.
+ * pass it, its counts add up, few appear at once, and one whose file is lost or cannot be read
+ * blocks nothing.
  *
  * link: store_fixture.c apply_rig.c */
 #include "support/apply_rig.h"
@@ -13,10 +14,13 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static int setup(void **state)
 {
@@ -147,6 +151,135 @@ static void test_lost_file_fails_alone(void **state)
     assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM uploads WHERE state = 4"), 1);
     assert_int_equal(
         apply_rig_number(rig, "SELECT count(*) FROM dead_letters WHERE kind = 'upload'"), 1);
+    buffer_finish(&lines);
+}
+
+/* The only upload's file, and where it is put meanwhile. */
+static void find_file(const struct apply_rig *rig, char path[320], char away[320])
+{
+    bool is_found = false;
+    DIR *directory = opendir(rig->uploads_directory);
+    assert_non_null(directory);
+    for (struct dirent *entry = readdir(directory); entry != NULL; entry = readdir(directory)) {
+        if (entry->d_name[0] != '.') {
+            assert_false(is_found);
+            is_found = true;
+            (void)snprintf(path, 320, "%s/%.64s", rig->uploads_directory, entry->d_name);
+            (void)snprintf(away, 320, "%s/away", rig->store.directory);
+        }
+    }
+    assert_int_equal(closedir(directory), 0);
+    assert_true(is_found);
+}
+
+/* A directory in its place opens and cannot be read: an I/O error that stays until it is gone. */
+static void spoil(const char *path, const char *away)
+{
+    assert_int_equal(rename(path, away), 0);
+    assert_int_equal(mkdir(path, 0700), 0);
+}
+
+static void heal(const char *path, const char *away)
+{
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(rename(away, path), 0);
+}
+
+static void test_unreadable_file_delays_nobody(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct buffer lines;
+    char path[320];
+    char away[320];
+    struct slice text = make_lines(&lines, 0, 5000, 0);
+    (void)apply_rig_upload(rig, 1, text, 1000, 4);
+    find_file(rig, path, away);
+    spoil(path, away);
+    apply_rig_append(rig, RECORD_FORM_EVENT, 1, "{\"type\":\"small\",\"payload\":1}", 1, 5);
+    apply_rig_start(rig);
+    assert_int_equal(apply_rig_result(rig, 5)->inserted, 1);
+    assert_false(rig->has_result[4]);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM uploads WHERE state = 1 AND "
+                                           "slice_count = 5"),
+                     1);
+    /* A new run, which finds no slices, waits for them too. */
+    apply_rig_close(rig);
+    apply_rig_open(rig);
+    apply_rig_start(rig);
+    apply_rig_append(rig, RECORD_FORM_EVENT, 1, "{\"type\":\"small\",\"payload\":1}", 1, 6);
+    assert_int_equal(apply_rig_result(rig, 6)->inserted, 1);
+    assert_true(is_open(rig));
+    heal(path, away);
+    while (is_open(rig)) {
+        assert_int_equal(sem_wait(&rig->applied), 0);
+    }
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM events"), 5002);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM uploads WHERE slices_done = 5 AND "
+                                           "applied_count = 5000 AND errors = '[]'"),
+                     1);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM dead_letters"), 0);
+    buffer_finish(&lines);
+}
+
+/* The twin: an I/O error that stays fails the upload alone, says why, and keeps the file. */
+static void test_unreadable_file_is_given_up(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct buffer lines;
+    char path[320];
+    char away[320];
+    (void)apply_rig_upload(rig, 1, make_lines(&lines, 0, 2000, 0), 1000, 4);
+    find_file(rig, path, away);
+    spoil(path, away);
+    apply_rig_start(rig);
+    assert_int_equal(apply_rig_result(rig, 4)->err, ERR_IO);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM uploads WHERE state = 4"), 1);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM dead_letters WHERE kind = "
+                                           "'upload' AND detail IS NOT NULL"),
+                     1);
+    apply_rig_stop(rig);
+    heal(path, away); /* it is there to be healed */
+    buffer_finish(&lines);
+}
+
+/* Each transaction that moves the upload forward leaves what it had reached. */
+static void watch_steps(struct apply_rig *rig)
+{
+    assert_int_equal(store_fixture_sql(&rig->store, "CREATE TABLE steps (applied INTEGER)"),
+                     ERR_OK);
+    assert_int_equal(store_fixture_sql(&rig->store,
+                                       "CREATE TRIGGER watch AFTER UPDATE OF applied_count ON "
+                                       "uploads BEGIN INSERT INTO steps VALUES "
+                                       "(NEW.applied_count); END"),
+                     ERR_OK);
+}
+
+static void test_few_elements_appear_at_once(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct buffer lines;
+    watch_steps(rig);
+    (void)apply_rig_upload(rig, 1, make_lines(&lines, 0, 1000, 0), 90, 4);
+    apply_rig_start(rig);
+    assert_int_equal(apply_rig_result(rig, 4)->inserted, 1000);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM steps"), 1);
+    assert_int_equal(apply_rig_number(rig, "SELECT applied FROM steps"), 1000);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM uploads WHERE state = 2 AND "
+                                           "slices_done = 12 AND slice_count = 12"),
+                     1);
+    buffer_finish(&lines);
+}
+
+/* The twin: above the limit it becomes queryable slice by slice. */
+static void test_many_elements_appear_by_slices(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct buffer lines;
+    watch_steps(rig);
+    (void)apply_rig_upload(rig, 1, make_lines(&lines, 0, 1001, 0), 91, 4);
+    apply_rig_start(rig);
+    assert_int_equal(apply_rig_result(rig, 4)->inserted, 1001);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM steps"), 11);
     buffer_finish(&lines);
 }
 
@@ -354,6 +487,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lost_file_fails_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_orphans_are_deleted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_latency_is_of_each_record, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unreadable_file_delays_nobody, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unreadable_file_is_given_up, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_few_elements_appear_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_many_elements_appear_by_slices, setup, teardown),
         cmocka_unit_test_setup_teardown(test_deleted_while_applied_is_forgotten, setup, teardown),
         cmocka_unit_test_setup_teardown(test_raw_body_goes_after_its_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused_elements_are_counted, setup, teardown),
