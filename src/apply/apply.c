@@ -93,6 +93,7 @@ void apply_close(struct apply *apply)
         return;
     }
     struct list_link *link = NULL;
+    journal_subscribe(apply->options.journal, NULL); /* it may outlive this */
     while ((link = list_take_first(&apply->uploads)) != NULL) {
         apply_upload_destroy(LIST_CONTAINER(link, struct apply_upload, link));
     }
