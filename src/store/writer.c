@@ -40,7 +40,7 @@
 
 #define GROUP_JOBS_MAX         256u
 #define CHECKPOINT_QUIET_BYTES (8u << 20u)  /* when nothing is queued */
-#define CHECKPOINT_BOUND_BYTES (64u << 20u) /* always */
+#define CHECKPOINT_BOUND_BYTES (128u << 20u) /* always */
 #define CHECKPOINT_AGAIN_BYTES (8u << 20u)  /* growth before an incomplete one is tried again */
 #define SETTLE_NS              (2000u * 1000000ull) /* a commit is durable by then */
 #define IDLE_MS                300
