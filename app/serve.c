@@ -25,7 +25,7 @@ static void run_command(void *context, int argc, char **argv, struct buffer *rep
         admin_command(&admin, argc, argv);
         *ret_status = admin.status;
     } else if (strcmp(argv[0], SOCKET_DURABLE) == 0) {
-        *ret_status = buffer_append_u64(reply, house_durable(context)) == ERR_OK ? 0 : 1;
+        *ret_status = buffer_append_i64(reply, (int64_t)house_durable(context)) == ERR_OK ? 0 : 1;
     } else {
         *ret_status = buffer_append_text(reply, "unknown command\n") == ERR_OK ? 2 : 1;
     }
