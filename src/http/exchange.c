@@ -7,13 +7,12 @@
  * goes away: the handler is told by on_finish. */
 #include <assert.h>
 
-#include "base/clock.h"
+#include "base/hex.h"
 #include "base/metrics.h"
 #include "http/connection.h"
 
 static void make_id(struct http_request *request)
 {
-    static const char digits[] = "0123456789abcdef";
     struct http_loop *loop = request->loop;
     struct slice given = http_request_known(request, HTTP_KNOWN_REQUEST_ID);
     bool is_visible = given.size >= 1 && given.size <= 128;
@@ -24,12 +23,11 @@ static void make_id(struct http_request *request)
         request->id = given;
         return;
     }
+    char count[16];
+    const size_t digits = HTTP_REQUEST_ID_BYTES - sizeof(loop->id_prefix);
+    hex_put_u64(loop->id_count++, count);
     memcpy(request->id_text, loop->id_prefix, sizeof(loop->id_prefix));
-    uint64_t count = loop->id_count++;
-    for (size_t i = HTTP_REQUEST_ID_BYTES; i > sizeof(loop->id_prefix); i--) {
-        request->id_text[i - 1] = digits[count & 15];
-        count >>= 4;
-    }
+    memcpy(request->id_text + sizeof(loop->id_prefix), count + sizeof(count) - digits, digits);
     request->id = slice_make(request->id_text, HTTP_REQUEST_ID_BYTES);
 }
 
@@ -78,6 +76,7 @@ void http_exchange_refuse_head(struct http_connection *connection, const struct 
     struct http_request *request = connection->request;
     memset(request->head.known, 0, sizeof(request->head.known));
     request->head.field_count = 0;
+    request->head.names = 0;
     request->head.query_size = 0;
     if (request->head.path_size == 0 || connection->input == NULL) {
         /* The fault lies in the request line, or before it: nobody can say what was asked for. */
@@ -258,8 +257,10 @@ void http_exchange_finish(struct http_connection *connection)
     bool is_ended = http_body_is_ended(&request->body) && request->head_block != NULL;
     bool closes = request->close;
     assert(closes || request->head_block != NULL);
-    connection->dropped = request->body;
-    connection->drop_bytes = 0;
+    if (!is_ended) {
+        connection->dropped = request->body;
+        connection->drop_bytes = 0;
+    }
     let_go(connection);
     if (closes) {
         connection->linger = !is_ended || connection->input_start < connection->input_end;

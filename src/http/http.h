@@ -104,6 +104,10 @@ void http_loop_run(void *argument);
 uint32_t http_loop_index(const struct http_loop *loop);
 /* Where other threads post what is to be run on this loop. */
 struct mailbox *http_loop_mailbox(struct http_loop *loop);
+/* The clocks as they were when the loop last looked at them: after it slept, and before it takes
+ * its mail. What a handler times by the clock of its own thread is later than that. */
+uint64_t http_loop_mono_ns(const struct http_loop *loop);
+int64_t http_loop_wall_ms(const struct http_loop *loop);
 /* Any thread: stop accepting, answer open requests with Connection: close, close idle connections;
  * after grace_ms the rest is cut. */
 void http_server_drain(struct http_server *server, uint32_t grace_ms);
@@ -125,7 +129,11 @@ struct slice http_request_query_begin(const struct http_request *request);
 bool http_request_query_next(const struct http_request *request, struct slice *rest,
                              struct slice *ret_name, struct slice *ret_value);
 /* First header of this name, without case; a missing one gives an empty slice with data NULL. */
-struct slice http_request_header(const struct http_request *request, const char *name);
+struct slice http_request_header_named(const struct http_request *request, struct slice name);
+static inline struct slice http_request_header(const struct http_request *request, const char *name)
+{
+    return http_request_header_named(request, slice_from_text(name));
+}
 uint32_t http_request_header_count(const struct http_request *request);
 void http_request_header_at(const struct http_request *request, uint32_t n, struct slice *ret_name,
                             struct slice *ret_value);

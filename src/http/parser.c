@@ -46,9 +46,36 @@ bool http_is_token(struct slice s)
     return s.size > 0 && is_class(s.data, s.size, HTTP_CHAR_TOKEN);
 }
 
+#define EACH_BYTE UINT64_C(0x0101010101010101)
+
+static uint64_t load_word(const void *at)
+{
+    uint64_t word;
+    memcpy(&word, at, sizeof(word));
+    return word;
+}
+
+/* Whether one of eight bytes is a control character; a tab is, too. */
+static bool word_has_control(uint64_t word)
+{
+    uint64_t below_space = (word - EACH_BYTE * 0x20) & ~word;
+    uint64_t other = word ^ (EACH_BYTE * 0x7f);
+    uint64_t is_delete = (other - EACH_BYTE) & ~other;
+    return ((below_space | is_delete) & (EACH_BYTE * 0x80)) != 0;
+}
+
+/* Eight bytes at a time; what that finds suspect, and what is shorter, by the table. */
 bool http_is_field_value(struct slice s)
 {
-    return is_class(s.data, s.size, HTTP_CHAR_VALUE);
+    if (s.size < sizeof(uint64_t)) {
+        return is_class(s.data, s.size, HTTP_CHAR_VALUE);
+    }
+    size_t last = s.size - sizeof(uint64_t);
+    bool is_suspect = word_has_control(load_word(s.data + last));
+    for (size_t i = 0; i < last; i += sizeof(uint64_t)) {
+        is_suspect |= word_has_control(load_word(s.data + i));
+    }
+    return !is_suspect || is_class(s.data, s.size, HTTP_CHAR_VALUE);
 }
 
 static bool is_digits(struct slice s)
@@ -270,15 +297,25 @@ static enum http_parse parse_request_line(struct http_parser *parser, struct htt
 
 /* --- fields ----------------------------------------------------------------------------------- */
 
-/* Lower-case text of a token: or-ing 0x20 maps no other token byte onto a letter or a hyphen. */
+/* Lower-case text of a token of at least 4 bytes: or-ing 0x20 maps no other token byte onto a
+ * letter or a hyphen. */
 static bool same_name(const uint8_t *name, const char *lower, size_t size)
 {
-    for (size_t i = 0; i < size; i++) {
-        if ((name[i] | 0x20) != (uint8_t)lower[i]) {
-            return false;
-        }
+    if (size < sizeof(uint64_t)) {
+        uint32_t first[2];
+        uint32_t last[2];
+        memcpy(&first[0], name, sizeof(first[0]));
+        memcpy(&first[1], lower, sizeof(first[1]));
+        memcpy(&last[0], name + size - sizeof(last[0]), sizeof(last[0]));
+        memcpy(&last[1], lower + size - sizeof(last[1]), sizeof(last[1]));
+        return (first[0] | 0x20202020u) == first[1] && (last[0] | 0x20202020u) == last[1];
     }
-    return true;
+    size_t end = size - sizeof(uint64_t);
+    bool is_same = (load_word(name + end) | EACH_BYTE * 0x20) == load_word(lower + end);
+    for (size_t i = 0; i < end && is_same; i += sizeof(uint64_t)) {
+        is_same = (load_word(name + i) | EACH_BYTE * 0x20) == load_word(lower + i);
+    }
+    return is_same;
 }
 
 static enum http_known find_known(const uint8_t *name, size_t size)
@@ -299,8 +336,15 @@ static enum http_known find_known(const uint8_t *name, size_t size)
         {"content-encoding", 16, HTTP_KNOWN_CONTENT_ENCODING},
         {"transfer-encoding", 17, HTTP_KNOWN_TRANSFER_ENCODING},
     };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        if (rows[i].size == size && same_name(name, rows[i].name, size)) {
+    /* By length: 1 + the first row that has it. */
+    static const uint8_t firsts[] = {
+        [4] = 1, [6] = 2, [10] = 4, [12] = 5, [13] = 6, [14] = 7, [15] = 8, [16] = 9, [17] = 10};
+    size_t i = size < sizeof(firsts) ? firsts[size] : 0;
+    if (i == 0) {
+        return HTTP_KNOWN_OTHER;
+    }
+    for (i--; i < sizeof(rows) / sizeof(rows[0]) && rows[i].size == size; i++) {
+        if (same_name(name, rows[i].name, size)) {
             return rows[i].known;
         }
     }
@@ -437,6 +481,7 @@ static enum http_parse parse_field(struct http_parser *parser, struct http_head 
         .value_size = (uint16_t)value.size,
     };
     head->field_count++;
+    head->names |= http_name_bit(line.data, name_size);
     enum http_known known = find_known(line.data, name_size);
     if (known == HTTP_KNOWN_OTHER) {
         return HTTP_PARSE_DONE;

@@ -46,6 +46,7 @@ struct http_field {
 
 struct http_head {
     int64_t body_bytes; /* -1: chunked; 0: no body */
+    uint64_t names;     /* http_name_bit of each field: most that are absent are seen at a look */
     struct http_fault refusal;
     uint32_t size; /* bytes of the head with its last empty line */
     uint16_t target;
@@ -75,6 +76,12 @@ struct http_parser {
     bool is_connect;
     struct http_fault fault;
 };
+
+/* One of 64 bits, by the length and the first letter of a field's name, which is not empty. */
+static inline uint64_t http_name_bit(const uint8_t *name, size_t size)
+{
+    return UINT64_C(1) << ((size + (size_t)(name[0] & 0x1f) * 7) & 63);
+}
 
 enum http_parse { HTTP_PARSE_MORE, HTTP_PARSE_DONE, HTTP_PARSE_BAD };
 

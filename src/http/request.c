@@ -36,8 +36,8 @@ struct http_request *http_request_take(struct http_connection *connection)
     struct http_loop *loop = connection->loop;
     struct http_request *request = make_request(loop);
     struct buffer fields = request->reply_fields;
-    /* All but the head, which the parser initialises. */
-    memset(request, 0, offsetof(struct http_request, head));
+    /* The head is initialised by the parser, the texts are set before they are looked at. */
+    memset(request, 0, offsetof(struct http_request, params));
     request->reply_fields = fields;
     request->self = request;
     request->loop = loop;
@@ -86,7 +86,7 @@ static void release_request(struct http_request *request)
         return;
     }
     buffer_shrink(&request->reply_fields, REPLY_FIELDS_KEPT);
-    list_push_back(&loop->free_requests, &request->all_link);
+    list_push_front(&loop->free_requests, &request->all_link); /* still in the cache */
     loop->free_request_count++;
 }
 
@@ -240,9 +240,11 @@ void http_request_header_at(const struct http_request *request, uint32_t n, stru
     *ret_value = head_part(request, field->value, field->value_size);
 }
 
-struct slice http_request_header(const struct http_request *request, const char *name)
+struct slice http_request_header_named(const struct http_request *request, struct slice wanted)
 {
-    struct slice wanted = slice_from_text(name);
+    if ((request->head.names & http_name_bit(wanted.data, wanted.size)) == 0) {
+        return (struct slice){NULL, 0};
+    }
     for (uint32_t i = 0; i < request->head.field_count; i++) {
         const struct http_field *field = &request->head.fields[i];
         if (field->name_size == wanted.size &&

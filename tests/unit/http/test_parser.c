@@ -385,9 +385,28 @@ static void test_field_count(void **state)
     }
 }
 
+/* RFC 9110 5.5: VCHAR, obs-text, space and tab; looked at eight bytes at a time. */
+static void test_every_byte_of_a_value_is_looked_at(void **state)
+{
+    (void)state;
+    uint8_t text[40];
+    for (size_t size = 1; size <= sizeof(text); size++) {
+        for (size_t place = 0; place < size; place++) {
+            for (int byte = 0; byte < 256; byte++) {
+                bool is_good = byte == '\t' || (byte >= 0x20 && byte != 0x7f);
+                memset(text, 'a', sizeof(text));
+                text[place] = (uint8_t)byte;
+                assert_int_equal(http_is_field_value(slice_make(text, size)), is_good);
+            }
+        }
+    }
+    assert_true(http_is_field_value(slice_make(text, 0)));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_byte_of_a_value_is_looked_at),
         cmocka_unit_test(test_accepts_at_every_cut),
         cmocka_unit_test(test_refuses_at_every_cut),
         cmocka_unit_test(test_every_prefix_needs_more),
