@@ -259,8 +259,8 @@ static void api_answer_rejected(struct api_request *request, const struct intake
 void api_records_answer(struct api_request *request, const struct intake_answer *answer)
 {
     if (answer->err == ERR_OK) {
-        metrics_observe(METRIC_INGEST_LATENCY,
-                        clock_mono_ns() - http_request_started_ns(request->http));
+        metrics_observe(METRIC_INGEST_LATENCY, http_loop_mono_ns(request->loop->http) -
+                                                   http_request_started_ns(request->http));
         if (answer->is_single && request->answer == API_ANSWER_WEIR) {
             api_answer_single(request, answer);
         } else if (answer->is_single && request->answer == API_ANSWER_TELEMETRY) {

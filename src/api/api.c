@@ -88,6 +88,7 @@ static void *api_on_loop_start(void *owner, struct http_loop *http)
     loop->http = http;
     loop->mailbox = http_loop_mailbox(http);
     loop->json = json_reader_create(&options);
+    loop->desk = gate_desk_create(api->options.gate);
     enum err err = api_loop_open_intake(loop);
     if (err != ERR_OK) {
         log_write(LOG_ERROR, "api", "loop %u takes no records: %s", loop->index, err_text(err));
@@ -166,7 +167,7 @@ struct api_request *api_request_create(struct api_loop *loop, struct http_reques
     if (link != NULL) {
         loop->spare_count--;
         request = LIST_CONTAINER(link, struct api_request, link);
-        memset(request, 0, sizeof(*request));
+        memset(request, 0, offsetof(struct api_request, waiter));
     } else {
         request = mem_alloc(sizeof(*request));
     }
@@ -198,7 +199,7 @@ void api_request_release(struct api_request *request)
         return;
     }
     loop->spare_count++;
-    list_push_back(&loop->spare, &request->link);
+    list_push_front(&loop->spare, &request->link); /* still in the cache */
 }
 
 static void api_loop_close(struct api_loop *loop)
@@ -207,6 +208,7 @@ static void api_loop_close(struct api_loop *loop)
     intake_destroy(loop->intake);
     journal_producer_destroy(loop->producer);
     json_reader_destroy(loop->json);
+    gate_desk_destroy(loop->desk);
     while ((link = list_take_first(&loop->requests)) != NULL) {
         struct api_request *request = LIST_CONTAINER(link, struct api_request, link);
         if (request->detail_finish != NULL) {

@@ -58,6 +58,7 @@ struct api_loop {
     struct journal_producer *producer;
     struct intake *intake; /* NULL: could not be made; records are refused */
     struct json_reader *json;
+    struct gate_desk *desk;
     struct http_server *server; /* NULL before api_start */
     struct apply *apply;
     struct api_start_mail start;
@@ -107,7 +108,6 @@ struct api_request {
     uint32_t pending; /* mails and answers of this request that are under way */
     bool is_begun;    /* a reply was made or a stream begun */
     bool has_identity;
-    struct gate_waiter waiter;
     struct gate_identity identity;
     struct gate_window window;
     bool is_limited; /* by that window */
@@ -121,8 +121,8 @@ struct api_request {
     struct intake_request *intake;
     bool wait_stored;
     uint64_t stored_due_ms; /* monotonic: until then the store is waited for; 0: not yet, or not */
-    uint8_t answer; /* enum api_answer */
-    void *detail;   /* the handler's own, freed with the request by detail_finish */
+    uint8_t answer;         /* enum api_answer */
+    void *detail;           /* the handler's own, freed with the request by detail_finish */
     void (*detail_finish)(struct api_request *request);
     /* questions */
     struct api_job *job;
@@ -133,6 +133,8 @@ struct api_request {
     void (*on_applied)(struct api_request *request);
     void (*on_timer)(struct api_request *request);
     void (*on_room)(struct api_request *request);
+    /* From here on a request begins with what its memory held before. */
+    struct gate_waiter waiter;
 };
 
 /* api.c */

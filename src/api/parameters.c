@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/hex.h"
 #include "base/limits.h"
 #include "format/format.h"
 
@@ -154,11 +155,8 @@ bool api_parameters_end(const struct api_parameters *parameters)
 
 void api_position_format(uint64_t position, char to[API_POSITION_BYTES])
 {
-    static const char digits[] = "0123456789abcdef";
-    for (int i = API_POSITION_BYTES - 1; i >= 0; i--) {
-        to[i] = digits[position & 15u];
-        position >>= 4;
-    }
+    static_assert(API_POSITION_BYTES == 16, "a position is 64 bits");
+    hex_put_u64(position, to);
 }
 
 bool api_position_parse(struct slice text, uint64_t *ret)

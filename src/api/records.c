@@ -178,6 +178,7 @@ bool api_records_begin(struct api_request *request, const struct api_records *re
                                  .form = records->form,
                                  .may_be_array = records->may_be_array,
                                  .body_bytes = api_records_bytes(request),
+                                 .received_ms = http_loop_wall_ms(loop->http),
                                  .attributes = records->attributes,
                                  .attribute_count = records->attribute_count,
                                  .on_answer = api_records_on_answer,

@@ -171,12 +171,15 @@ static void api_on_checked(struct gate_waiter *waiter, enum err err,
 void api_authorize(struct api_request *request, struct slice key,
                    void (*on_admitted)(struct api_request *request))
 {
-    struct gate *gate = request->loop->api->options.gate;
+    const struct http_loop *loop = request->loop->http;
+    const struct gate_question question = {
+        .key = key,
+        .address = http_request_address(request->http),
+        .now = {.mono_ms = http_loop_mono_ns(loop) / 1000000u, .wall_ms = http_loop_wall_ms(loop)}};
     request->on_admitted = on_admitted;
     request->waiter.reply_to = request->loop->mailbox;
     request->waiter.on_checked = api_on_checked;
-    switch (gate_check(gate, key, http_request_address(request->http), &request->waiter,
-                       &request->identity)) {
+    switch (gate_desk_check(request->loop->desk, &question, &request->waiter, &request->identity)) {
     case GATE_CHECK_OK:
         api_admit(request);
         break;

@@ -89,6 +89,7 @@ struct intake_begin {
     bool may_be_array;     /* JSON without a declared shape */
     uint64_t body_bytes;   /* when known before (no coding, not chunked); 0: not known. A body that
                               comes whole in the first chunk is then taken in that call */
+    int64_t received_ms;   /* wall; 0: now */
     bool atomic;
     enum intake_wait wait;
     const struct record_attribute *attributes; /* copied */

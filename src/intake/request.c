@@ -178,7 +178,7 @@ void intake_release(struct intake_request *request)
     intake_chain_clear(pool, &request->tally.marks);
     list_remove(&request->pause);
     list_remove(&request->live);
-    list_push_back(&intake->unused, &request->live);
+    list_push_front(&intake->unused, &request->live); /* still in the cache */
     intake_wake_paused(intake);
 }
 
@@ -217,7 +217,7 @@ enum err intake_open(struct intake *intake, const struct intake_begin *begin,
     request->key = begin->key;
     request->body_bytes_known = begin->body_bytes;
     memcpy(request->id_key, begin->id_key, sizeof(request->id_key));
-    request->received_ms = clock_wall_ms();
+    request->received_ms = begin->received_ms != 0 ? begin->received_ms : clock_wall_ms();
     request->frame_id = id_make_v7(request->received_ms);
     request->on_answer = begin->on_answer;
     request->on_room = begin->on_room;
