@@ -1,8 +1,8 @@
 /* Opening, starting, stopping and closing the stages.
  *
- * Order of start: lock, store (writer, readers), gate (verifiers), journal (committer, preparer,
- * uploader), api, http, apply, loops. The journal is opened with the cursor that the store has, and
- * numbered from the base that the store gives it.
+ * Order of start: lock, store (writer, readers), gate (verifiers, Redis), journal (committer,
+ * preparer, uploader), api, http, apply, loops. The journal is opened with the cursor that the
+ * store has, and numbered from the base that the store gives it.
  *
  * Order of stop follows the data: http stops accepting and answers what is open (so committer,
  * applier and store still run), the journal commits and closes, the applier commits its batch, the
@@ -251,6 +251,18 @@ static enum err start_store(struct house *house)
     return err;
 }
 
+static enum err start_sharing(struct house *house, struct err_detail *detail)
+{
+    const char *url = house->settings->redis_url;
+    if (url[0] == '\0') {
+        return ERR_OK;
+    }
+    enum err err = gate_share(house->gate, slice_from_text(url), detail);
+    err_detail_prefix(err != ERR_OK ? detail : NULL, "REDIS_URL");
+    return err == ERR_OK ? thread_add(house, HOUSE_GATE, "redis", gate_share_run, house->gate)
+                         : err;
+}
+
 static void log_recovery(const struct journal_state *state)
 {
     if (state->is_new) {
@@ -388,6 +400,9 @@ enum err house_start(struct house *house, struct err_detail *detail)
     enum err err = house_open_store(house, detail);
     if (err == ERR_OK) {
         err = start_store(house);
+    }
+    if (err == ERR_OK) {
+        err = start_sharing(house, detail);
     }
     if (err == ERR_OK) {
         err = start_journal(house, detail);

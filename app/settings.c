@@ -90,6 +90,11 @@ static const struct settings_row rows[] = {
     ROW("VERIFIERS", WHOLE, "1", 1, 16, "threads", verifiers, "Threads that check unknown keys."),
     ROW("LIMIT_MB_PER_HOUR", WHOLE, "0", 0, 1000000000, "MB", mb_per_hour,
         "Body bytes that an org may send in an hour; 0: no limit."),
+    ROW("REDIS_URL", TEXT, "", 0, 0, "", redis_url,
+        "Limits shared by all nodes on one Redis: redis://, rediss:// (TLS, trusts what "
+        "SSL_CERT_FILE or the system trusts) or unix://, redis+sentinel://host,host/master, "
+        "redis+cluster://host,host; with user:password@ and /database. Give that Redis "
+        "maxmemory-policy noeviction. Empty: each node limits alone."),
     ROW("OPEN_SIGNUP", SWITCH, "0", 0, 1, "", open_signup,
         "1: POST /api/keys/generate makes an org and a key for anybody."),
     ROW("JOURNAL_MAX_MB", WHOLE, "4096", 16, 1048576, "MB", journal_max_mb,
@@ -212,6 +217,10 @@ static void hide_password(char *text, size_t size)
     place += 3;
     size_t authority = strcspn(place, "/?#");
     char *at = memrchr(place, '@', authority);
+    if (at == NULL) { /* a slash in a password that should have been %2F */
+        at = strrchr(place, '@');
+        authority = at == NULL ? authority : (size_t)(at - place);
+    }
     char *colon = memchr(place, ':', authority);
     if (at != NULL && colon != NULL && colon < at) {
         mask(text, size, colon + 1, (size_t)(at - colon - 1));

@@ -43,6 +43,7 @@ struct settings {
     uint64_t verifiers;
     uint64_t mb_per_hour;
     uint64_t open_signup;
+    char *redis_url;
     /* journal */
     uint64_t journal_max_mb;
     uint64_t journal_segment_mb;

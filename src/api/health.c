@@ -1,5 +1,7 @@
 /* Health: whether the server serves, and what is degraded. No key is needed, so nothing of an org
  * is told. `ready` turns 503 while draining or degraded; `live` says only that a loop answers.
+ * Redis away is said, and no reason to take traffic elsewhere: every node has the same trouble, and
+ * limits by itself.
  *
  * "for how long it lasts": the journal's free bytes by the rate at which the backlog grew since
  * this loop was last asked. */
@@ -9,6 +11,7 @@
 #include "api/reply.h"
 #include "apply/apply.h"
 #include "base/clock.h"
+#include "gate/gate.h"
 #include "journal/journal.h"
 #include "json/json.h"
 
@@ -21,6 +24,7 @@ struct api_health {
     bool is_draining;
     enum err store;
     enum err journal;
+    enum err sharing; /* of limits: a node goes on without, so it is ready all the same */
     struct journal_backlog backlog;
     bool has_lasts;
     uint64_t lasts_s;
@@ -51,6 +55,7 @@ static void api_health_look(struct api_loop *loop, struct api_health *ret)
         .is_draining = loop->server != NULL && http_server_is_draining(loop->server),
         .store = store_health(options->store),
         .journal = loop->intake == NULL ? ERR_IO : journal_room(options->journal, 0, 1),
+        .sharing = gate_share_health(options->gate),
     };
     journal_backlog(options->journal, &ret->backlog);
     api_health_rate(loop, ret);
@@ -70,7 +75,7 @@ static const char *api_health_word(const struct api_health *health)
     if (health->is_draining) {
         return "draining";
     }
-    return api_health_is_ready(health) ? "ok" : "degraded";
+    return api_health_is_ready(health) && health->sharing == ERR_OK ? "ok" : "degraded";
 }
 
 static void api_health_part(struct json_writer *writer, const char *name, enum err err)
@@ -93,6 +98,9 @@ static void api_health_parts(struct json_writer *writer, const struct api_loop *
     json_write_object_begin(writer);
     api_health_part(writer, "store", health->store);
     api_health_part(writer, "journal", health->journal);
+    if (gate_is_shared(loop->api->options.gate)) {
+        api_health_part(writer, "redis", health->sharing);
+    }
     json_write_object_end(writer);
     json_write_key(writer, "queue");
     json_write_object_begin(writer);

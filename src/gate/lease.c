@@ -149,12 +149,16 @@ void gate_lease_on_answer(struct gate_lease *lease, const struct gate_window_rul
     lease->in_charge = 0;
     lease->is_asked = false;
     lease->local_until_ms = 0;
+    lease->credit = smaller(lease->credit + answer->granted, gate_lease_credit_max(rule->quota));
+    lease->credit_until_ms = now_ms + rule->length_ms;
+    /* What was owed while the answer was on its way is paid first. */
+    uint64_t paid = smaller(lease->credit, lease->uncharged);
+    lease->credit -= paid;
+    lease->uncharged -= paid;
     lease->window = (struct gate_window_state){
         .start_ms = now_ms - smaller(answer->age_ms, rule->length_ms - 1),
         .current = answer->current + lease->uncharged,
         .previous = answer->previous};
-    lease->credit = smaller(lease->credit + answer->granted, gate_lease_credit_max(rule->quota));
-    lease->credit_until_ms = now_ms + rule->length_ms;
 }
 
 void gate_lease_on_failure(struct gate_lease *lease, uint64_t now_ms)

@@ -36,6 +36,7 @@
 #define ANSWER_MS        500u
 #define CONNECT_MS       500u
 #define FIRST_CONNECT_MS 2000u
+#define REFUSED_MS       5000u /* a refusal is taken to last so long, unless a script runs */
 #define BATCH_MAX        256u
 #define HOPS_MAX         4u
 #define NUMBER_BYTES     24u
@@ -88,7 +89,7 @@ struct gate_redis {
     struct gate_redis_fetch **last;
     bool was_up;
     bool has_warned;
-    bool is_refused; /* Redis is there and will not run the script */
+    uint64_t refused_until_ms; /* Redis is there and did not run the script; 0: it did */
     char sha[SCRIPT_NAME_BYTES];
     atomic_int health; /* relaxed on both sides: a value for people */
 };
@@ -127,7 +128,7 @@ static void tend(struct gate_redis *redis, uint32_t timeout_ms)
 {
     struct err_detail detail = {""};
     enum err err = gate_redis_route_tend(redis->route, timeout_ms, &detail);
-    if (err != ERR_OK || !redis->is_refused) {
+    if (err != ERR_OK || clock_mono_ms() >= redis->refused_until_ms) {
         health_set(redis, err, &detail);
     }
 }
@@ -135,8 +136,10 @@ static void tend(struct gate_redis *redis, uint32_t timeout_ms)
 enum err gate_redis_connect(struct gate_redis *redis, struct err_detail *detail)
 {
     enum err err = gate_redis_route_tend(redis->route, FIRST_CONNECT_MS, detail);
-    redis->was_up = err != ERR_OK; /* so that the first state is said in any case */
-    health_set(redis, err, detail);
+    if (err != ERR_CONFIG && err != ERR_PERMISSION) {
+        redis->was_up = err != ERR_OK; /* so that the first state is said in any case */
+        health_set(redis, err, detail);
+    }
     return err;
 }
 
@@ -199,8 +202,8 @@ static bool fetch_take(struct gate_redis_fetch *fetch, const redisReply *reply)
 static void fetch_finish(struct gate_redis_fetch *fetch, enum err err)
 {
     struct gate_redis *redis = fetch->redis;
-    if (err == ERR_OK && redis->is_refused) {
-        redis->is_refused = false;
+    if (err == ERR_OK && redis->refused_until_ms != 0) {
+        redis->refused_until_ms = 0;
         health_set(redis, ERR_OK, NULL);
     }
     metrics_add(err == ERR_OK ? METRIC_REDIS_LEASES : METRIC_REDIS_FAILURES, 1);
@@ -243,7 +246,7 @@ static void say_refusal(struct gate_redis *redis, const redisReply *reply)
     bool has_text = reply->type == REDIS_REPLY_ERROR;
     err_detail_set(&detail, "Redis refuses the script: %.200s",
                    has_text ? reply->str : "an answer of another shape");
-    redis->is_refused = true;
+    redis->refused_until_ms = clock_mono_ms() + REFUSED_MS;
     health_set(redis, ERR_AWAY, &detail);
 }
 
