@@ -120,7 +120,7 @@ static void on_applied(void *owner, uint64_t position, const uint64_t *orgs, uin
     (void)sem_post(&rig->applied);
 }
 
-void apply_rig_start(struct apply_rig *rig)
+void apply_rig_prepare(struct apply_rig *rig)
 {
     struct err_detail detail = {""};
     struct apply_options options = {.journal = rig->journal,
@@ -135,6 +135,11 @@ void apply_rig_start(struct apply_rig *rig)
     if (apply_open(&rig->apply, &options, &detail) != ERR_OK) {
         fail_msg("apply_open: %s", detail.text);
     }
+}
+
+void apply_rig_start(struct apply_rig *rig)
+{
+    apply_rig_prepare(rig);
     assert_int_equal(thread_start(&rig->apply_thread, "apply", apply_run, rig->apply), ERR_OK);
 }
 

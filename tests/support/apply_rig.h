@@ -45,6 +45,8 @@ void apply_rig_finish(struct apply_rig *rig);
 /* Opens what init opened (after close). */
 void apply_rig_open(struct apply_rig *rig);
 void apply_rig_close(struct apply_rig *rig);
+/* Opens the applier, which no thread runs; the test closes it. */
+void apply_rig_prepare(struct apply_rig *rig);
 void apply_rig_start(struct apply_rig *rig);
 /* Stops the applier and closes it. */
 void apply_rig_stop(struct apply_rig *rig);
