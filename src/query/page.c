@@ -38,7 +38,8 @@ enum err query_page_list(struct store_connection *connection, const struct query
     enum err err = buffer_printf(to, "{\"%s\":[", shape->name);
     size_t from = to->size;
     if (err == ERR_OK) {
-        err = store_prepare(connection, shape->sql[page->oldest_first], &statement);
+        err = store_prepare_text(connection, slice_from_text(shape->sql[page->oldest_first]),
+                                 &statement);
     }
     if (err != ERR_OK) {
         return err;

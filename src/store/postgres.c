@@ -267,11 +267,7 @@ static enum err postgres_commit(struct store_connection *connection)
     if (c->session == NULL) {
         return ERR_AWAY;
     }
-    enum err err = store_postgres_settle(c);
-    if (err != ERR_OK) {
-        return err;
-    }
-    err = store_postgres_run(c, "COMMIT", NULL, 0);
+    enum err err = store_postgres_run(c, "COMMIT", NULL, 0);
     if (err == ERR_AWAY && c->session == NULL && c->xid[0] != '\0') {
         c->is_in_transaction = false;
         err = resolve(c);

@@ -36,6 +36,7 @@ enum postgres_type {
     POSTGRES_TEXT = 25,
     POSTGRES_FLOAT4 = 700,
     POSTGRES_FLOAT8 = 701,
+    POSTGRES_NUMERIC = 1700,
 };
 
 struct postgres_connection;
@@ -59,12 +60,12 @@ struct postgres_statement {
     uint64_t parameters; /* bit n: $n stands in the text */
     struct postgres_value *values;
     bool is_running;
+    bool is_at_end;     /* nothing more is to be fetched */
+    uint32_t cursor;    /* its number */
+    uint32_t row_bytes; /* of those fetched last; 0: unknown */
     uint64_t began_ns;
-    PGresult *rows; /* those at hand */
+    PGresult *rows; /* at hand */
     int row;
-    PGresult **rest; /* rows that came before another statement needed the connection */
-    uint32_t rest_count;
-    uint32_t rest_next;
 };
 
 struct postgres_connection {
@@ -88,7 +89,6 @@ struct postgres_connection {
     bool is_staged;               /* rows stand in the staging table */
     atomic_uint_least64_t bytes;  /* of the database; the owner stores, any thread loads, relaxed */
     uint64_t measured_ns;         /* when bytes was asked for */
-    struct postgres_statement *running; /* whose rows are still coming */
     struct buffer copy;
     char error[256];
     struct postgres_statement *constants[POSTGRES_CONSTANTS_MAX];
@@ -118,6 +118,8 @@ enum err store_postgres_await_room(struct postgres_connection *c);
 enum err store_postgres_run(struct postgres_connection *c, const char *sql, char *ret, size_t size);
 /* Takes and drops what is left of the exchange; the first error of it. */
 enum err store_postgres_drain(struct postgres_connection *c);
+/* The same of a pipeline, which is left. */
+enum err store_postgres_drain_pipeline(struct postgres_connection *c);
 /* The error of a result, or of the session when it is NULL. */
 enum err store_postgres_fail(struct postgres_connection *c, const PGresult *result);
 
@@ -134,8 +136,6 @@ int64_t store_postgres_column_i64(struct store_statement *statement, int column)
 double store_postgres_column_double(struct store_statement *statement, int column);
 struct slice store_postgres_column_bytes(struct store_statement *statement, int column);
 bool store_postgres_column_is_null(struct store_statement *statement, int column);
-/* The rows that are still coming are kept beside, so that the connection is free. */
-enum err store_postgres_settle(struct postgres_connection *c);
 /* Every statement's rows are dropped. */
 void store_postgres_reset_all(struct postgres_connection *c);
 void store_postgres_finalize_all(struct postgres_connection *c);

@@ -209,14 +209,35 @@ enum err store_postgres_drain(struct postgres_connection *c)
     return c->session == NULL ? ERR_AWAY : take_all(c, NULL, 0);
 }
 
+enum err store_postgres_drain_pipeline(struct postgres_connection *c)
+{
+    enum err first = ERR_OK;
+    ExecStatusType status = PGRES_EMPTY_QUERY;
+    while (status != PGRES_PIPELINE_SYNC) {
+        enum err err = store_postgres_await(c);
+        if (err != ERR_OK) {
+            return err;
+        }
+        PGresult *result = PQgetResult(c->session);
+        status = result == NULL ? PGRES_EMPTY_QUERY : PQresultStatus(result);
+        if (status == PGRES_FATAL_ERROR && first == ERR_OK) {
+            first = store_postgres_fail(c, result);
+        }
+        PQclear(result);
+        if (c->session == NULL) {
+            return first;
+        }
+        if (PQstatus(c->session) == CONNECTION_BAD) {
+            return store_postgres_fail(c, NULL);
+        }
+    }
+    return PQexitPipelineMode(c->session) != 0 ? first : store_postgres_fail(c, NULL);
+}
+
 enum err store_postgres_run(struct postgres_connection *c, const char *sql, char *ret, size_t size)
 {
     if (c->session == NULL) {
         return ERR_AWAY;
-    }
-    enum err err = store_postgres_settle(c);
-    if (err != ERR_OK) {
-        return err;
     }
     if (PQsendQuery(c->session, sql) == 0) {
         return store_postgres_fail(c, NULL);

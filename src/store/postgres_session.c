@@ -65,7 +65,6 @@ void store_postgres_disconnect(struct postgres_connection *c)
 {
     PQfinish(c->session);
     c->session = NULL;
-    c->running = NULL;
     c->is_staged = false;
     store_postgres_reset_all(c);
 }

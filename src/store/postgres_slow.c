@@ -31,7 +31,7 @@ static void take_plan(const struct postgres_statement *s, struct buffer *plan)
     struct postgres_connection *c = s->connection;
     struct postgres_arguments arguments;
     struct buffer sql;
-    if (c->session == NULL || c->failed != ERR_OK || store_postgres_settle(c) != ERR_OK) {
+    if (c->session == NULL || c->failed != ERR_OK) {
         return;
     }
     buffer_init(&sql, POSTGRES_STATEMENT_TEXT_MAX + 16);

@@ -6,9 +6,10 @@
  * Numbers go as digits and come back binary; texts and blobs are binary both ways, so nothing is
  * escaped or copied twice.
  *
- * A reader takes its rows one at a time as they come, so a page never stands in memory as a whole.
- * When another statement needs the connection meanwhile, what is left is kept beside. The writer
- * takes results whole.
+ * A statement's rows come at once, but for those of a reader's text made at run time: a list, which
+ * may stop when its page is full of bytes. It gets a cursor and fetches as many rows as make about
+ * half a page, by the size of those that it saw; so neither memory nor the network carries rows
+ * that nobody looks at. The cursor ends with the transaction.
  *
  * Happy path: prepare finds the statement, bind, step sends it, further steps give the rows, the
  * end resets it. Failure modes: an error ends the statement and leaves the transaction failed: what
@@ -23,6 +24,11 @@
 #include <assert.h>
 #include <stdio.h>
 
+#define FETCH_BYTES      131072u
+#define FETCH_ROWS_FIRST 32u
+#define FETCH_ROWS_MIN   2u
+#define FETCH_ROWS_MAX   1024u
+
 static_assert((POSTGRES_CONSTANTS_MAX & (POSTGRES_CONSTANTS_MAX - 1)) == 0, "a power of two");
 static_assert(POSTGRES_PARAMETERS_MAX == 64, "one bit each");
 
@@ -35,13 +41,6 @@ static void rows_drop(struct postgres_statement *s)
 {
     PQclear(s->rows);
     s->rows = NULL;
-    for (uint32_t i = s->rest_next; i < s->rest_count; i++) {
-        PQclear(s->rest[i]);
-    }
-    mem_free(s->rest);
-    s->rest = NULL;
-    s->rest_count = 0;
-    s->rest_next = 0;
 }
 
 static void statement_destroy(struct postgres_statement *s)
@@ -260,51 +259,14 @@ static enum err ensure_prepared(struct postgres_statement *s,
     return err;
 }
 
-static enum err send(struct postgres_statement *s)
-{
-    struct postgres_connection *c = s->connection;
-    struct postgres_arguments arguments;
-    char name[16];
-    if (c->session == NULL) {
-        return c->failed != ERR_OK ? c->failed : ERR_AWAY;
-    }
-    if (c->failed != ERR_OK) {
-        return c->failed;
-    }
-    if (c->deadline_ns != 0 && clock_mono_ns() > c->deadline_ns) {
-        return ERR_TIMEOUT;
-    }
-    enum err err = store_postgres_settle(c);
-    if (err != ERR_OK) {
-        return err;
-    }
-    store_postgres_arguments(s, &arguments);
-    err = ensure_prepared(s, &arguments);
-    if (err != ERR_OK) {
-        return err;
-    }
-    (void)snprintf(name, sizeof(name), "w%u", s->number);
-    if (PQsendQueryPrepared(c->session, name, (int)s->parameter_count, arguments.values,
-                            arguments.sizes, arguments.formats, 1) == 0) {
-        return store_postgres_fail(c, NULL);
-    }
-    if (c->role == STORE_ROLE_READER) {
-        (void)PQsetSingleRowMode(c->session); /* right after a send it cannot fail */
-    }
-    s->is_running = true;
-    s->began_ns = clock_mono_ns();
-    c->running = s;
-    return ERR_OK;
-}
-
 static uint64_t changes_of(PGresult *result)
 {
     uint64_t changes = 0;
     return slice_to_u64(slice_from_text(PQcmdTuples(result)), &changes) ? changes : 0;
 }
 
-/* The next result of the statement that runs; *ret NULL: that was all. */
-static enum err take(struct postgres_statement *s, PGresult **ret)
+/* The next result, if it is one without error; rows go to the statement. */
+static enum err take(struct postgres_statement *s)
 {
     struct postgres_connection *c = s->connection;
     enum err err = store_postgres_await(c);
@@ -312,75 +274,153 @@ static enum err take(struct postgres_statement *s, PGresult **ret)
         return err;
     }
     PGresult *result = PQgetResult(c->session);
-    ExecStatusType status = result == NULL ? PGRES_EMPTY_QUERY : PQresultStatus(result);
-    if (status == PGRES_SINGLE_TUPLE || (status == PGRES_TUPLES_OK && PQntuples(result) > 0)) {
+    ExecStatusType status = PQresultStatus(result);
+    if (status == PGRES_TUPLES_OK) {
         c->changes = changes_of(result);
-        *ret = result;
+        s->rows = result;
         return ERR_OK;
     }
-    if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK) {
+    if (status == PGRES_COMMAND_OK) {
         c->changes = changes_of(result);
-    } else if (result == NULL || status == PGRES_EMPTY_QUERY) {
-        err = PQstatus(c->session) == CONNECTION_BAD ? store_postgres_fail(c, NULL) : ERR_OK;
-    } else {
+    } else if (status != PGRES_EMPTY_QUERY) {
         err = store_postgres_fail(c, result);
     }
     PQclear(result);
-    enum err end = c->session == NULL ? err : store_postgres_drain(c);
-    c->running = NULL;
-    *ret = NULL;
-    return err != ERR_OK ? err : end;
-}
-
-static enum err keep_rest(struct postgres_statement *s, PGresult *result)
-{
-    if ((s->rest_count & (s->rest_count - 1)) == 0) {
-        size_t capacity = s->rest_count == 0 ? 1 : s->rest_count * 2u;
-        PGresult **rest = mem_try_realloc(s->rest, capacity * sizeof(PGresult *));
-        if (rest == NULL) {
-            PQclear(result);
-            return ERR_NO_MEMORY;
-        }
-        s->rest = rest;
-    }
-    s->rest[s->rest_count++] = result;
-    return ERR_OK;
-}
-
-enum err store_postgres_settle(struct postgres_connection *c)
-{
-    struct postgres_statement *s = c->running;
-    enum err err = ERR_OK;
-    while (err == ERR_OK && c->running != NULL) {
-        PGresult *result = NULL;
-        err = take(s, &result);
-        if (err == ERR_OK && result != NULL) {
-            err = keep_rest(s, result);
-        }
-    }
     return err;
 }
 
-/* Rows that nobody wants any more. */
-static void discard(struct postgres_statement *s)
+static enum err run_whole(struct postgres_statement *s, const struct postgres_arguments *arguments)
 {
     struct postgres_connection *c = s->connection;
-    enum err err = ERR_OK;
-    while (err == ERR_OK && c->running == s) {
-        PGresult *result = NULL;
-        err = take(s, &result);
-        PQclear(result);
+    char name[16];
+    enum err err = ensure_prepared(s, arguments);
+    if (err != ERR_OK) {
+        return err;
     }
-    c->running = c->running == s ? NULL : c->running;
+    (void)snprintf(name, sizeof(name), "w%u", s->number);
+    if (PQsendQueryPrepared(c->session, name, (int)s->parameter_count, arguments->values,
+                            arguments->sizes, arguments->formats, 1) == 0) {
+        return store_postgres_fail(c, NULL);
+    }
+    err = take(s);
+    enum err end = c->session == NULL ? err : store_postgres_drain(c);
+    return err != ERR_OK ? err : end;
+}
+
+/* --- cursors ---------------------------------------------------------------------------------- */
+
+/* As many rows as are about FETCH_BYTES. */
+static uint32_t rows_to_fetch(const struct postgres_statement *s)
+{
+    uint32_t rows = s->row_bytes == 0 ? FETCH_ROWS_FIRST : FETCH_BYTES / s->row_bytes;
+    if (rows < FETCH_ROWS_MIN) {
+        return FETCH_ROWS_MIN;
+    }
+    return rows > FETCH_ROWS_MAX ? FETCH_ROWS_MAX : rows;
+}
+
+static void note_fetched(struct postgres_statement *s, uint32_t asked)
+{
+    size_t bytes = 0;
+    uint32_t count = (uint32_t)PQntuples(s->rows);
+    s->is_at_end = count < asked;
+    for (uint32_t i = 0; i < count; i++) {
+        for (int k = 0; k < PQnfields(s->rows); k++) {
+            bytes += (size_t)PQgetlength(s->rows, (int)i, k);
+        }
+    }
+    s->row_bytes = count == 0 ? s->row_bytes : (uint32_t)(bytes / count) + 1;
+}
+
+static enum err fetch(struct postgres_statement *s)
+{
+    struct postgres_connection *c = s->connection;
+    char sql[64];
+    uint32_t rows = rows_to_fetch(s);
+    (void)snprintf(sql, sizeof(sql), "FETCH %u FROM c%u", rows, s->cursor);
+    rows_drop(s);
+    if (PQsendQueryParams(c->session, sql, 0, NULL, NULL, NULL, NULL, 1) == 0) {
+        return store_postgres_fail(c, NULL);
+    }
+    enum err err = take(s);
+    enum err end = c->session == NULL ? err : store_postgres_drain(c);
+    if (err == ERR_OK && end == ERR_OK) {
+        note_fetched(s, rows);
+    }
+    return err != ERR_OK ? err : end;
+}
+
+/* Both in one flight. */
+static enum err declare_and_fetch(struct postgres_statement *s,
+                                  const struct postgres_arguments *arguments)
+{
+    struct postgres_connection *c = s->connection;
+    struct buffer sql;
+    char second[64];
+    uint32_t rows = rows_to_fetch(s);
+    s->cursor = ++c->statements;
+    (void)snprintf(second, sizeof(second), "FETCH %u FROM c%u", rows, s->cursor);
+    buffer_init(&sql, POSTGRES_STATEMENT_TEXT_MAX + 64);
+    enum err err =
+        buffer_printf(&sql, "DECLARE c%u NO SCROLL CURSOR FOR %s%c", s->cursor, s->text, '\0');
+    if (err != ERR_OK) {
+        goto out;
+    }
+    if (PQenterPipelineMode(c->session) == 0 ||
+        PQsendQueryParams(c->session, (const char *)sql.data, (int)s->parameter_count,
+                          arguments->types, arguments->values, arguments->sizes, arguments->formats,
+                          1) == 0 ||
+        PQsendQueryParams(c->session, second, 0, NULL, NULL, NULL, NULL, 1) == 0 ||
+        PQpipelineSync(c->session) == 0) {
+        err = store_postgres_fail(c, NULL);
+        goto out;
+    }
+    err = take(s); /* of DECLARE */
+    if (c->session != NULL) {
+        PQclear(PQgetResult(c->session)); /* between two commands of a pipeline comes a NULL */
+    }
+    if (err == ERR_OK) {
+        err = take(s);
+    }
+    if (c->session != NULL) {
+        enum err end = store_postgres_drain_pipeline(c);
+        err = err != ERR_OK ? err : end;
+    }
+    if (err == ERR_OK) {
+        note_fetched(s, rows);
+    }
+out:
+    buffer_finish(&sql);
+    return err;
+}
+
+/* --- steps ------------------------------------------------------------------------------------ */
+
+static enum err begin(struct postgres_statement *s)
+{
+    struct postgres_connection *c = s->connection;
+    struct postgres_arguments arguments;
+    if (c->failed != ERR_OK || c->session == NULL) {
+        return c->failed != ERR_OK ? c->failed : ERR_AWAY;
+    }
+    if (c->deadline_ns != 0 && clock_mono_ns() > c->deadline_ns) {
+        return ERR_TIMEOUT;
+    }
+    store_postgres_arguments(s, &arguments);
+    s->is_running = true;
+    s->is_at_end = true;
+    s->began_ns = clock_mono_ns();
+    s->row = -1;
+    bool has_cursor = c->role == STORE_ROLE_READER && s->address == NULL && c->is_in_transaction;
+    return has_cursor ? declare_and_fetch(s, &arguments) : run_whole(s, &arguments);
 }
 
 void store_postgres_reset(struct store_statement *statement)
 {
     struct postgres_statement *s = statement_from(statement);
     if (s->is_running) {
-        discard(s);
-        store_postgres_slow(s);
         s->is_running = false;
+        store_postgres_slow(s);
     }
     rows_drop(s);
     for (uint32_t i = 1; i <= s->parameter_count; i++) {
@@ -389,36 +429,16 @@ void store_postgres_reset(struct store_statement *statement)
     }
 }
 
-/* Moves to the next row; false: there is none at hand. */
-static bool next_at_hand(struct postgres_statement *s)
-{
-    if (s->rows != NULL && s->row + 1 < PQntuples(s->rows)) {
-        s->row++;
-        return true;
-    }
-    PQclear(s->rows);
-    s->rows = NULL;
-    if (s->rest_next < s->rest_count) {
-        s->rows = s->rest[s->rest_next++];
-        s->row = 0;
-        return true;
-    }
-    return false;
-}
-
 enum err store_postgres_step(struct store_statement *statement, bool *ret_row)
 {
     struct postgres_statement *s = statement_from(statement);
-    enum err err = s->is_running ? ERR_OK : send(s);
-    if (err == ERR_OK && next_at_hand(s)) {
-        *ret_row = true;
-        return ERR_OK;
+    enum err err = s->is_running ? ERR_OK : begin(s);
+    if (err == ERR_OK && s->row + 1 >= PQntuples(s->rows) && !s->is_at_end) {
+        s->row = -1;
+        err = s->connection->session == NULL ? ERR_AWAY : fetch(s);
     }
-    if (err == ERR_OK && s->connection->running == s) {
-        err = take(s, &s->rows);
-        s->row = 0;
-    }
-    if (err == ERR_OK && s->rows != NULL) {
+    if (err == ERR_OK && s->row + 1 < PQntuples(s->rows)) {
+        s->row++;
         *ret_row = true;
         return ERR_OK;
     }
@@ -440,6 +460,20 @@ static uint64_t read_number(const char *from, int size)
     return value;
 }
 
+/* A sum of whole numbers is a numeric: a count of digits to the base of 10,000, the weight of the
+ * first, a sign and a scale, then the digits. What follows the point is left out. */
+static int64_t read_numeric(const char *from)
+{
+    int count = (int16_t)read_number(from, 2);
+    int weight = (int16_t)read_number(from + 2, 2);
+    bool is_negative = read_number(from + 4, 2) == 0x4000;
+    int64_t value = 0;
+    for (int i = 0; i <= weight && i < 5; i++) {
+        value = value * 10000 + (i < count ? (int64_t)read_number(from + 8 + i * 2, 2) : 0);
+    }
+    return is_negative ? -value : value;
+}
+
 int64_t store_postgres_column_i64(struct store_statement *statement, int column)
 {
     const struct postgres_statement *s = statement_from(statement);
@@ -457,6 +491,8 @@ int64_t store_postgres_column_i64(struct store_statement *statement, int column)
         return (int32_t)read_number(value, 4);
     case POSTGRES_INT8:
         return (int64_t)read_number(value, 8);
+    case POSTGRES_NUMERIC:
+        return read_numeric(value);
     case POSTGRES_FLOAT8:
         return (int64_t)store_postgres_column_double(statement, column);
     default:

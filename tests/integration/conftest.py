@@ -2,8 +2,10 @@
 
 `weir` is a factory: weir(PORT=…, SETTING=…) starts a server of its own in a temporary directory on a
 free port and stops it by its process id. `server` is one that is shared by a module. The binary is
-build/release/weir, or the one that WEIR_BINARY names.
+build/release/weir, or the one that WEIR_BINARY names. With WEIR_TEST_STORE=postgres each of them has
+a database of its own on a PostgreSQL server that the first one starts.
 """
+import atexit
 import base64
 import http.client
 import json
@@ -12,6 +14,7 @@ import pathlib
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -21,6 +24,37 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("WEIR_BINARY", ROOT / "build/release/weir"))
 START_SECONDS = 30
+STORE = os.environ.get("WEIR_TEST_STORE", "sqlite")
+
+sys.path.insert(0, str(ROOT / "tests/support"))
+import postgres as postgres_server  # noqa: E402  (found by the line above)
+
+
+class Databases:
+    """A database for each data directory, on one server."""
+
+    def __init__(self):
+        self.server = None
+        self.names = {}
+
+    def start(self):
+        if self.server is None:
+            self.server = postgres_server.Postgres()
+            atexit.register(self.server.close)
+        return self.server
+
+    def of(self, data_dir):
+        """The name of the directory's own database."""
+        if data_dir not in self.names:
+            self.names[data_dir] = self.start().new_database()
+        return self.names[data_dir]
+
+    def settings(self, data_dir):
+        return {"DATABASE_URL": self.start().url(self.of(data_dir)), "DATABASE_MAX_CONNECTIONS": "8",
+                "DATABASE_MIN_CONNECTIONS": "2"}
+
+
+databases = Databases()
 
 
 class Answer:
@@ -45,6 +79,8 @@ class Weir:
     def __init__(self, data_dir, settings, start=True, wrap=()):
         self.data_dir = pathlib.Path(data_dir)
         self.settings = {"PORT": "0", "DATA_DIR": str(self.data_dir), "DISK_RESERVE_MB": "16"}
+        if STORE == "postgres":
+            self.settings.update(databases.settings(self.data_dir))
         self.settings.update({name: str(value) for name, value in settings.items()})
         self.wrap = list(wrap)
         self.process = None

@@ -349,6 +349,6 @@ def test_a_database_that_is_not_ours(weir, tmp_path, what):
     else:
         subprocess.run(["sqlite3", str(data / "weir.db"), "CREATE TABLE t(x); INSERT INTO t VALUES (1)"], check=True)
     before = (data / "weir.db").read_bytes()
-    line = refused_start(weir(start=False, data_dir=data))
+    line = refused_start(weir(start=False, data_dir=data, DATABASE_URL=""))
     assert "weir.db" in line
     assert (data / "weir.db").read_bytes() == before

@@ -121,7 +121,7 @@ def test_org_and_key_with_a_running_server(weir, tmp_path):
 
 def test_org_and_key_without_a_server(weir, tmp_path):
     key = exercise(None, tmp_path, {})
-    server = weir(start=False, data_dir=tmp_path / "data")
+    server = weir(start=False, data_dir=tmp_path / "data", DATABASE_URL="")
     server.key = key
     server.start()
     assert server.get("/api/inbox").status == 200

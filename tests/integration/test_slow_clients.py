@@ -108,7 +108,7 @@ def test_a_reader_that_does_not_read_is_closed(impatient):
             one = socket.socket()
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             one.connect(("127.0.0.1", impatient.port))
-            one.sendall(b"".join(head(impatient, "GET", "/api/v1/events?limit=60", close=False) for _ in range(8)))
+            one.sendall(b"".join(head(impatient, "GET", "/api/v1/events?limit=60&order=asc", close=False) for _ in range(8)))
             stuck.append(one)
         until(lambda: metric(impatient, "http_timeouts_total") >= before + 5)
         for one in stuck:

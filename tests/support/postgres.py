@@ -2,7 +2,8 @@
 """A PostgreSQL server for tests, from Debian's package, in a temporary directory on a free port.
 
 As a program: `postgres.py COMMAND…` starts one, runs the command with its URL in WEIR_TEST_POSTGRES, stops
-it by its process id and ends as the command did. A database of its own for each test: new_database().
+it by its process id and ends as the command did; `--each PROGRAM…` runs several. A database of its own for
+each test: new_database().
 """
 import ctypes
 import glob
@@ -115,11 +116,46 @@ class Postgres:
         return name
 
 
+class Lock:
+    """Somebody else's open transaction that lets no one write."""
+
+    def __init__(self, url):
+        self.process = subprocess.Popen([binary("psql"), "-X", "-q", "-A", "-t", "-d", url], text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.run("BEGIN; LOCK TABLE orgs, cursors IN SHARE ROW EXCLUSIVE MODE; SELECT 'held';")
+        assert self.process.stdout.readline() == "held\n"
+
+    def run(self, text):
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+
+    def rollback(self):
+        self.run("ROLLBACK; SELECT 'free';")
+        assert self.process.stdout.readline() == "free\n"
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(START_SECONDS)
+        self.process.stdout.close()
+
+
+def each(programs):
+    """Runs programs one after the other; gives the first status that is not 0."""
+    for program in programs:
+        status = subprocess.run([program], check=False).returncode
+        if status != 0:
+            print(f"{program} ended with {status}")
+            return status
+    return 0
+
+
 def main():
     server = Postgres()
+    os.environ["WEIR_TEST_POSTGRES"] = server.url()
     try:
-        return subprocess.run(sys.argv[1:], check=False,
-                              env={**os.environ, "WEIR_TEST_POSTGRES": server.url()}).returncode
+        if sys.argv[1] == "--each":
+            return each(sys.argv[2:])
+        return subprocess.run(sys.argv[1:], check=False).returncode
     finally:
         server.close()
 

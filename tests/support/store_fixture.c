@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#define FIXTURE_SQL_BYTES 4096
+
 struct fixture_job {
     struct store_job job;
     enum err (*run)(struct store_connection *connection, void *context);
@@ -155,6 +157,48 @@ enum err store_fixture_run(struct store_fixture *fixture,
     return store_run_here(fixture->store, &j.job);
 }
 
+static const struct {
+    const char *sqlite;
+    const char *postgres;
+} dialect[] = {
+    {" x'", " '\\x"},
+    {"(x'", "('\\x"},
+    {" AS BLOB)", " AS bytea)"},
+    {" STRICT", ""},
+    {"typeof(id_key) = 'blob'", "pg_typeof(id_key) = 'bytea'::regtype"},
+    {"length(e.id)", "length(uuid_send(e.id))"},
+    {"i.id = e.id", "i.id = uuid_send(e.id)"},
+    {"json_extract(payload, '$.n')", "(payload::jsonb->>'n')::bigint"},
+    {"json_extract(record, '$.type')", "(convert_from(record, 'UTF8')::jsonb->>'type')"},
+    {"json_extract(record, '$.subject')", "(convert_from(record, 'UTF8')::jsonb->>'subject')"},
+    {"json_extract(record, '$.payload[1]') = 2",
+     "convert_from(record, 'UTF8')::jsonb#>>'{payload,1}' = '2'"},
+    {"json_extract(record, '$.x') = 1", "convert_from(record, 'UTF8')::jsonb->>'x' = 'true'"},
+};
+
+/* The text in the engine's own words. */
+static void translate(const struct store_fixture *fixture, const char *sql,
+                      char to[FIXTURE_SQL_BYTES])
+{
+    size_t size = 0;
+    while (*sql != '\0' && size + 128 < FIXTURE_SQL_BYTES) {
+        size_t i = 0;
+        while (fixture->is_postgres && i < sizeof(dialect) / sizeof(dialect[0]) &&
+               strncmp(sql, dialect[i].sqlite, strlen(dialect[i].sqlite)) != 0) {
+            i++;
+        }
+        if (!fixture->is_postgres || i == sizeof(dialect) / sizeof(dialect[0])) {
+            to[size++] = *sql++;
+        } else {
+            size +=
+                (size_t)snprintf(to + size, FIXTURE_SQL_BYTES - size, "%s", dialect[i].postgres);
+            sql += strlen(dialect[i].sqlite);
+        }
+    }
+    assert_int_equal(*sql, '\0');
+    to[size] = '\0';
+}
+
 static enum err run_sql(struct store_connection *connection, void *context)
 {
     struct store_statement *statement = NULL;
@@ -164,8 +208,8 @@ static enum err run_sql(struct store_connection *connection, void *context)
 
 enum err store_fixture_sql(struct store_fixture *fixture, const char *sql)
 {
-    char text[4096];
-    (void)snprintf(text, sizeof(text), "%s", sql);
+    char text[FIXTURE_SQL_BYTES];
+    translate(fixture, sql, text);
     return store_fixture_run(fixture, run_sql, text);
 }
 
@@ -192,10 +236,39 @@ static enum err run_number(struct store_connection *connection, void *context)
 
 int64_t store_fixture_number(struct store_fixture *fixture, const char *sql)
 {
-    struct number_query query = {.sql = sql};
+    char text[FIXTURE_SQL_BYTES];
+    translate(fixture, sql, text);
+    struct number_query query = {.sql = text};
     assert_int_equal(store_fixture_run(fixture, run_number, &query), ERR_OK);
     assert_true(query.has_row);
     return query.number;
+}
+
+void store_fixture_refuse(struct store_fixture *fixture, const char *condition)
+{
+    char sql[512];
+    if (condition == NULL) {
+        const char *drop =
+            fixture->is_postgres ? "DROP TRIGGER poison ON events" : "DROP TRIGGER poison";
+        assert_int_equal(store_fixture_sql(fixture, drop), ERR_OK);
+        return;
+    }
+    (void)snprintf(sql, sizeof(sql),
+                   "CREATE TRIGGER poison BEFORE INSERT ON events WHEN %s"
+                   " BEGIN SELECT RAISE(ABORT, 'poison'); END",
+                   condition);
+    if (fixture->is_postgres) {
+        assert_int_equal(store_fixture_sql(fixture,
+                                           "CREATE FUNCTION poison() RETURNS trigger LANGUAGE "
+                                           "plpgsql AS 'BEGIN RAISE EXCEPTION ''poison'';"
+                                           " END'"),
+                         ERR_OK);
+        (void)snprintf(sql, sizeof(sql),
+                       "CREATE TRIGGER poison BEFORE INSERT ON events FOR EACH ROW WHEN (%s)"
+                       " EXECUTE FUNCTION poison()",
+                       condition);
+    }
+    assert_int_equal(store_fixture_sql(fixture, sql), ERR_OK);
 }
 
 static void write_blob(const struct store_fixture *fixture, const char *text, char to[64])

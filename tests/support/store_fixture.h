@@ -34,10 +34,14 @@ void store_fixture_finish(struct store_fixture *fixture);
 
 /* SQL outside of the store, on a connection of its own: fails the test when it fails. */
 void store_fixture_outside(const struct store_fixture *fixture, const char *sql);
-/* Runs SQL as a durable control job and gives its error. */
+/* Runs SQL as a durable control job and gives its error. It is written for SQLite; what PostgreSQL
+ * says otherwise (see the table in store_fixture.c) is replaced. */
 enum err store_fixture_sql(struct store_fixture *fixture, const char *sql);
 /* One number of a SELECT, read by the writer. Fails the test when there is no row. */
 int64_t store_fixture_number(struct store_fixture *fixture, const char *sql);
+/* From now on the engine refuses events of which `condition` (of NEW) is true; NULL: none any more.
+ */
+void store_fixture_refuse(struct store_fixture *fixture, const char *condition);
 /* An org with 32 id key bytes of `number`. */
 void store_fixture_add_org(struct store_fixture *fixture, uint64_t number);
 /* Runs `run` with `context` as a write and gives its error. */

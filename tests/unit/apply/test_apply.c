@@ -154,11 +154,7 @@ static void test_store_that_went_back_is_brought_forward(void **state)
 static void test_refused_records_are_dead_letters(void **state)
 {
     struct apply_rig *rig = *state;
-    assert_int_equal(
-        store_fixture_sql(&rig->store,
-                          "CREATE TRIGGER poison BEFORE INSERT ON events WHEN NEW.type = 'bad' "
-                          "BEGIN SELECT RAISE(ABORT, 'poison'); END"),
-        ERR_OK);
+    store_fixture_refuse(&rig->store, "NEW.type = 'bad'");
     for (uint32_t i = 0; i < 300; i++) {
         append_numbered(rig, i, RECORD_WAITER_NONE);
         if (i % 100 == 50) {
@@ -239,6 +235,9 @@ static void test_locked_database_is_waited_for(void **state)
 {
     struct apply_rig *rig = *state;
     sqlite3 *other = NULL;
+    if (rig->store.is_postgres) {
+        return; /* there it is the server that goes away: tests/integration */
+    }
     apply_rig_start(rig);
     append_numbered(rig, 0, RECORD_WAITER_NONE);
     apply_rig_wait(rig);

@@ -54,13 +54,17 @@ static enum query_list list_of(const struct query_events *query)
 static uint32_t read_all(struct query_events query)
 {
     uint32_t count = 0;
+    bool may_be_empty = query.page_ns != 0;
+    if (!may_be_empty) {
+        query.page_ns = UINT64_C(60000) * 1000000u; /* a busy machine ends no page early */
+    }
     do {
         assert_int_equal(query_fixture_list(&fixture, &query), ERR_OK);
         uint32_t page = query_fixture_ids(&fixture, got + count, QUERY_EVENTS_MAX - count);
         assert_true(page <= query.limit);
         count += page;
         query.after = query_fixture_cursor(&fixture, list_of(&query), query.filter.org);
-        assert_true(query.after == 0 || page > 0 || query.page_ns != 0);
+        assert_true(query.after == 0 || page > 0 || may_be_empty);
     } while (query.after != 0);
     return count;
 }

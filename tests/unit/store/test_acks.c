@@ -40,10 +40,18 @@ static void put_events(struct store_fixture *fixture, uint64_t bits)
     char sql[256];
     for (uint32_t i = 0; i < EVENTS; i++) {
         for (uint64_t org = 1; org <= 2 && (bits >> i & 1u) != 0; org++) {
+            unsigned long long sequence = store_sequence_first(org) + 1 + i;
             (void)snprintf(sql, sizeof(sql),
-                           "INSERT INTO events (sequence, id, position, type, payload, "
-                           "occurred_ms, created_ms) VALUES (%llu, x'00', 1, 'a', '1', 1, 1)",
-                           (unsigned long long)store_sequence_first(org) + 1 + i);
+                           "INSERT INTO events (id, sequence, position, type, payload, "
+                           "occurred_ms, created_ms) VALUES (x'%032x', %llu, 1, 'a', '1', 1, 1)",
+                           i, sequence);
+            if (fixture->is_postgres) {
+                (void)snprintf(sql, sizeof(sql),
+                               "INSERT INTO events (org, id, sequence, position, type, payload, "
+                               "occurred_ms, created_ms) VALUES (%llu, '%032x', %llu, 1, 'a', "
+                               "'1', 1, 1)",
+                               (unsigned long long)org, i, sequence);
+            }
             assert_int_equal(store_fixture_sql(fixture, sql), ERR_OK);
         }
     }

@@ -123,8 +123,8 @@ static void test_first_of_equal_ids_stays(void **state)
                          fixture, "SELECT count(*) FROM events e JOIN event_ids i ON i.id = e.id "
                                   "AND i.sequence = e.sequence"),
                      3);
-    assert_int_equal(store_fixture_number(fixture, "SELECT sum(payload LIKE '%22%') FROM events"),
-                     0);
+    assert_int_equal(
+        store_fixture_number(fixture, "SELECT count(*) FROM events WHERE payload LIKE '%22%'"), 0);
 }
 
 static void test_duplicates_only_change_nothing(void **state)
@@ -145,10 +145,7 @@ static void test_refused_rows_do_not_stop_the_rest(void **state)
     struct store_fixture *fixture = *state;
     static struct insert insert;
     insert = (struct insert){.count = 0};
-    assert_int_equal(
-        store_fixture_sql(fixture, "CREATE TRIGGER poison BEFORE INSERT ON events WHEN NEW.type = "
-                                   "'bad' BEGIN SELECT RAISE(ABORT, 'poison'); END"),
-        ERR_OK);
+    store_fixture_refuse(fixture, "NEW.type = 'bad'");
     for (uint32_t i = 0; i < 1000; i++) {
         bool is_bad = i == 0 || i == 333 || i == 334 || i == 999;
         add(&insert, i % 3 == 0 ? 7 : 1, i, is_bad ? "bad" : "good", "{}");
@@ -197,13 +194,13 @@ static void test_every_member_is_kept(void **state)
     add(&insert, 1, 2, "a", "null");
     insert.events[1].subject = slice_from_text(""); /* empty is not absent */
     assert_int_equal(store_fixture_run(fixture, run_insert, &insert), ERR_OK);
-    assert_int_equal(store_fixture_number(
-                         fixture,
-                         "SELECT count(*) FROM events WHERE type = 'a' AND subject = 'person' AND "
-                         "source = '/shop' AND app = 'web' AND dedup_id = 'd-1' AND attributes = "
-                         "'{\"k\":1}' AND payload = '{\"x\": [1,  2]}' AND occurred_ms = 5 AND "
-                         "created_ms = 36000000 AND position = 42 AND length(id) = 16"),
-                     1);
+    assert_int_equal(
+        store_fixture_number(
+            fixture, "SELECT count(*) FROM events e WHERE type = 'a' AND subject = 'person' AND "
+                     "source = '/shop' AND app = 'web' AND dedup_id = 'd-1' AND attributes = "
+                     "'{\"k\":1}' AND payload = '{\"x\": [1,  2]}' AND occurred_ms = 5 AND "
+                     "created_ms = 36000000 AND position = 42 AND length(e.id) = 16"),
+        1);
     assert_int_equal(
         store_fixture_number(fixture, "SELECT count(*) FROM events WHERE subject = '' AND source "
                                       "IS NULL AND app IS NULL AND dedup_id IS NULL AND "

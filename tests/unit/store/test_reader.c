@@ -30,7 +30,7 @@ static int setup(void **state)
     static struct store_fixture fixture;
     store_fixture_init(&fixture);
     store_fixture_open(&fixture, true);
-    assert_int_equal(store_fixture_sql(&fixture, "CREATE TABLE t (x)"), ERR_OK);
+    assert_int_equal(store_fixture_sql(&fixture, "CREATE TABLE t (x INTEGER)"), ERR_OK);
     assert_int_equal(mailbox_create(&mailbox, 10), ERR_OK);
     *state = &fixture;
     return 0;

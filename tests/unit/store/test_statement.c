@@ -28,18 +28,17 @@ static int teardown(void **state)
     return 0;
 }
 
+/* `context`: a text for $2. */
 static enum err run_round_trip(struct store_connection *connection, void *context)
 {
-    (void)context;
+    const struct slice *middle = context;
     struct store_statement *statement = NULL;
     bool has_row = false;
     /* $3 before $1, and $2 twice: numbers are ours, not the order in the text. */
-    assert_int_equal(store_prepare(connection,
-                                   "SELECT $3, $1, $2, $2, $4, $5, $6, CAST($2 AS BLOB) IS $3",
-                                   &statement),
+    assert_int_equal(store_prepare(connection, "SELECT $3, $1, $2, $2, $4, $5, $6", &statement),
                      ERR_OK);
     store_bind_i64(statement, 1, INT64_MIN);
-    store_bind_text(statement, 2, slice_make("a\0b", 3));
+    store_bind_text(statement, 2, *middle);
     store_bind_blob(statement, 3, slice_make("\xff\x00", 2));
     store_bind_double(statement, 4, 0.1);
     store_bind_text(statement, 5, SLICE_LITERAL(""));
@@ -48,8 +47,8 @@ static enum err run_round_trip(struct store_connection *connection, void *contex
     assert_true(has_row);
     assert_true(slice_equal(store_column_bytes(statement, 0), slice_make("\xff\x00", 2)));
     assert_true(store_column_i64(statement, 1) == INT64_MIN);
-    assert_true(slice_equal(store_column_bytes(statement, 2), slice_make("a\0b", 3)));
-    assert_true(slice_equal(store_column_bytes(statement, 3), slice_make("a\0b", 3)));
+    assert_true(slice_equal(store_column_bytes(statement, 2), *middle));
+    assert_true(slice_equal(store_column_bytes(statement, 3), *middle));
     assert_true(store_column_double(statement, 4) == 0.1);
     assert_non_null(store_column_bytes(statement, 5).data);
     assert_int_equal(store_column_bytes(statement, 5).size, 0);
@@ -61,9 +60,30 @@ static enum err run_round_trip(struct store_connection *connection, void *contex
     return ERR_OK;
 }
 
+static enum err run_nul(struct store_connection *connection, void *context)
+{
+    const struct slice *text = context;
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    enum err err = store_prepare(connection, "SELECT $1", &statement);
+    if (err == ERR_OK) {
+        store_bind_text(statement, 1, *text);
+        err = store_step(statement, &has_row);
+    }
+    return err;
+}
+
 static void test_values_round_trip(void **state)
 {
-    assert_int_equal(store_fixture_run(*state, run_round_trip, NULL), ERR_OK);
+    struct store_fixture *fixture = *state;
+    struct slice plain = SLICE_LITERAL("a\\b'\xc3\xa4");
+    struct slice with_nul = slice_make("a\0b", 3);
+    assert_int_equal(store_fixture_run(fixture, run_round_trip, &plain), ERR_OK);
+    if (fixture->is_postgres) { /* takes no such text, and says so */
+        assert_int_equal(store_fixture_run(fixture, run_nul, &with_nul), ERR_REFUSED);
+    } else {
+        assert_int_equal(store_fixture_run(fixture, run_round_trip, &with_nul), ERR_OK);
+    }
 }
 
 static enum err run_reuse(struct store_connection *connection, void *context)

@@ -155,6 +155,10 @@ static void test_full_commits_are_durable(void **state)
     struct store *store = notes->fixture.store;
     struct note_job *note = make_job(notes, 0, STORE_APPLY, false);
     assert_int_equal(store_run_here(store, &note->job), ERR_OK);
+    if (notes->fixture.is_postgres) { /* every commit is */
+        assert_true(store_durable_commit(store) == note->job.commit);
+        return;
+    }
     assert_true(store_durable_commit(store) < note->job.commit);
     /* One that changes nothing syncs nothing, whatever it asks for. */
     assert_int_equal(store_fixture_number(&notes->fixture, "SELECT 1"), 1);
@@ -275,6 +279,9 @@ static void test_locked_database_fails_and_recovers(void **state)
 {
     struct notes *notes = *state;
     sqlite3 *other = NULL;
+    if (notes->fixture.is_postgres) {
+        return; /* a table may be locked there, not the database: tests/postgres */
+    }
     assert_int_equal(sqlite3_open(notes->fixture.path, &other), SQLITE_OK);
     assert_int_equal(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
     start_writer(notes);
