@@ -30,7 +30,7 @@
 #define LIMIT_RATIO_FREE_BYTES                                                                     \
     1048576u /* 1024 * 1024 ; decoded bytes before the ratio cap counts */
 #define LIMIT_RATIO            200u
-#define LIMIT_LOOP_ROUND_BYTES 262144u /* 256 * 1024 ; read per connection and round */
+#define LIMIT_LOOP_ROUND_BYTES 65536u /* 64 * 1024 ; read per connection and round */
 
 /* Uploads */
 #define LIMIT_UPLOAD_BLOCK_BYTES 262144u  /* 256 * 1024 ; decoded bytes per zstd block */
