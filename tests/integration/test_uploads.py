@@ -1,10 +1,15 @@
 """Promise: a body above 256 KiB is taken whole or not at all, its progress can be read, and it ends as what was
 sent."""
+import base64
 import json
+import os
+import re
+import socket
+import threading
 
 import pytest
 
-from black_box import until
+from black_box import WAIT_SECONDS, check_problem, problem_of, read_all, status_of, until
 from test_batch import NDJSON, events, lines, stored
 
 
@@ -115,3 +120,128 @@ def test_delete_keeps_the_events(server):
     assert server.request("DELETE", f"/api/v1/uploads/{got['upload_id']}").status == 404
     assert len(list((server.data_dir / "uploads").iterdir())) == len(files) - 1
     assert len(stored(server, "gone")) == 3000
+
+
+# --- a backlog that is full -------------------------------------------------------------------------
+
+MEGABYTE = 1_000_000
+
+
+def random_lines(megabytes):
+    """Events that hardly compress (base64: six bits of eight)."""
+    out, size = [], 0
+    while size < megabytes * MEGABYTE:
+        text = base64.b64encode(os.urandom(60_000)).decode()
+        out.append(json.dumps({"type": "a.b", "payload": {"text": text}}) + "\n")
+        size += len(out[-1])
+    return "".join(out).encode()
+
+
+class Sender:
+    """An upload on a socket of its own, sent piece by piece or by a thread of its own."""
+
+    def __init__(self, server, key, body):
+        self.body = body
+        self.answer = None
+        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=120)
+        self.socket.sendall((f"POST /api/events/batch HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\n"
+                             "Content-Type: application/x-ndjson\r\nConnection: close\r\n"
+                             f"Content-Length: {len(body)}\r\n\r\n").encode())
+
+    def send(self, start, end):
+        self.socket.sendall(self.body[start:end])
+
+    def send_all_in_background(self, start):
+        def run():
+            try:
+                self.send(start, len(self.body))
+            except OSError:
+                pass  # refused before its end
+            self.answer = read_all(self.socket)
+        self.thread = threading.Thread(target=run, daemon=True)
+        self.thread.start()
+
+    def wait(self):
+        self.thread.join(WAIT_SECONDS)
+        assert self.answer, "no answer"
+        self.socket.close()
+        return status_of(self.answer)
+
+
+def part_bytes(server):
+    """Of uploads that are being received, on disk."""
+    total = 0
+    for one in (server.data_dir / "uploads").glob("*.part"):
+        try:
+            total += one.stat().st_size
+        except FileNotFoundError:
+            pass  # it went meanwhile
+    return total
+
+
+def hold(server, name, body):
+    """An accepted upload of another org: it holds its bytes of the backlog as long as nothing is applied."""
+    answer = server.post("/api/events/batch", body, headers=NDJSON, key=server.new_org(name))
+    assert answer.status == 202, answer
+
+
+def test_a_full_backlog_pushes_back_and_goes_on(weir):
+    """Half way it is not read further until there is room; at the head it is told at once."""
+    server = weir(JOURNAL_MAX_MB=16, APPLY_PAUSED=1)
+    body = random_lines(10)
+    late = [Sender(server, server.new_org(f"waits-{n}"), body[:body.rindex(b"\n", 0, 5 * MEGABYTE) + 1])
+            for n in range(2)]
+    for one in late:
+        one.send(0, 300_000)
+    hold(server, "holds", body)  # 7.5 MB of 16.8
+    going = Sender(server, server.new_org("goes"), body)
+    going.send(0, 9 * MEGABYTE)  # 6.6 MB
+    until(lambda: part_bytes(server) > 6 * MEGABYTE)
+    for one in late:
+        one.send_all_in_background(300_000)  # 3.8 MB each
+    until(lambda: part_bytes(server) > 8 * MEGABYTE)
+    refused = server.post("/api/events/batch", body, headers=NDJSON)
+    check_problem(refused, 429, "queue_full")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert [one.answer for one in late] == [None, None]
+    going.socket.close()  # what it had is given back
+    assert [one.wait() for one in late] == [202, 202]
+    assert len(list((server.data_dir / "uploads").iterdir())) == 3
+
+
+def test_a_backlog_that_stays_full_ends_a_body(weir):
+    """30 s without room: 503, and nothing of it is left."""
+    server = weir(JOURNAL_MAX_MB=16, APPLY_PAUSED=1)
+    body = random_lines(10)
+    late = Sender(server, server.key, body)
+    late.send(0, 300_000)
+    for n in range(2):
+        hold(server, f"holds-{n}", body)
+    late.send_all_in_background(300_000)
+    assert late.wait() == 503
+    assert problem_of(late.answer)["code"] == "journal_unavailable"
+    assert re.search(rb"(?i)\r\nretry-after: [1-9]", late.answer)
+    until(lambda: part_bytes(server) == 0)
+    assert len(list((server.data_dir / "uploads").iterdir())) == 2
+
+
+def test_a_body_that_never_has_room_is_told_so(weir):
+    server = weir(JOURNAL_MAX_MB=16, APPLY_PAUSED=1)
+    answer = server.post("/api/events/batch", random_lines(16), headers=NDJSON)
+    check_problem(answer, 413, "payload_too_large")
+    assert server.post("/api/events/batch", random_lines(1), headers=NDJSON).status == 202
+
+
+def test_one_orgs_slow_uploads_stop_no_other(server):
+    body = random_lines(1)
+    slow = server.new_org("uploads-slow")
+    senders = [Sender(server, slow, body) for _ in range(40)]
+    for one in senders:
+        one.send(0, 300_000)
+    other = server.new_org("uploads-quick")
+    answer = server.post("/api/events/batch", body, headers=NDJSON, key=other)
+    assert answer.status == 202, answer
+    # Those that wait for the others of their own org have their turn when these end.
+    for one in senders:
+        one.send_all_in_background(300_000)
+    assert [one.wait() for one in senders] == [202] * 40
