@@ -37,6 +37,17 @@ void api_dead_letter_retry(struct api_request *request);
 /* readings.c */
 void api_readings_post(struct api_request *request);
 void api_readings_get(struct api_request *request);
+void api_export_readings(struct api_request *request);
+/* telemetry.c */
+void api_packets_devices(struct api_request *request);
+void api_packets_site(struct api_request *request);
+void api_ingest_health(struct api_request *request);
+void api_version_publish(struct api_request *request);
+void api_versions_get(struct api_request *request);
+void api_version_get(struct api_request *request);
+/* import.c */
+void api_registry_import(struct api_request *request);
+void api_registry_export(struct api_request *request);
 /* registry.c */
 void api_registry_list(struct api_request *request);
 void api_registry_create(struct api_request *request);

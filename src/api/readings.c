@@ -6,16 +6,19 @@
  * page. */
 #include "api/handlers.h"
 
+#include "api/download.h"
 #include "api/job.h"
 #include "api/parameters.h"
 #include "api/records.h"
 #include "api/reply.h"
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/metrics.h"
 #include "query/query.h"
 #include "store/store.h"
 
 #include <assert.h>
+#include <stdio.h>
 
 #define API_READINGS_DEFAULT 10000u
 #define API_READINGS_MAX     100000u
@@ -53,6 +56,17 @@ static bool api_readings_id(struct api_parameters *parameters, const char *name,
         api_parameter_refuse(parameters, name, "It is not a UUID.");
     }
     return text.data != NULL;
+}
+
+static bool api_readings_flag(struct api_parameters *parameters, const char *name)
+{
+    struct slice text = api_parameter_text(parameters, name);
+    bool is_set = slice_equal(text, SLICE_LITERAL("true")) || slice_equal(text, SLICE_LITERAL("1"));
+    if (text.data != NULL && !is_set && !slice_equal(text, SLICE_LITERAL("false")) &&
+        !slice_equal(text, SLICE_LITERAL("0"))) {
+        api_parameter_refuse(parameters, name, "The value is true or false.");
+    }
+    return is_set;
 }
 
 static void api_readings_aggregate(struct api_parameters *parameters, struct query_readings *query)
@@ -119,20 +133,6 @@ static void api_readings_points(struct api_parameters *parameters, struct query_
     }
 }
 
-static void api_readings_latest(struct api_parameters *parameters, struct query_readings *query)
-{
-    struct slice text = api_parameter_text(parameters, "latest");
-    query->latest =
-        slice_equal(text, SLICE_LITERAL("true")) || slice_equal(text, SLICE_LITERAL("1"));
-    if (text.data != NULL && !query->latest && !slice_equal(text, SLICE_LITERAL("false")) &&
-        !slice_equal(text, SLICE_LITERAL("0"))) {
-        api_parameter_refuse(parameters, "latest", "The value is true or false.");
-    }
-    if (query->latest && query->is_bucketed) {
-        api_parameter_refuse(parameters, "bucket", "The newest readings have no buckets.");
-    }
-}
-
 static void api_readings_place(struct api_parameters *parameters, struct query_readings *query)
 {
     struct slice text = api_parameter_text(parameters, "cursor");
@@ -161,8 +161,122 @@ static void api_readings_question(struct api_parameters *parameters, struct quer
     api_readings_bucket(parameters, query);
     api_readings_aggregate(parameters, query);
     api_readings_points(parameters, query);
-    api_readings_latest(parameters, query);
+    query->latest = api_readings_flag(parameters, "latest");
+    if (query->latest && query->is_bucketed) {
+        api_parameter_refuse(parameters, "bucket", "The newest readings have no buckets.");
+    }
     api_readings_place(parameters, query);
+}
+
+/* --- as a file ----------------------------------------------------------------------------- */
+
+struct api_readings_file {
+    struct api_download download; /* first */
+    struct query_readings query;
+    bool is_begun;
+    uint64_t count;
+};
+
+static const struct {
+    const char *word;
+    const char *type;
+    enum query_readings_form form;
+} api_readings_forms[] = {{"json", "application/json", QUERY_READINGS_JSON},
+                          {"ndjson", "application/x-ndjson", QUERY_READINGS_NDJSON},
+                          {"csv", "text/csv; charset=utf-8", QUERY_READINGS_CSV},
+                          {"txt", "text/plain; charset=utf-8", QUERY_READINGS_TXT}};
+
+static enum err api_readings_page(struct api_download *download,
+                                  struct store_connection *connection, struct buffer *to,
+                                  bool *ret_more)
+{
+    struct api_readings_file *file = (struct api_readings_file *)download;
+    struct query_readings_end end = {.count = 0};
+    bool is_json = file->query.form == QUERY_READINGS_JSON;
+    bool is_lines = file->query.form == QUERY_READINGS_NDJSON;
+    enum err err = ERR_OK;
+    if (!file->is_begun && !is_lines) {
+        err = is_json ? buffer_append_text(to, "{\"readings\":[")
+                      : query_readings_head(&file->query, to);
+    } else if (is_json && file->count > 0) {
+        err = buffer_append_byte(to, ',');
+    }
+    size_t from = to->size;
+    if (err == ERR_OK) {
+        err = query_readings_page(connection, &file->query, to, &end);
+    }
+    if (err != ERR_OK) {
+        return err;
+    }
+    if (is_json && end.count == 0 && file->count > 0) {
+        to->size = from - 1; /* no reading for the comma */
+    }
+    file->is_begun = true;
+    file->count += end.count;
+    file->query.after = end.place;
+    *ret_more = end.has_more;
+    return is_json && !end.has_more
+               ? buffer_printf(to, "],\"record_count\":%llu}", (unsigned long long)file->count)
+               : ERR_OK;
+}
+
+static void api_readings_file_name(struct api_readings_file *file, const char *word)
+{
+    char time[CLOCK_TEXT_BYTES + 1] = {0};
+    clock_format_rfc3339(clock_wall_ms(), time); /* 2026-11-21T14:50:24.123Z */
+    (void)snprintf(file->download.file_name, sizeof(file->download.file_name),
+                   "scada_%s%s_%.4s%.2s%.2s_%.2s%.2s%.2s.%s",
+                   file->query.latest ? "latest" : "history",
+                   file->query.readable ? "_readable" : "", time, time + 5, time + 8, time + 11,
+                   time + 14, time + 17, word);
+}
+
+static void api_readings_start(struct api_request *request, const struct query_readings *query,
+                               size_t form)
+{
+    struct api_readings_file *file = api_download_create(request, sizeof(*file));
+    file->query = *query;
+    file->query.form = api_readings_forms[form].form;
+    file->query.parameter = api_job_copy(&file->download.job, query->parameter);
+    file->query.limit = UINT32_MAX;
+    file->query.bytes_max = API_DOWNLOAD_PAGE_BYTES;
+    file->download.page = api_readings_page;
+    file->download.type = api_readings_forms[form].type;
+    file->download.is_versioned = true;
+    api_readings_file_name(file, api_readings_forms[form].word);
+    api_download_start(&file->download);
+}
+
+#define API_READINGS_FORMS (sizeof(api_readings_forms) / sizeof(api_readings_forms[0]))
+
+static size_t api_readings_form(struct slice word)
+{
+    size_t form = 0;
+    while (form < API_READINGS_FORMS &&
+           !slice_equal(word, slice_from_text(api_readings_forms[form].word))) {
+        form++;
+    }
+    return form;
+}
+
+void api_export_readings(struct api_request *request)
+{
+    struct api_parameters parameters;
+    struct query_readings query = {.org = 0};
+    api_parameters_begin(&parameters, request);
+    api_readings_question(&parameters, &query);
+    query.readable = api_readings_flag(&parameters, "readable");
+    struct slice word = api_parameter_text(&parameters, "format");
+    size_t form = api_readings_form(word.data == NULL ? SLICE_LITERAL("csv") : word);
+    if (form == API_READINGS_FORMS) {
+        api_parameter_refuse(&parameters, "format", "The format is csv, txt, json or ndjson.");
+    }
+    if (query.is_bucketed) {
+        api_parameter_refuse(&parameters, "bucket", "An export has readings, no buckets.");
+    }
+    if (api_parameters_end(&parameters)) {
+        api_readings_start(request, &query, form);
+    }
 }
 
 /* --- one answer ---------------------------------------------------------------------------- */
@@ -185,13 +299,23 @@ void api_readings_get(struct api_request *request)
     api_parameters_begin(&parameters, request);
     api_readings_question(&parameters, &query);
     struct slice format = api_parameter_text(&parameters, "format");
-    query.rows_alone = slice_equal(format, SLICE_LITERAL("rows"));
-    if (format.data != NULL && !query.rows_alone && !slice_equal(format, SLICE_LITERAL("json"))) {
-        api_parameter_refuse(&parameters, "format", "It is json or rows.");
+    bool is_rows = slice_equal(format, SLICE_LITERAL("rows"));
+    size_t form = format.data == NULL || is_rows ? 0 : api_readings_form(format);
+    bool is_file = form != 0;
+    if (form == API_READINGS_FORMS) {
+        api_parameter_refuse(&parameters, "format", "It is json, rows, csv or ndjson.");
+    }
+    if (is_file && query.is_bucketed) {
+        api_parameter_refuse(&parameters, "format", "Buckets come as json or rows.");
     }
     if (!api_parameters_end(&parameters)) {
         return;
     }
+    if (is_file) {
+        api_readings_start(request, &query, form);
+        return;
+    }
+    query.form = is_rows ? QUERY_READINGS_ROWS : QUERY_READINGS_JSON;
     struct api_readings_job *one = api_job_create(request, sizeof(*one));
     one->query = query;
     one->query.parameter = api_job_copy(&one->job, query.parameter);

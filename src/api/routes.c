@@ -73,6 +73,20 @@
     X(PATCH, "/api/v1/parameters/{id}", changeParameter, WT, JSON, NO_STORE, api_registry_update)  \
     X(PUT, "/api/v1/parameters/{id}", putParameter, WT, JSON, NO_STORE, api_registry_update)       \
     X(DELETE, "/api/v1/parameters/{id}", deleteParameter, WT, NONE, NO_STORE, api_registry_delete) \
+    X(POST, "/api/v1/registry/import", importRegistry, WT, RECORDS, NO_STORE, api_registry_import) \
+    X(GET, "/api/v1/registry/export", exportRegistry, RT, NONE, NO_CACHE, api_registry_export)     \
+    X(POST, "/api/v1/parameters/import", importParameters, WT, RECORDS, NO_STORE,                  \
+      api_registry_import)                                                                         \
+    X(GET, "/api/v1/parameters/export", exportParameters, RT, NONE, NO_CACHE, api_registry_export) \
+    X(POST, "/api/v1/projects/{id}/versions/publish", publishVersion, WT, NONE, NO_STORE,          \
+      api_version_publish)                                                                         \
+    X(GET, "/api/v1/projects/{id}/versions", listVersions, RT, NONE, NO_CACHE, api_versions_get)   \
+    X(GET, "/api/v1/projects/{id}/versions/{version}", getVersion, RT, NONE, NO_CACHE,             \
+      api_version_get)                                                                             \
+    X(GET, "/api/v1/devices/health", getDevicesHealth, RT, NONE, NO_CACHE, api_packets_devices)    \
+    X(GET, "/api/v1/sites/{id}/health", getSiteHealth, RT, NONE, NO_CACHE, api_packets_site)       \
+    X(GET, "/v1/health", getIngestHealth, OPEN, NONE, NO_STORE, api_ingest_health)                 \
+    X(GET, "/api/v1/export/readings", exportReadings, RT, NONE, EXPORT_CACHE, api_export_readings) \
     X(POST, "/api/keys/generate", generateKey, OPEN, JSON, NO_STORE, api_keys_generate)            \
     X(POST, "/api/keys/rotate", rotateKey, ANY, NONE, NO_STORE, api_keys_rotate)                   \
     X(GET, "/api/keys", listKeys, A, NONE, NO_CACHE, api_keys_get)                                 \

@@ -44,39 +44,10 @@ static enum err grow_readings(struct apply_batch *batch)
     return ERR_OK;
 }
 
-static uint8_t *put(uint8_t *to, struct slice text, struct slice *ret)
-{
-    *ret = slice_make(NULL, 0);
-    if (text.data == NULL) {
-        return to;
-    }
-    memcpy(to, text.data, text.size);
-    *ret = slice_make(to, text.size);
-    return to + text.size;
-}
-
-/* The members of the message's attributes and of the metric's, in one object. */
-static uint8_t *put_attributes(uint8_t *to, struct slice message, struct slice metric,
-                               struct slice *ret)
-{
-    uint8_t *from = to;
-    bool has_metric = metric.size > 2;
-    if (message.size <= 2 || !has_metric) {
-        return put(to, has_metric || message.data == NULL ? metric : message, ret);
-    }
-    memcpy(to, message.data, message.size - 1);
-    to += message.size - 1;
-    *to++ = ',';
-    memcpy(to, metric.data + 1, metric.size - 1);
-    to += metric.size - 1;
-    *ret = slice_make(from, (size_t)(to - from));
-    return to;
-}
-
 static enum err fill_reading(struct apply_batch *batch, const struct record_reading *reading,
                              const struct store_event *message, const uint8_t *ids)
 {
-    size_t size = reading->parameter.size + reading->attributes.size + message->attributes.size + 1;
+    size_t size = reading->parameter.size + reading->attributes.size;
     if (batch->reading_count == batch->reading_capacity) {
         enum err err = grow_readings(batch);
         if (err != ERR_OK) {
@@ -92,6 +63,7 @@ static enum err fill_reading(struct apply_batch *batch, const struct record_read
                                   .source = message->source,
                                   .event_id = message->dedup_id.size > 0 ? message->dedup_id
                                                                          : slice_make(NULL, 0),
+                                  .message_attributes = message->attributes,
                                   .value = reading->value,
                                   .has_value = reading->has_value,
                                   .quality = reading->quality,
@@ -100,8 +72,13 @@ static enum err fill_reading(struct apply_batch *batch, const struct record_read
                                   .org = message->org,
                                   .position = message->position,
                                   .message = batch->event_count - 1};
-    bytes = put(bytes, reading->parameter, &row->parameter);
-    (void)put_attributes(bytes, message->attributes, reading->attributes, &row->attributes);
+    memcpy(bytes, reading->parameter.data, reading->parameter.size);
+    row->parameter = slice_make(bytes, reading->parameter.size);
+    if (reading->attributes.data != NULL) {
+        bytes += reading->parameter.size;
+        memcpy(bytes, reading->attributes.data, reading->attributes.size);
+        row->attributes = slice_make(bytes, reading->attributes.size);
+    }
     batch->reading_count++;
     batch->bytes += size + sizeof(*row);
     return ERR_OK;

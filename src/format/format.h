@@ -114,3 +114,18 @@ bool format_form_is_batch(enum record_form form);
 bool format_type_is_valid(struct slice type);
 /* RFC 3339, or epoch milliseconds as a number's text (a fraction is cut); years 0000 to 9999. */
 bool format_time_read(struct slice text, int64_t *ret_ms);
+
+/* --- CSV ------------------------------------------------------------------------------------- */
+/* Appends a cell (RFC 4180) that no spreadsheet takes for a formula. */
+MUST_CHECK enum err format_csv_cell(struct slice text, struct buffer *to);
+
+struct format_csv {
+    struct slice rest; /* of the file */
+    uint32_t line;     /* of the row that was given last, from 1 */
+    uint32_t next_line;
+};
+void format_csv_begin(struct format_csv *csv, struct slice file);
+/* *ret_count 0 with ERR_OK: no row is left. Cells live until the next call; `texts` has a limit of
+ * the file's size at least. ERR_SYNTAX, ERR_TOO_LARGE (cells): this row; the next can be read. */
+MUST_CHECK enum err format_csv_next(struct format_csv *csv, struct buffer *texts,
+                                    struct slice *cells, uint32_t max, uint32_t *ret_count);

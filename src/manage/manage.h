@@ -159,14 +159,19 @@ MUST_CHECK enum err manage_export(struct store_connection *connection, enum mana
  */
 /* A snapshot as the next version: its object goes to `to`. `key`: number of who publishes. */
 MUST_CHECK enum err manage_publish(struct store_connection *connection, uint64_t org,
-                                   struct id project, uint64_t key, struct buffer *to);
+                                   struct id project, uint64_t key, struct buffer *to,
+                                   uint64_t *ret_version);
+struct manage_place {
+    uint64_t place; /* in: of the last that was given, 0: from the start; out */
+    bool has_more;  /* out */
+};
 /* Objects with commas between, newest first. */
 MUST_CHECK enum err manage_versions(struct store_connection *connection, uint64_t org,
-                                    struct id project, uint32_t limit, uint64_t before,
-                                    struct buffer *to, bool *ret_more, uint64_t *ret_place);
-/* With its config. */
+                                    struct id project, uint32_t limit, struct buffer *to,
+                                    struct manage_place *place);
 MUST_CHECK enum err manage_version_get(struct store_connection *connection, uint64_t org,
-                                       struct id project, uint64_t version, struct buffer *to);
+                                       struct id project, uint64_t version, bool with_config,
+                                       struct buffer *to);
 
 /* --- what an org sets for itself ------------------------------------------------------------- */
 #define MANAGE_TIMEZONE_BYTES_MAX 64u

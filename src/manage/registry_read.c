@@ -121,10 +121,10 @@ static enum err write_row(struct store_statement *statement, enum manage_kind ki
     return json_writer_err(&writer);
 }
 
-enum err manage_registry_get(struct store_connection *connection, enum manage_kind kind,
-                             uint64_t org, struct id id, struct buffer *to)
+/* Stands on the row; ERR_NOT_FOUND. */
+static enum err select_one(struct store_connection *connection, enum manage_kind kind, uint64_t org,
+                           struct id id, struct store_statement **ret)
 {
-    struct store_statement *statement = NULL;
     struct buffer sql;
     bool has_row = false;
     buffer_init(&sql, SQL_BYTES_MAX);
@@ -133,21 +133,69 @@ enum err manage_registry_get(struct store_connection *connection, enum manage_ki
         err = buffer_append_text(&sql, " AND t.id = $2");
     }
     if (err == ERR_OK) {
-        err = store_prepare_text(connection, buffer_slice(&sql), &statement);
+        err = store_prepare_text(connection, buffer_slice(&sql), ret);
     }
     buffer_finish(&sql);
     if (err != ERR_OK) {
         return err;
     }
-    store_bind_i64(statement, 1, (int64_t)org);
-    store_bind_blob(statement, 2, slice_make(id.bytes, sizeof(id.bytes)));
-    err = store_step(statement, &has_row);
-    if (err != ERR_OK || !has_row) {
-        return err != ERR_OK ? err : ERR_NOT_FOUND;
+    store_bind_i64(*ret, 1, (int64_t)org);
+    store_bind_blob(*ret, 2, slice_make(id.bytes, sizeof(id.bytes)));
+    err = store_step(*ret, &has_row);
+    return err == ERR_OK && !has_row ? ERR_NOT_FOUND : err;
+}
+
+enum err manage_registry_get(struct store_connection *connection, enum manage_kind kind,
+                             uint64_t org, struct id id, struct buffer *to)
+{
+    struct store_statement *statement = NULL;
+    enum err err = select_one(connection, kind, org, id, &statement);
+    if (err == ERR_OK) {
+        err = write_row(statement, kind, to);
+        store_reset(statement);
     }
-    err = write_row(statement, kind, to);
-    store_reset(statement);
     return err;
+}
+
+static bool is_same(struct store_statement *statement, const struct manage_field *field,
+                    const struct manage_value *value, int column)
+{
+    bool is_null = store_column_is_null(statement, column);
+    if (is_null || value->is_null) {
+        return is_null == value->is_null;
+    }
+    switch (field->type) {
+    case MANAGE_TEXT:
+    case MANAGE_JSON:
+        return slice_equal(value->text, store_column_bytes(statement, column));
+    case MANAGE_WHOLE:
+    case MANAGE_BOOL:
+        return value->whole == store_column_i64(statement, column);
+    case MANAGE_NUMBER:
+        break;
+    }
+    double number = store_column_double(statement, column);
+    return !(number < value->number) && !(number > value->number);
+}
+
+enum err manage_registry_differs(struct store_connection *connection, enum manage_kind kind,
+                                 const struct manage_entity *entity, bool *ret)
+{
+    const struct manage_kind_row *row = manage_kind(kind);
+    struct store_statement *statement = NULL;
+    enum err err = select_one(connection, kind, entity->org, entity->id, &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    *ret = false;
+    for (uint32_t i = 0; i < row->field_count; i++) {
+        const struct manage_value *value = &entity->values[i];
+        if (value->is_set && !is_same(statement, &row->fields[i], value, (int)(AT_FIELDS + i))) {
+            *ret = true;
+        }
+    }
+    store_reset(statement);
+    return ERR_OK;
 }
 
 /* --- lists --------------------------------------------------------------------------------- */

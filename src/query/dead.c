@@ -132,6 +132,48 @@ static enum err query_letter_find(struct store_connection *connection, uint64_t 
     return err;
 }
 
+/* A message of a device: all of its metrics once more, with the position that it had. */
+static enum err query_letter_readings(struct store_connection *connection, uint64_t org,
+                                      const struct query_letter *letter,
+                                      const struct record_event *message,
+                                      const struct format_reader *reader)
+{
+    uint32_t count = 0;
+    const struct record_reading *readings = format_readings(reader, &count);
+    struct store_reading *rows = mem_try_alloc((size_t)count * sizeof(*rows));
+    uint8_t ids[48];
+    if (rows == NULL || count == 0) {
+        mem_free(rows);
+        return ERR_NO_MEMORY;
+    }
+    memcpy(ids, readings[0].device.bytes, 16);
+    memcpy(ids + 16, readings[0].project.bytes, 16);
+    memcpy(ids + 32, readings[0].site.bytes, 16);
+    for (uint32_t i = 0; i < count; i++) {
+        rows[i] = (struct store_reading){.ids = ids,
+                                         .parameter = readings[i].parameter,
+                                         .source = readings[i].source,
+                                         .event_id = readings[i].event_id,
+                                         .attributes = readings[i].attributes,
+                                         .message_attributes = message->attributes,
+                                         .value = readings[i].value,
+                                         .has_value = readings[i].has_value,
+                                         .quality = readings[i].quality,
+                                         .time_ms = readings[i].time_ms,
+                                         .received_ms = readings[i].received_ms,
+                                         .org = org,
+                                         .position = letter->position};
+    }
+    enum err err = store_write_readings(connection, rows, count, true, NULL, NULL);
+    for (uint32_t i = 0; i < count && err == ERR_OK; i++) {
+        bool is_taken =
+            rows[i].state == STORE_READING_STORED || rows[i].state == STORE_READING_OLDER;
+        err = is_taken ? ERR_OK : ERR_REFUSED;
+    }
+    mem_free(rows);
+    return err;
+}
+
 static enum err query_letter_insert(struct store_connection *connection, uint64_t org,
                                     const struct query_letter *letter, struct format_reader *reader)
 {
@@ -141,13 +183,17 @@ static enum err query_letter_insert(struct store_connection *connection, uint64_
                                      .index = letter->element};
     struct record_event event = {0};
     struct format_fault fault = {0};
-    if (letter->form != RECORD_FORM_EVENT && letter->form != RECORD_FORM_CLOUDEVENT) {
+    if (letter->form != RECORD_FORM_EVENT && letter->form != RECORD_FORM_CLOUDEVENT &&
+        letter->form != RECORD_FORM_READING) {
         return ERR_INVALID;
     }
     enum err err = format_event_read(reader, letter->form, buffer_slice(&letter->record), &context,
                                      &event, &fault);
     if (err != ERR_OK) {
         return ERR_INVALID;
+    }
+    if (letter->form == RECORD_FORM_READING) {
+        return query_letter_readings(connection, org, letter, &event, reader);
     }
     struct store_event row = {.type = event.type,
                               .payload = event.payload,

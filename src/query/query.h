@@ -196,6 +196,14 @@ bool query_readings_cursor_parse(bool newest_first, uint64_t org, struct slice t
 
 enum query_aggregate { QUERY_AVG, QUERY_MIN, QUERY_MAX, QUERY_SUM, QUERY_LAST, QUERY_COUNT };
 
+enum query_readings_form {
+    QUERY_READINGS_JSON,
+    QUERY_READINGS_ROWS, /* [{"time":…,"value":…}] and no cursor */
+    QUERY_READINGS_NDJSON,
+    QUERY_READINGS_CSV,
+    QUERY_READINGS_TXT, /* tabs between the cells */
+};
+
 struct query_readings {
     uint64_t org;
     bool has_device;
@@ -210,14 +218,46 @@ struct query_readings {
     bool is_bucketed; /* points of `width` (index of store_rollup_widths_ms) */
     uint32_t width;
     enum query_aggregate aggregate; /* what stands as value */
-    bool rows_alone;                /* [{"time":…,"value":…}] and no cursor */
+    enum query_readings_form form;
+    bool readable;    /* of CSV and TXT: names in place of ids */
+    size_t bytes_max; /* of a page; 0: 3 MiB */
     uint32_t limit;
     struct query_readings_place after;
 };
+struct query_readings_end {
+    uint32_t count;
+    bool has_more;
+    struct query_readings_place place; /* of the last one */
+};
+/* What stands before the first line of CSV and TXT. */
+MUST_CHECK enum err query_readings_head(const struct query_readings *query, struct buffer *to);
+/* Items alone: with commas between, or lines. */
+MUST_CHECK enum err query_readings_page(struct store_connection *connection,
+                                        const struct query_readings *query, struct buffer *to,
+                                        struct query_readings_end *ret);
 /* {"readings":[…],"next_cursor":…}, or {"bucket","agg","points":[…],…}, by series and within it by
  * time. A page that is cut has "truncated":true. */
 MUST_CHECK enum err query_readings_list(struct store_connection *connection,
                                         const struct query_readings *query, struct buffer *to);
+
+/* --- packet health -------------------------------------------------------------------------------
+ */
+enum query_packets_scope { PACKETS_OF_ORG, PACKETS_OF_PROJECT, PACKETS_OF_SITE, PACKETS_OF_DEVICE };
+struct query_packets {
+    uint64_t org;
+    enum query_packets_scope scope;
+    struct id id; /* of the scope */
+    int64_t now_ms;
+    int64_t hours; /* the window, up to now */
+    uint32_t limit;
+    uint64_t after; /* place of the cursor; 0: from the start */
+};
+/* {"start","end","devices":[…],"next_cursor":…} */
+MUST_CHECK enum err query_packets_devices(struct store_connection *connection,
+                                          const struct query_packets *query, struct buffer *to);
+/* The site's sums, its status and its devices. */
+MUST_CHECK enum err query_packets_site(struct store_connection *connection,
+                                       const struct query_packets *query, struct buffer *to);
 
 /* --- dead letters ------------------------------------------------------------------------------
  */

@@ -10,10 +10,9 @@
  * READINGS_BYTES_MAX: the page ends there, cut. */
 #include "query/query.h"
 
-#include "base/clock.h"
 #include "base/limits.h"
 #include "base/mem.h"
-#include "query/page.h"
+#include "query/readings.h"
 #include "store/store.h"
 #include "json/json.h"
 
@@ -21,20 +20,6 @@
 
 #define READINGS_BYTES_MAX ((size_t)3 * 1024 * 1024)
 #define SQL_BYTES_MAX      2048u
-
-struct readings_walk {
-    struct store_connection *connection;
-    const struct query_readings *query;
-    struct buffer *to;
-    uint64_t series;
-    uint64_t device;
-    char device_id[ID_TEXT_BYTES];
-    struct slice key; /* of the parameter; the series statement's */
-    uint32_t count;
-    bool is_full;
-    uint64_t last_series;
-    int64_t last_ms;
-};
 
 /* --- which series -------------------------------------------------------------------------- */
 
@@ -74,10 +59,12 @@ static enum err prepare_series(struct store_connection *connection,
     struct buffer sql;
     buffer_init(&sql, SQL_BYTES_MAX);
     enum err err = buffer_append_text(
-        &sql, "SELECT s.number, s.device, d.id, p.key FROM series s"
+        &sql, "SELECT s.number, d.id, p.key, o.name, g.name, t.name, d.name, d.external_id,"
+              " d.device_type, p.name, p.unit FROM series s"
               " JOIN devices d ON d.number = s.device"
               " JOIN parameters p ON p.number = s.parameter"
-              " JOIN sites t ON t.number = d.site WHERE s.org = $1 AND s.number >= $2");
+              " JOIN sites t ON t.number = d.site JOIN projects g ON g.number = t.project"
+              " JOIN orgs o ON o.number = s.org WHERE s.org = $1 AND s.number >= $2");
     if (err == ERR_OK && query->has_device) {
         err = buffer_append_text(&sql, " AND d.org = $1 AND d.id = $3");
     }
@@ -113,10 +100,16 @@ static enum err prepare_series(struct store_connection *connection,
 
 /* --- rows ---------------------------------------------------------------------------------- */
 
+static size_t bytes_max(const struct query_readings *query)
+{
+    return query->bytes_max != 0 ? query->bytes_max : READINGS_BYTES_MAX;
+}
+
 /* Room for one more; the first that does not fit ends the page. */
 static bool take_place(struct readings_walk *walk, int64_t time_ms)
 {
-    if (walk->count == walk->query->limit || walk->to->size >= READINGS_BYTES_MAX) {
+    if (walk->count == walk->query->limit ||
+        walk->to->size - walk->from >= bytes_max(walk->query)) {
         walk->is_full = true;
         return false;
     }
@@ -124,109 +117,6 @@ static bool take_place(struct readings_walk *walk, int64_t time_ms)
     walk->last_series = walk->series;
     walk->last_ms = time_ms;
     return true;
-}
-
-static void write_number(struct json_writer *writer, const char *key, double value)
-{
-    json_write_key(writer, key);
-    json_write_double(writer, value);
-}
-
-static void write_column(struct json_writer *writer, struct store_statement *statement,
-                         const char *key, int column)
-{
-    json_write_key(writer, key);
-    if (store_column_is_null(statement, column)) {
-        json_write_null(writer);
-    } else {
-        json_write_string(writer, store_column_bytes(statement, column));
-    }
-}
-
-static void write_flags(struct json_writer *writer, int64_t flags)
-{
-    static const char *const words[] = {"out_of_range", "clamped", "late"};
-    if (flags == 0) {
-        return;
-    }
-    json_write_key(writer, "flags");
-    json_write_array_begin(writer);
-    for (uint32_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-        if ((flags & (INT64_C(1) << i)) != 0) {
-            json_write_text(writer, words[i]);
-        }
-    }
-    json_write_array_end(writer);
-}
-
-enum {
-    READING_TIME,
-    READING_VALUE,
-    READING_QUALITY,
-    READING_SOURCE,
-    READING_FLAGS,
-    READING_EVENT_ID,
-    READING_ATTRIBUTES
-};
-
-static void write_value(struct json_writer *writer, struct store_statement *statement)
-{
-    json_write_key(writer, "value");
-    if (store_column_is_null(statement, READING_VALUE)) {
-        json_write_null(writer);
-    } else {
-        json_write_double(writer, store_column_double(statement, READING_VALUE));
-    }
-}
-
-static void write_object(const struct readings_walk *walk, struct json_writer *writer,
-                         struct store_statement *statement)
-{
-    struct slice attributes = store_column_bytes(statement, READING_ATTRIBUTES);
-    json_write_member_string(writer, "device_id",
-                             slice_make(walk->device_id, sizeof(walk->device_id)));
-    json_write_member_string(writer, "parameter_key", walk->key);
-    query_write_time(writer, "time", store_column_i64(statement, READING_TIME));
-    write_value(writer, statement);
-    json_write_key(writer, "quality");
-    if (store_column_is_null(statement, READING_QUALITY)) {
-        json_write_null(writer);
-    } else {
-        json_write_i64(writer, store_column_i64(statement, READING_QUALITY));
-    }
-    write_column(writer, statement, "source", READING_SOURCE);
-    write_flags(writer, store_column_i64(statement, READING_FLAGS));
-    if (!store_column_is_null(statement, READING_EVENT_ID)) {
-        write_column(writer, statement, "event_id", READING_EVENT_ID);
-    }
-    if (attributes.data != NULL) {
-        json_write_key(writer, "attributes");
-        json_write_raw(writer, attributes);
-    }
-}
-
-static enum err begin_item(struct readings_walk *walk)
-{
-    return walk->count > 1 ? buffer_append_byte(walk->to, ',') : ERR_OK;
-}
-
-static enum err write_reading(struct readings_walk *walk, struct store_statement *statement)
-{
-    struct json_writer writer;
-    enum err err = begin_item(walk);
-    if (err != ERR_OK) {
-        return err;
-    }
-    json_writer_init(&writer, walk->to);
-    json_write_object_begin(&writer);
-    if (walk->query->rows_alone) {
-        query_write_time(&writer, "time", store_column_i64(statement, READING_TIME));
-        write_value(&writer, statement);
-    } else {
-        write_object(walk, &writer, statement);
-    }
-    json_write_object_end(&writer);
-    return json_writer_err(&writer);
 }
 
 /* The part of the range that is still to be given of this series. */
@@ -268,7 +158,7 @@ static enum err walk_readings(struct readings_walk *walk)
     store_bind_i64(statement, 5, query->latest ? 1 : (int64_t)(query->limit - walk->count) + 1);
     while (!walk->is_full && (err = store_step(statement, &has_row)) == ERR_OK && has_row) {
         if (take_place(walk, store_column_i64(statement, READING_TIME))) {
-            err = write_reading(walk, statement);
+            err = query_reading_write(walk, statement);
         }
         if (err != ERR_OK) {
             break;
@@ -279,57 +169,6 @@ static enum err walk_readings(struct readings_walk *walk)
 }
 
 /* --- buckets ------------------------------------------------------------------------------- */
-
-static double aggregate(const struct store_rollup *rollup, enum query_aggregate aggregate)
-{
-    switch (aggregate) {
-    case QUERY_AVG:
-        break;
-    case QUERY_MIN:
-        return rollup->min;
-    case QUERY_MAX:
-        return rollup->max;
-    case QUERY_SUM:
-        return rollup->sum;
-    case QUERY_LAST:
-        return rollup->last;
-    case QUERY_COUNT:
-        return (double)rollup->count;
-    }
-    return rollup->sum / (double)rollup->count;
-}
-
-static enum err write_point(struct readings_walk *walk, int64_t start_ms,
-                            const struct store_rollup *rollup)
-{
-    struct json_writer writer;
-    enum err err = begin_item(walk);
-    if (err != ERR_OK) {
-        return err;
-    }
-    double value = aggregate(rollup, walk->query->aggregate);
-    json_writer_init(&writer, walk->to);
-    json_write_object_begin(&writer);
-    if (walk->query->rows_alone) {
-        query_write_time(&writer, "time", start_ms);
-        write_number(&writer, "value", value);
-    } else {
-        json_write_member_string(&writer, "device_id",
-                                 slice_make(walk->device_id, sizeof(walk->device_id)));
-        json_write_member_string(&writer, "parameter_key", walk->key);
-        query_write_time(&writer, "start", start_ms);
-        query_write_time(&writer, "end", start_ms + store_rollup_widths_ms[walk->query->width]);
-        json_write_member_u64(&writer, "n", rollup->count);
-        write_number(&writer, "value", value);
-        write_number(&writer, "avg", rollup->sum / (double)rollup->count);
-        write_number(&writer, "min", rollup->min);
-        write_number(&writer, "max", rollup->max);
-        write_number(&writer, "sum", rollup->sum);
-        write_number(&writer, "last", rollup->last);
-    }
-    json_write_object_end(&writer);
-    return json_writer_err(&writer);
-}
 
 /* Starts of the buckets with a dirty minute, in the order of the walk, at most `max`. */
 static enum err load_dirty(struct readings_walk *walk, int64_t *starts, uint32_t max,
@@ -368,7 +207,7 @@ static enum err give_point(struct readings_walk *walk, int64_t start_ms,
     if (rollup->count == 0 || !take_place(walk, start_ms)) {
         return ERR_OK;
     }
-    return write_point(walk, start_ms, rollup);
+    return query_point_write(walk, start_ms, rollup);
 }
 
 static enum err give_dirty(struct readings_walk *walk, int64_t start_ms)
@@ -464,8 +303,9 @@ static enum err walk_series(struct readings_walk *walk)
     }
     while (!walk->is_full && (err = store_step(statement, &has_row)) == ERR_OK && has_row) {
         struct id device = {{0}};
-        struct slice bytes = store_column_bytes(statement, 2);
-        walk->series = (uint64_t)store_column_i64(statement, 0);
+        struct slice bytes = store_column_bytes(statement, SERIES_DEVICE_ID);
+        walk->series = (uint64_t)store_column_i64(statement, SERIES_NUMBER);
+        walk->names = statement;
         if (walk->query->latest && walk->series == walk->query->after.series) {
             continue;
         }
@@ -473,7 +313,7 @@ static enum err walk_series(struct readings_walk *walk)
             memcpy(device.bytes, bytes.data, bytes.size);
         }
         id_format(device, walk->device_id);
-        walk->key = store_column_bytes(statement, 3);
+        walk->key = store_column_bytes(statement, SERIES_KEY);
         err = walk->query->is_bucketed ? walk_buckets(walk) : walk_readings(walk);
         if (err != ERR_OK) {
             break;
@@ -483,57 +323,67 @@ static enum err walk_series(struct readings_walk *walk)
     return err;
 }
 
-static enum err write_end(struct readings_walk *walk)
-{
-    enum err err =
-        buffer_append_text(walk->to, walk->is_full ? "],\"truncated\":true,\"next_cursor\":\""
-                                                   : "],\"next_cursor\":null}");
-    if (err != ERR_OK || !walk->is_full) {
-        return err;
-    }
-    char text[QUERY_READINGS_CURSOR_BYTES];
-    const struct query_readings_place place = {.series = walk->last_series,
-                                               .time_ms = walk->last_ms};
-    query_readings_cursor_format(walk->query->newest_first, walk->query->org, &place, text);
-    err = buffer_append(walk->to, text, sizeof(text));
-    return err != ERR_OK ? err : buffer_append_text(walk->to, "\"}");
-}
-
-static enum err write_begin(struct readings_walk *walk)
-{
-    static const char *const names[STORE_ROLLUP_WIDTHS] = {"1m", "5m", "1h", "1d"};
-    static const char *const aggregates[] = {"avg", "min", "max", "sum", "last", "count"};
-    const struct query_readings *query = walk->query;
-    if (query->rows_alone) {
-        return buffer_append_byte(walk->to, '[');
-    }
-    if (!query->is_bucketed) {
-        return buffer_append_text(walk->to, "{\"readings\":[");
-    }
-    return buffer_printf(walk->to, "{\"bucket\":\"%s\",\"agg\":\"%s\",\"points\":[",
-                         names[query->width], aggregates[query->aggregate]);
-}
-
-enum err query_readings_list(struct store_connection *connection,
-                             const struct query_readings *query, struct buffer *to)
+enum err query_readings_page(struct store_connection *connection,
+                             const struct query_readings *query, struct buffer *to,
+                             struct query_readings_end *ret)
 {
     struct query_readings resolved = *query;
-    struct readings_walk walk = {.connection = connection, .query = &resolved, .to = to};
+    struct readings_walk walk = {
+        .connection = connection, .query = &resolved, .to = to, .from = to->size};
     if (query->is_bucketed && query->start_ms != INT64_MIN) {
         resolved.start_ms =
             store_rollup_start(query->start_ms, store_rollup_widths_ms[query->width]);
     }
     enum err err = check_scope(connection, query);
     if (err == ERR_OK) {
-        err = write_begin(&walk);
-    }
-    if (err == ERR_OK) {
         err = walk_series(&walk);
     }
-    if (err != ERR_OK) {
-        return err;
+    if (err == ERR_OK) {
+        *ret = (struct query_readings_end){.count = walk.count,
+                                           .has_more = walk.is_full,
+                                           .place = {walk.last_series, walk.last_ms}};
     }
-    return query->rows_alone ? buffer_append_byte(to, ']') : write_end(&walk);
+    return err;
+}
+
+static enum err write_end(const struct query_readings *query, const struct query_readings_end *end,
+                          struct buffer *to)
+{
+    char text[QUERY_READINGS_CURSOR_BYTES];
+    if (query->form == QUERY_READINGS_ROWS) {
+        return buffer_append_byte(to, ']');
+    }
+    if (!end->has_more) {
+        return buffer_append_text(to, "],\"next_cursor\":null}");
+    }
+    query_readings_cursor_format(query->newest_first, query->org, &end->place, text);
+    return buffer_printf(to, "],\"truncated\":true,\"next_cursor\":\"%.*s\"}", (int)sizeof(text),
+                         text);
+}
+
+static enum err write_begin(const struct query_readings *query, struct buffer *to)
+{
+    static const char *const names[STORE_ROLLUP_WIDTHS] = {"1m", "5m", "1h", "1d"};
+    static const char *const aggregates[] = {"avg", "min", "max", "sum", "last", "count"};
+    if (query->form == QUERY_READINGS_ROWS) {
+        return buffer_append_byte(to, '[');
+    }
+    if (!query->is_bucketed) {
+        return buffer_append_text(to, "{\"readings\":[");
+    }
+    return buffer_printf(to, "{\"bucket\":\"%s\",\"agg\":\"%s\",\"points\":[", names[query->width],
+                         aggregates[query->aggregate]);
+}
+
+enum err query_readings_list(struct store_connection *connection,
+                             const struct query_readings *query, struct buffer *to)
+{
+    struct query_readings_end end = {.count = 0};
+    enum err err = write_begin(query, to);
+    if (err == ERR_OK) {
+        err = query_readings_page(connection, query, to, &end);
+    }
+    return err != ERR_OK ? err : write_end(query, &end, to);
 }
 
 /* --- places -------------------------------------------------------------------------------- */

@@ -4,7 +4,7 @@
 
 #include "base/clock.h"
 #include "base/id.h"
-#include "query/csv.h"
+#include "format/format.h"
 #include "query/query.h"
 #include "store/store.h"
 #include "json/json.h"
@@ -107,7 +107,7 @@ static enum err query_cell_time(struct store_statement *statement, int column, s
     char text[CLOCK_TEXT_BYTES];
     clock_format_rfc3339(store_column_i64(statement, column), text);
     enum err err = buffer_append_byte(to, ',');
-    return err != ERR_OK ? err : query_csv_cell(slice_make(text, sizeof(text)), to);
+    return err != ERR_OK ? err : format_csv_cell(slice_make(text, sizeof(text)), to);
 }
 
 enum err query_row_write_csv(struct store_statement *statement, bool acknowledged,
@@ -123,11 +123,11 @@ enum err query_row_write_csv(struct store_statement *statement, bool acknowledge
     }
     memcpy(id.bytes, bytes.data, sizeof(id.bytes));
     id_format(id, text);
-    enum err err = query_csv_cell(slice_make(text, sizeof(text)), to);
+    enum err err = format_csv_cell(slice_make(text, sizeof(text)), to);
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]) && err == ERR_OK; i++) {
         err = buffer_append_byte(to, ',');
         if (err == ERR_OK) {
-            err = query_csv_cell(store_column_bytes(statement, texts[i]), to);
+            err = format_csv_cell(store_column_bytes(statement, texts[i]), to);
         }
     }
     if (err == ERR_OK) {

@@ -10,6 +10,7 @@
  * higher priority waits: ERR_BUSY, and nothing is kept. */
 #include "store/backend.h"
 
+#include "base/buffer.h"
 #include "base/id.h"
 #include "base/limits.h"
 #include "base/mem.h"
@@ -17,14 +18,15 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#define AHEAD_MS_MAX     (24 * INT64_C(3600000))
-#define AGE_MS_MAX       (90 * 24 * INT64_C(3600000))
-#define LATE_MS          (5 * INT64_C(60000))
-#define SILENT_INTERVALS 3
-#define ROWS_PER_LOOK    256u
-#define KEY_PREFIX       8u /* "project:" */
-#define KEY_NAME_AT      (KEY_PREFIX + ID_TEXT_BYTES + 1)
-#define ID_BYTES         16u
+#define AHEAD_MS_MAX         (24 * INT64_C(3600000))
+#define AGE_MS_MAX           (90 * 24 * INT64_C(3600000))
+#define LATE_MS              (5 * INT64_C(60000))
+#define SILENT_INTERVALS     3
+#define ATTRIBUTES_BYTES_MAX ((size_t)2 * LIMIT_EVENT_BYTES)
+#define ROWS_PER_LOOK        256u
+#define KEY_PREFIX           8u /* "project:" */
+#define KEY_NAME_AT          (KEY_PREFIX + ID_TEXT_BYTES + 1)
+#define ID_BYTES             16u
 
 const char *store_reading_reason(enum store_reading_state state)
 {
@@ -83,6 +85,7 @@ struct writing {
     uint64_t dirty_series;
     int64_t dirty_ms;
     bool org_changed;
+    struct buffer attributes; /* of the reading in hand, put together */
 };
 
 /* --- order --------------------------------------------------------------------------------- */
@@ -285,7 +288,30 @@ static void judge(const struct device *device, const struct parameter *parameter
 
 /* --- rows ---------------------------------------------------------------------------------- */
 
-static void bind_row(struct store_statement *statement, const struct store_reading *reading)
+/* The members of both objects in one; the message's first. */
+static enum err merge_attributes(struct buffer *to, const struct store_reading *reading,
+                                 struct slice *ret)
+{
+    struct slice metric = reading->attributes;
+    struct slice message = reading->message_attributes;
+    if (message.size <= 2 || metric.size <= 2) {
+        *ret = metric.size > 2 || message.data == NULL ? metric : message;
+        return ERR_OK;
+    }
+    buffer_clear(to);
+    enum err err = buffer_append_slice(to, slice_part(message, 0, message.size - 1));
+    if (err == ERR_OK) {
+        err = buffer_append_byte(to, ',');
+    }
+    if (err == ERR_OK) {
+        err = buffer_append_slice(to, slice_part(metric, 1, metric.size));
+    }
+    *ret = buffer_slice(to);
+    return err;
+}
+
+static void bind_row(struct store_statement *statement, const struct store_reading *reading,
+                     struct slice attributes)
 {
     store_bind_i64(statement, 1, (int64_t)reading->org);
     store_bind_i64(statement, 2, (int64_t)reading->series);
@@ -303,17 +329,22 @@ static void bind_row(struct store_statement *statement, const struct store_readi
     store_bind_i64(statement, 6, reading->flags);
     store_bind_text(statement, 7, reading->source);
     store_bind_text(statement, 8, reading->event_id);
-    store_bind_text(statement, 9, reading->attributes);
+    store_bind_text(statement, 9, attributes);
     store_bind_i64(statement, 10, reading->received_ms);
     store_bind_i64(statement, 11, (int64_t)reading->position);
 }
 
 /* The time of the first arrival stays: a repetition does not make a packet late. */
-static enum err write_row(struct store_connection *connection, struct store_reading *reading)
+static enum err write_row(struct writing *w, struct store_reading *reading)
 {
     struct store_statement *statement = NULL;
-    enum err err = store_prepare(
-        connection,
+    struct slice attributes = {NULL, 0};
+    enum err err = merge_attributes(&w->attributes, reading, &attributes);
+    if (err != ERR_OK) {
+        return err;
+    }
+    err = store_prepare(
+        w->connection,
         "INSERT INTO readings (org, series, time_ms, value, quality, flags, source, event_id,"
         " attributes, received_ms, position)"
         " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
@@ -325,23 +356,23 @@ static enum err write_row(struct store_connection *connection, struct store_read
     if (err != ERR_OK) {
         return err;
     }
-    bind_row(statement, reading);
+    bind_row(statement, reading, attributes);
     err = store_execute(statement);
-    if (err == ERR_OK && store_changes(connection) == 0) {
+    if (err == ERR_OK && store_changes(w->connection) == 0) {
         reading->state = STORE_READING_OLDER;
     }
     return err;
 }
 
-static enum err write_row_carefully(struct store_connection *connection,
-                                    struct store_reading *reading)
+static enum err write_row_carefully(struct writing *w, struct store_reading *reading)
 {
+    struct store_connection *connection = w->connection;
     const struct store_backend *backend = connection->backend;
     enum err err = backend->savepoint(connection, "reading");
     if (err != ERR_OK) {
         return err;
     }
-    err = write_row(connection, reading);
+    err = write_row(w, reading);
     if (err == ERR_REFUSED) {
         reading->state = STORE_READING_REFUSED;
         return backend->savepoint_rollback(connection, "reading");
@@ -396,8 +427,7 @@ static enum err write_reading(struct writing *w, struct store_reading *reading)
     }
     if (err == ERR_OK) {
         reading->series = w->parameter.series;
-        err = w->careful ? write_row_carefully(w->connection, reading)
-                         : write_row(w->connection, reading);
+        err = w->careful ? write_row_carefully(w, reading) : write_row(w, reading);
     }
     if (err != ERR_OK || reading->state == STORE_READING_REFUSED) {
         return err;
@@ -579,7 +609,9 @@ enum err store_write_readings(struct store_connection *connection, struct store_
         w.order[i] = &readings[i];
     }
     qsort(w.order, count, sizeof(struct store_reading *), reading_compare);
+    buffer_init(&w.attributes, ATTRIBUTES_BYTES_MAX);
     enum err err = write_ordered(&w);
+    buffer_finish(&w.attributes);
     mem_free(w.order);
     return err;
 }

@@ -217,9 +217,10 @@ enum {
 struct store_reading {
     const uint8_t *ids;     /* 48 bytes: device, project, site; zeros: not said */
     struct slice parameter; /* key, or the last part of it */
-    struct slice source;    /* data NULL: none; the same for the next two */
+    struct slice source;    /* data NULL: none; the same for the next three */
     struct slice event_id;
-    struct slice attributes;
+    struct slice attributes; /* JSON objects, stored as one: the metric's, and its message's */
+    struct slice message_attributes;
     double value;
     bool has_value;
     int16_t quality; /* -1: not said */

@@ -252,3 +252,349 @@ def test_a_key_of_a_device(server):
     assert server.post("/api/events", {"type": "a", "payload": 1}, key=key).status == 403
     nobody = server.post("/api/keys", {"device_id": "00000000-0000-7000-8000-000000000001"})
     assert nobody.status == 404
+
+
+REGISTRY = ("customer_name,project_name,project_description,site_name,site_location,device_name,device_type,"
+            "device_code,device_status\n")
+PARAMETERS = "customer_name,project_name,parameter_name,unit,dtype,min_value,max_value,required,description\n"
+CSV = {"Content-Type": "text/csv"}
+
+
+def upload(server, kind, text, key=True, query=""):
+    return server.post(f"/api/v1/{kind}/import{query}", text, key=key, headers=CSV)
+
+
+def test_a_registry_comes_and_goes_as_csv(server):
+    key = server.new_org("csv")
+    text = REGISTRY + ('csv,Grid,"The ""big"" one",North,"{""lat"": 1.5}",Meter 1,modem,M-1,active\r\n'
+                       'csv,Grid,,North,,"Meter, 2",plc,M-2,maintenance\r\n'
+                       ",Grid,,South,Hill,,,,\r\n")
+    answer = upload(server, "registry", text, key)
+    assert answer.status == 200, answer
+    assert answer.json == {"lines": 3, "created": {"projects": 1, "sites": 2, "devices": 2, "parameters": 0},
+                           "updated": {"projects": 0, "sites": 0, "devices": 0, "parameters": 0}}
+    again = upload(server, "registry", text, key)
+    assert again.json["created"] == again.json["updated"] == {"projects": 0, "sites": 0, "devices": 0, "parameters": 0}
+    out = server.get("/api/v1/registry/export", key=key)
+    assert out.headers["content-type"].startswith("text/csv")
+    assert out.body.decode() == REGISTRY.replace("\n", "\r\n") + (
+        'csv,Grid,"The ""big"" one",North,"{""lat"": 1.5}",Meter 1,modem,M-1,active\r\n'
+        'csv,Grid,"The ""big"" one",North,"{""lat"": 1.5}","Meter, 2",plc,M-2,maintenance\r\n'
+        'csv,Grid,"The ""big"" one",South,Hill,,,,\r\n')
+    changed = upload(server, "registry", REGISTRY + "csv,Grid,,North,,Meter 1,gateway,M-1,active\n", key)
+    assert changed.json["updated"]["devices"] == 1 and changed.json["created"]["devices"] == 0
+    devices = server.get("/api/v1/devices?external_id=M-1", key=key).json["devices"]
+    assert [one["device_type"] for one in devices] == ["gateway"]
+    sites = {one["name"]: one["location"] for one in server.get("/api/v1/sites", key=key).json["sites"]}
+    assert sites == {"North": {"lat": 1.5}, "South": "Hill"}
+    copy = upload(server, "registry", out.body, server.new_org("csv-2"))
+    assert copy.status == 422 and copy.json["errors"][0] == {
+        "pointer": "/2/customer_name", "code": "other_customer",
+        "message": "It is not the name of this org; a customer is an org."}
+
+
+def test_parameters_come_and_go_as_csv(server):
+    key = server.new_org("csv-parameters")
+    text = PARAMETERS + ("csv-parameters,Grid,Bus Voltage,V,float,-10.5,400,true,between L1 and N\r\n"
+                         "csv-parameters,Grid,=Current,A,float,,,false,\r\n")
+    answer = upload(server, "parameters", text, key)
+    assert answer.status == 200 and answer.json["created"]["parameters"] == 2, answer
+    out = server.get("/api/v1/parameters/export", key=key).body.decode()
+    assert out == (PARAMETERS + text[len(PARAMETERS):]).replace("=Current", "'=Current").replace("\r\n", "\n").replace("\n", "\r\n")
+    assert upload(server, "parameters", out, key).json["updated"]["parameters"] == 0
+    found = {one["name"]: one for one in server.get("/api/v1/parameters", key=key).json["parameters"]}
+    assert found["Bus Voltage"]["key"].endswith(":bus_voltage")
+    assert (found["Bus Voltage"]["min"], found["Bus Voltage"]["max"], found["Bus Voltage"]["required"]) == (-10.5, 400, True)
+    assert found["=Current"]["min"] is None
+
+
+def test_a_file_with_wrong_lines_leaves_nothing(server):
+    key = server.new_org("csv-wrong")
+    good = "".join(f"csv-wrong,P,,S,,device {n},modem,code-{n},active\n" for n in range(20))
+    wrong = ("csv-wrong,,,S,,d,,,\n" "csv-wrong,P,,S,,x\n" 'csv-wrong,P,"a"b,S,,y,,,\n'
+             "csv-wrong,P,,S,,other,,code-3,\n" "csv-wrong,P,,,,device,,,\n" "elsewhere,P,,S,,z,,,\n")
+    answer = upload(server, "registry", REGISTRY + good + wrong, key)
+    assert answer.status == 422 and answer.json["code"] == "invalid"
+    assert (answer.json["lines"], answer.json["wrong_lines"]) == (26, 6)
+    assert [(one.get("pointer"), one["code"]) for one in answer.json["errors"]] == [
+        ("/22/project_name", "missing_field"), ("/23", "malformed"), ("/24", "malformed"),
+        ("/25/device_code", "already_exists"), ("/26/site_name", "missing_field"),
+        ("/27/customer_name", "other_customer")]
+    for kind in ("projects", "sites", "devices"):
+        assert server.get(f"/api/v1/{kind}", key=key).json[kind] == []
+    assert upload(server, "registry", REGISTRY + good, key).json["created"]["devices"] == 20
+
+
+@pytest.mark.parametrize("text, code", [
+    ("", "malformed"), ("nonsense\n", "unknown_column"), ("project_name,site_name\n", "missing_column"),
+    (REGISTRY.replace("\n", ",site_name\n"), "duplicate_column"),
+])
+def test_a_header_that_is_wrong(server, text, code):
+    answer = upload(server, "registry", text)
+    assert answer.status == 422 and code in [one["code"] for one in answer.json["errors"]], answer
+
+
+def test_an_import_is_bounded_and_typed(server):
+    assert server.post("/api/v1/registry/import", {}).status == 415
+    assert upload(server, "registry", "x" * (4 * 1024 * 1024 + 1)).status == 413
+    assert upload(server, "registry", REGISTRY, query="?customer_id=00000000-0000-7000-8000-000000000000").status == 404
+
+
+def test_published_versions(server):
+    import hashlib
+    plant = Plant(server, "versions")
+    path = f"/api/v1/projects/{plant.project['id']}/versions"
+    first = server.post(path + "/publish")
+    assert first.status == 201 and first.json["version"] == 1 and first.headers["location"] == path + "/1"
+    again = server.post(path + "/publish").json
+    assert again["version"] == 2 and again["checksum"] == first.json["checksum"]
+    plant.make("devices", site_id=plant.site["id"], name="new")
+    third = server.post(path + "/publish").json
+    assert third["version"] == 3 and third["checksum"] != first.json["checksum"]
+    one = server.get(path + "/3")
+    config = one.body.decode().split('"config":', 1)[1][:-1]
+    assert hashlib.sha256(config.encode()).hexdigest() == one.json["checksum"] == third["checksum"]
+    assert [d["name"] for d in one.json["config"]["devices"]] == ["meter", "new"]
+    assert one.json["config"]["parameters"][0]["key"] == plant.voltage["key"]
+    listed = server.get(path + "?limit=2").json
+    assert [v["version"] for v in listed["versions"]] == [3, 2]
+    rest = server.get(path + "?cursor=" + listed["next_cursor"]).json
+    assert [v["version"] for v in rest["versions"]] == [1] and rest["next_cursor"] is None
+    assert server.get(path + "/4").status == 404
+    assert server.get(path, key=server.new_org("versions-2")).status == 404
+
+
+def test_policies(server):
+    plant = Plant(server, "policies")
+    for policy in ("reject", "clamp", "flag"):
+        plant.make("parameters", project_id=plant.project["id"], name=policy, policy=policy, min=0, max=10)
+    at = ms(30)
+    for policy in ("reject", "clamp", "flag"):
+        for n, value in enumerate((-1, 0, 10, 11)):
+            plant.send(plant.message(value, at + n, policy))
+    found = {policy: [(one["value"], one.get("flags")) for one in plant.readings(f"&parameter={policy}")]
+             for policy in ("reject", "clamp", "flag")}
+    assert found["reject"] == [(0, None), (10, None)]
+    assert found["clamp"] == [(0, ["clamped"]), (0, None), (10, None), (10, ["clamped"])]
+    assert found["flag"] == [(-1, ["out_of_range"]), (0, None), (10, None), (11, ["out_of_range"])]
+    assert [one["reason"] for one in letters(server)[:2]] == ["out_of_range"] * 2
+
+
+def test_late_readings_are_flagged(server):
+    plant = Plant(server, "late")
+    plant.send([plant.message(1, ms(290)), plant.message(2, ms(310))])
+    assert [(one["value"], one.get("flags")) for one in plant.readings()] == [(2, ["late"]), (1, None)]
+
+
+def test_a_dead_letter_is_tried_again(server):
+    plant = Plant(server, "retry")
+    at = ms(20)
+    plant.send({**plant.message(5, at, "current"), "metadata": {"a": 1}})
+    letter = letters(server)[0]
+    path = f"/api/v1/dead-letters/{letter['id']}/retry"
+    assert server.post(path).status == 422
+    assert plant.readings() == []
+    plant.make("parameters", project_id=plant.project["id"], name="current")
+    plant.send(plant.message(6, at, "current"))
+    assert server.post(path).status == 200
+    got = plant.readings()
+    assert [one["value"] for one in got] == [6], "the letter is older than what stands"
+    assert server.post(path).status == 404
+
+
+def bucket_of(values):
+    return {"n": len(values), "avg": sum(values) / len(values), "min": min(values), "max": max(values),
+            "sum": sum(values), "last": values[-1]}
+
+
+@pytest.mark.parametrize("bucket, width", [("1m", 60), ("5m", 300), ("1h", 3600), ("1d", 86400)])
+def test_buckets(server, bucket, width):
+    import random
+    plant = Plant(server, "buckets-" + bucket)
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    rng = random.Random(seed)
+    base = (ms(3 * 86400) // 86400000) * 86400000
+    rows = {base + rng.randrange(2 * 86400) * 1000: rng.randrange(-1000, 1000) / 4 for _ in range(400)}
+    messages = [plant.message(value, at) for at, value in rows.items()]
+    rng.shuffle(messages)
+
+    def expected():
+        found = {}
+        for at in sorted(rows):
+            found.setdefault(at // (width * 1000), []).append(rows[at])
+        return [{"start": iso(start * width * 1000), "end": iso((start + 1) * width * 1000), **bucket_of(values)}
+                for start, values in sorted(found.items())]
+
+    def actual(more=""):
+        page = server.get(f"/api/v1/readings?device_id={plant.device['id']}&bucket={bucket}&agg=max{more}").json
+        assert all(one["value"] == one["max"] for one in page["points"])
+        keys = ("start", "end", "n", "avg", "min", "max", "sum", "last")
+        return [{key: one[key] for key in keys} for one in page["points"]]
+
+    for part in range(0, 400, 100):
+        plant.send(messages[part:part + 100])
+    assert actual() == expected(), "while minutes are dirty"
+    assert actual("&order=desc") == expected()[::-1]
+    at = rng.choice(list(rows))
+    rows[at] += 0.25
+    plant.send(plant.message(rows[at], at))
+    assert actual() == expected()
+    until(lambda: dirty(server) == 0)
+    assert actual() == expected(), "from the stored ones"
+    assert actual("&order=desc") == expected()[::-1]
+
+
+def dirty(server):
+    import sqlite3
+    with sqlite3.connect(f"file:{server.data_dir}/weir.db?mode=ro", uri=True) as db:
+        return db.execute("SELECT count(*) FROM rollup_dirty").fetchone()[0]
+
+
+def test_any_order_and_any_repetition_give_the_same(server):
+    import random
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    rng = random.Random(seed)
+    base = ms(4000)
+    sent = [(base + n * 7000, n * 0.1) for n in range(200)]
+    answers = []
+    for turn in range(3):
+        plant = Plant(server, f"order-{turn}")
+        messages = [plant.message(value, at, event_id=f"e{at}") for at, value in sent] * 2
+        rng.shuffle(messages)
+        while messages:
+            size = rng.randrange(1, 60)
+            plant.send(messages[:size])
+            messages = messages[size:]
+        if turn != 1:
+            until(lambda: dirty(server) == 0)
+        raw = [(one["time"], one["value"]) for one in plant.readings()]
+        points = server.get(f"/api/v1/readings?device_id={plant.device['id']}&bucket=5m").json["points"]
+        answers.append((raw, [(one["start"], one["n"], one["sum"], one["avg"], one["last"]) for one in points]))
+    assert len(answers[0][0]) == 200
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_packet_health(server):
+    plant = Plant(server, "packets")
+    quiet = plant.make("devices", site_id=plant.site["id"], name="quiet")
+    plant.make("devices", site_id=plant.site["id"], name="retired", status="retired")
+    plant.make("parameters", project_id=plant.project["id"], name="current")
+    now = ms()
+    # One packet a minute for the last hour but 3, two metrics each; packets are late beyond 2 intervals.
+    plant.send([{**plant.message(n, now - 1000 - n * 60000),
+                 "metrics": [{"parameter_key": name, "value": n} for name in ("voltage", "current")]}
+                for n in range(57)])
+    page = server.get(f"/api/v1/devices/health?site_id={plant.site['id']}").json
+    assert [one["device_name"] for one in page["devices"]] == ["meter", "quiet"] and page["next_cursor"] is None
+    meter, silent = page["devices"]
+    assert (meter["expected"], meter["received"], meter["missing"]) == (60, 57, 3)
+    assert meter["late"] == 55 and meter["on_time_percent"] == pytest.approx(2 / 60 * 100)
+    assert meter["status"] == "WARNING" and meter["silent"] is False and meter["last_time"] == iso(now - 1000)
+    assert (silent["received"], silent["silent"], silent["status"], silent["last_time"]) == (0, True, "CRITICAL", None)
+    site = server.get(f"/api/v1/sites/{plant.site['id']}/health").json
+    assert (site["configured"], site["ok"], site["warning"], site["critical"], site["silent"]) == (2, 0, 1, 1, 1)
+    assert site["error_score"] == 4 and site["error_status"] == "WARNING" and site["status"] == "WARNING"
+    assert (site["expected"], site["received"], site["missing"], site["late"]) == (120, 57, 63, 55)
+    assert server.request("PATCH", f"/api/v1/devices/{quiet['id']}", {"status": "retired"}).status == 200
+    plant.send([plant.message(n, now - 1000 - n * 60000) for n in range(57, 60)])
+    site = server.get(f"/api/v1/sites/{plant.site['id']}/health").json
+    assert (site["ok"], site["configured"], site["status"], site["error_score"]) == (1, 1, "OK", 0)
+    other = server.new_org("packets-2")
+    assert server.get(f"/api/v1/sites/{plant.site['id']}/health", key=other).status == 404
+    assert server.get(f"/api/v1/devices/health?device_id={quiet['id']}", key=other).status == 404
+    assert server.get("/api/v1/devices/health?hours=0").status == 400
+
+
+def test_the_state_of_the_queue(server):
+    answer = server.get("/v1/health", key=None)
+    assert answer.status == 200 and answer.json["db"] == "ok" and answer.json["service"] == "ok"
+    assert set(answer.json["queue"]) == {"consumer", "pending", "ack_pending", "redelivered"}
+
+
+def test_a_device_falls_silent_and_comes_back(server):
+    plant = Plant(server, "silence")
+    server.request("PATCH", f"/api/v1/devices/{plant.device['id']}", {"interval_s": 1})
+    plant.send(plant.message(1))
+
+    def told(kind):
+        found = server.get(f"/api/v1/events?type={kind}&subject={plant.device['id']}").json["events"]
+        return found
+
+    silent = until(lambda: told("device.silent"))
+    assert len(silent) == 1 and silent[0]["source"] == "weir"
+    payload = silent[0]["payload"]
+    assert payload["device_id"] == plant.device["id"] and payload["external_id"] == "silence-1"
+    assert payload["site_id"] == plant.site["id"] and payload["interval_s"] == 1 and "back_at" not in payload
+    assert told("device.back") == []
+    plant.send(plant.message(2))
+    back = told("device.back")
+    assert len(back) == 1 and back[0]["payload"]["last_received_at"] == payload["last_received_at"]
+    assert back[0]["payload"]["silent_at"] == payload["silent_at"] and back[0]["payload"]["back_at"]
+    until(lambda: len(told("device.silent")) == 2)
+    assert len(told("device.back")) == 1
+
+
+def test_silence_is_found_after_a_restart(weir):
+    server = weir()
+    plant = Plant(server, "restart")
+    server.request("PATCH", f"/api/v1/devices/{plant.device['id']}", {"interval_s": 1})
+    plant.send(plant.message(1))
+    server.kill()
+    server.start()
+    until(lambda: server.get("/api/v1/events?type=device.silent").json["events"])
+    assert [one["value"] for one in plant.readings()] == [1]
+
+
+def test_readings_survive_a_kill(weir):
+    """What was answered is there once, although it was not applied yet."""
+    server = weir()
+    plant = Plant(server, "kill")
+    server.stop()
+    server.settings["APPLY_PAUSED"] = "1"
+    server.start()
+    base = ms(600)
+    for n in range(50):
+        assert plant.send(plant.message(n, base + n * 1000, event_id=f"k{n}"), query="").status == 200
+    server.kill()
+    del server.settings["APPLY_PAUSED"]
+    server.start()
+    until(lambda: len(plant.readings()) == 50)
+    assert [one["value"] for one in plant.readings()] == list(range(50))
+
+
+def test_exports(server):
+    key = server.new_org("scada")
+    plant = Plant(server, "scada-project", key)
+    base = ms(5000)
+    base -= base % 1000
+    count = 3000
+    plant.send([plant.message(n / 2, base + n, quality=0) if n else {**plant.message(0, base), "protocol": "SMS"}
+                for n in range(count)])
+    until(lambda: len(plant.readings("&limit=100000")) == count)
+    csv = server.get("/api/v1/export/readings", key=key)
+    lines = csv.body.decode().split("\r\n")
+    assert csv.headers["content-disposition"].startswith('attachment; filename="scada_history_')
+    assert lines[0] == "device_id,parameter_key,time,value,quality,source" and lines[-1] == ""
+    assert lines[1] == f"{plant.device['id']},{plant.voltage['key']},{iso(base)},0,,SMS"
+    assert lines[2:-1] == [f"{plant.device['id']},{plant.voltage['key']},{iso(base + n)},{n / 2:g},,"
+                           for n in range(1, count)]
+    latest = server.get("/api/v1/export/readings?latest=true&readable=true&format=txt", key=key)
+    assert 'filename="scada_latest_readable_' in latest.headers["content-disposition"]
+    head, row, end = latest.body.decode().split("\r\n")
+    assert head.split("\t") == ["customer", "project", "site", "device_name", "device_code", "device_type", "parameter",
+                                "parameter_key", "unit", "timestamp", "value", "quality", "source"]
+    assert row.split("\t") == ["scada", "scada-project", "north", "meter", "scada-project-1", "", "Voltage",
+                               plant.voltage["key"], "V", iso(base + count - 1), f"{(count - 1) / 2:g}", "", ""]
+    rows = [json.loads(line) for line in server.get("/api/v1/readings?format=ndjson", key=key).body.splitlines()]
+    assert [one["value"] for one in rows] == [n / 2 for n in range(count)]
+    whole = server.get("/api/v1/export/readings?format=json&order=desc", key=key).json
+    assert whole["record_count"] == count == len(whole["readings"]) and whole["readings"][0]["value"] == (count - 1) / 2
+    assert server.get("/api/v1/readings?format=rows&limit=2", key=key).json == [
+        {"time": iso(base), "value": 0}, {"time": iso(base + 1), "value": 0.5}]
+    points = server.get(f"/api/v1/readings?max_points=10&start={base}&end={base + 3000}", key=key).json
+    assert points["bucket"] == "1m" and sum(one["n"] for one in points["points"]) == count
+    again = server.get("/api/v1/export/readings?readable=true", key=key)
+    assert server.get("/api/v1/export/readings?readable=true", key=key, headers={
+        "If-None-Match": again.headers["etag"]}).status == 304
