@@ -11,8 +11,10 @@
  */
 #include "base/id.h"
 
+#include "base/blake2b.h"
 #include "base/hash.h"
 #include "base/hex.h"
+#include "base/mem.h"
 
 #include <assert.h>
 #include <sodium.h>
@@ -20,6 +22,7 @@
 #define ID_WALL_MS_MAX  ((int64_t)0xffffffffffff) /* 48 bits */
 #define ID_RANDOM_BYTES 10u
 #define ID_SEED_BYTES   randombytes_SEEDBYTES
+#define ID_TEXT_ROOM    4096u /* of what a dedup id is made from, on the stack */
 #define ID_POOL_BYTES   (ID_SEED_BYTES + 100u * ID_RANDOM_BYTES)
 
 struct id_pool {
@@ -81,27 +84,53 @@ struct id id_make_element(struct id base, uint64_t index)
     return base;
 }
 
+/* The state that an org's key leaves: most ids of a thread are of few orgs. */
+struct id_org {
+    uint8_t key[BLAKE2B_KEY_BYTES];
+    struct blake2b_keyed keyed;
+    bool is_set;
+};
+
+#define ID_ORGS_KEPT 16u
+
+static _Thread_local struct id_org id_orgs[ID_ORGS_KEPT];
+
+static const struct blake2b_keyed *id_keyed(const uint8_t key[BLAKE2B_KEY_BYTES])
+{
+    struct id_org *org = &id_orgs[key[0] % ID_ORGS_KEPT];
+    if (!org->is_set || memcmp(org->key, key, sizeof(org->key)) != 0) {
+        memcpy(org->key, key, sizeof(org->key));
+        blake2b_key(&org->keyed, key);
+        org->is_set = true;
+    }
+    return &org->keyed;
+}
+
 /* The length in front keeps ("ab", "c") and ("a", "bc") apart. */
-static void id_hash_part(crypto_generichash_state *state, struct slice part)
+static uint8_t *id_put_part(uint8_t *to, struct slice part)
 {
     assert(part.size <= UINT32_MAX);
     uint32_t size = (uint32_t)part.size;
-    (void)crypto_generichash_update(state, (const uint8_t *)&size, sizeof(size)); /* always 0 */
-    (void)crypto_generichash_update(state, part.data, part.size);
+    memcpy(to, &size, sizeof(size));
+    if (part.size > 0) {
+        memcpy(to + sizeof(size), part.data, part.size);
+    }
+    return to + sizeof(size) + part.size;
 }
 
 struct id id_make_dedup(const uint8_t key[32], struct slice kind, struct slice source,
                         struct slice dedup_id)
 {
     struct id id;
-    crypto_generichash_state state;
-    int result = crypto_generichash_init(&state, key, 32, sizeof(id.bytes));
-    assert(result == 0);
-    id_hash_part(&state, kind);
-    id_hash_part(&state, source);
-    id_hash_part(&state, dedup_id);
-    result = crypto_generichash_final(&state, id.bytes, sizeof(id.bytes));
-    assert(result == 0);
+    uint8_t text[ID_TEXT_ROOM];
+    size_t size = 3 * sizeof(uint32_t) + kind.size + source.size + dedup_id.size;
+    uint8_t *to = size <= sizeof(text) ? text : mem_alloc(size);
+    uint8_t *end = id_put_part(id_put_part(id_put_part(to, kind), source), dedup_id);
+    assert((size_t)(end - to) == size);
+    blake2b_hash(id_keyed(key), to, size, id.bytes);
+    if (to != text) {
+        mem_free(to);
+    }
     id_stamp(&id, 8);
     return id;
 }
