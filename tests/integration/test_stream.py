@@ -207,11 +207,19 @@ def test_many_that_do_not_read_hold_little_and_are_cut(weir):
 
 
 def test_the_pages_of_all_streams_are_bounded(weir):
-    """Pages of one large event each: the bound of 32 MiB is reached, and those that wait for longest go."""
-    server = weir(LOOPS=1)
+    """200 pages of one large event each would be 60 MiB; those that wait for longest go above 32 MiB."""
+    server = weir()
     last = fill(server, 40, 250_000)
+    with Tail(server, last) as tail:
+        for _ in range(40):
+            tail.next()
+    before, most = resident_kb(server), 0
     stuck = [Tail(server, last, receive_buffer=4096) for _ in range(200)]
-    until(lambda: metric(server, 'event_streams_cut_total{reason="memory"}') >= 200 - 32 * 4 - 8)
+    while metric(server, "event_stream_subscribers") > 0:
+        most = max(most, resident_kb(server) - before)
+    assert most < 50 * 1024, most
+    cut = [metric(server, f'event_streams_cut_total{{reason="{reason}"}}') for reason in ("memory", "slow")]
+    assert sum(cut) == 200
     with Tail(server, last) as tail:
         assert len(tail.next()["payload"]) == 250_000
     for one in stuck:
