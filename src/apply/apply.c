@@ -79,7 +79,9 @@ enum err apply_open(struct apply **ret, const struct apply_options *options,
     apply->read_position = cursor;
     apply->has_more = true;
     atomic_store_explicit(&apply->position, cursor, memory_order_release);
-    journal_subscribe(options->journal, apply->mailbox);
+    if (!options->paused) { /* else nothing would come of being woken by each commit */
+        journal_subscribe(options->journal, apply->mailbox);
+    }
     *ret = apply;
     apply = NULL;
 out:
