@@ -28,6 +28,14 @@ static enum json_shape format_batch_shape(enum record_form form)
     return is_member ? JSON_SHAPE_MEMBER : JSON_SHAPE_ARRAY;
 }
 
+/* No element is in hand: what a large one needed is given back. */
+static void format_batch_rest(struct format_reader *reader)
+{
+    buffer_shrink(&reader->texts, FORMAT_KEEP_BYTES);
+    buffer_shrink(&reader->attributes, FORMAT_KEEP_BYTES);
+    buffer_shrink(&reader->payload, FORMAT_KEEP_BYTES);
+}
+
 static void format_batch_reset(struct format_reader *reader, enum record_form form,
                                enum json_shape shape, const struct format_context *context)
 {
@@ -40,9 +48,7 @@ static void format_batch_reset(struct format_reader *reader, enum record_form fo
         reader->elements = json_elements_create(&format_elements_options);
     }
     json_elements_reset(reader->elements, shape, SLICE_LITERAL("batch"));
-    buffer_shrink(&reader->texts, FORMAT_KEEP_BYTES);
-    buffer_shrink(&reader->attributes, FORMAT_KEEP_BYTES);
-    buffer_shrink(&reader->payload, FORMAT_KEEP_BYTES);
+    format_batch_rest(reader);
 }
 
 void format_batch_begin(struct format_reader *reader, enum record_form form,
@@ -67,6 +73,7 @@ void format_batch_begin_at(struct format_reader *reader, enum record_form form,
 
 void format_batch_feed(struct format_reader *reader, struct slice chunk)
 {
+    format_batch_rest(reader); /* readers of slow bodies wait between chunks, many at a time */
     reader->batch.chunk = chunk;
 }
 

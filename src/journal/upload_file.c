@@ -312,7 +312,7 @@ enum err journal_upload_walk_open(struct journal_upload_walk **ret, struct journ
 static bool upload_is_older(const struct journal *journal, struct id id)
 {
     char path[JOURNAL_PATH_BYTES];
-    struct journal_upload_tail tail;
+    struct journal_upload_tail tail = {0};
     journal_upload_path(path, journal, id, true);
     int fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0) {
