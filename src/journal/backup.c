@@ -4,9 +4,10 @@
  * with the salt of its segment and sealed with a new one. So it is as small as it can be, and
  * damage does not travel.
  *
- * The pin is a lock on a file beside the segments. Whoever lets segments go takes it first, and
- * lets nothing go while it cannot. A lock that is taken just after a segment went does no harm:
- * what went was applied before, so it is in every copy of the store that is begun later.
+ * The pin is a lock on the directory itself, so that nothing has to be written for it, by whichever
+ * user. Whoever lets segments go takes it first, and lets nothing go while it cannot. A lock that
+ * is taken just after a segment went does no harm: what went was applied before, so it is in every
+ * copy of the store that is begun later.
  *
  * Happy path: the store was copied with cursor `after`; the server named a durable position
  * `until`; every segment that holds something in between is scanned once, in order.
@@ -36,51 +37,31 @@ static_assert(LIMIT_FRAME_BYTES + 2 * JOURNAL_PAGE_BYTES <= COPY_BUFFER_BYTES - 
 /* --- the pin ------------------------------------------------------------------------------------
  */
 
-static void pin_path(char to[JOURNAL_PATH_BYTES], const char *directory)
+enum err journal_pin(const char *directory, int *ret_fd)
 {
-    (void)snprintf(to, JOURNAL_PATH_BYTES, "%s/backup.lock", directory);
-}
-
-static enum err pin_take(const char *directory, int flags, int *ret_fd)
-{
-    char path[JOURNAL_PATH_BYTES];
-    pin_path(path, directory);
-    int fd = sys_open(path, O_RDWR | O_CLOEXEC | flags, 0600);
+    int fd = sys_open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (fd < 0) {
         return err_from_errno(errno);
     }
     if (sys_lock(fd) != 0) {
-        (void)sys_close(fd); /* nothing was written */
+        (void)sys_close(fd); /* only locked */
         return ERR_BUSY;
     }
     *ret_fd = fd;
     return ERR_OK;
 }
 
-enum err journal_pin(const char *directory, int *ret_fd)
-{
-    return pin_take(directory, O_CREAT, ret_fd);
-}
-
 void journal_unpin(int fd)
 {
     if (fd >= 0) {
-        (void)sys_close(fd); /* nothing was written */
+        (void)sys_close(fd); /* only locked */
     }
-}
-
-enum err journal_pin_look(const struct journal *journal, int *ret_fd)
-{
-    *ret_fd = -1;
-    /* Not made here: on a full disk segments must be able to go. */
-    enum err err = pin_take(journal->directory, 0, ret_fd);
-    return err == ERR_NOT_FOUND ? ERR_OK : err;
 }
 
 bool journal_is_pinned(const struct journal *journal)
 {
     int fd = -1;
-    enum err err = journal_pin_look(journal, &fd);
+    enum err err = journal_pin(journal->directory, &fd);
     journal_unpin(fd);
     return err != ERR_OK;
 }

@@ -164,11 +164,6 @@ void journal_preparer_init(struct journal *journal, const struct journal_files *
 void journal_preparer_know(struct journal *journal, uint64_t sequence, uint64_t first_position);
 void journal_preparer_discard(struct journal *journal);
 
-/* --- backup: see backup.c -------------------------------------------------------------------- */
-/* Before something goes that a backup may need: an error while one runs. *ret_fd goes to
- * journal_unpin afterwards. */
-MUST_CHECK enum err journal_pin_look(const struct journal *journal, int *ret_fd);
-
 /* --- recovery -----------------------------------------------------------------------------------
  */
 MUST_CHECK enum err journal_recover(struct journal *journal, uint64_t applied_position,

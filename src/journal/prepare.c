@@ -175,7 +175,8 @@ static bool preparer_release(struct journal *journal, uint64_t now_ns)
     bool has_done = false;
     struct journal_known *known;
     int pin = -1;
-    if (preparer_find_due(journal, now_ns) == NULL || journal_pin_look(journal, &pin) != ERR_OK) {
+    if (preparer_find_due(journal, now_ns) == NULL ||
+        journal_pin(journal->directory, &pin) != ERR_OK) {
         return false;
     }
     while ((known = preparer_find_due(journal, now_ns)) != NULL) {

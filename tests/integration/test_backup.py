@@ -104,8 +104,10 @@ def test_what_clients_hold_stays_valid_and_means_nothing_else(weir, tmp_path):
     early = [post(server, number) for number in range(10)]
     drained(server)
     server.command("backup", str(tmp_path / "backup"))
-    late = [post(server, number) for number in range(10, 20)]
-    drained(server)
+    late = [post(server, number) for number in range(10, 19)]
+    answer = server.post("/api/events", event(19))
+    late.append(answer.json["id"])
+    server.wait_applied(answer.json["position"])
     page = server.get("/api/v1/events?order=asc&limit=15")
     assert [one["id"] for one in page.json["events"]] == early + late[:5]
     tag = page.headers["etag"]
@@ -117,8 +119,10 @@ def test_what_clients_hold_stays_valid_and_means_nothing_else(weir, tmp_path):
     answer = twin.post("/api/events", event(200))
     assert int(answer.json["position"], 16) > position + 1000
     new = [answer.json["id"]]
-    new += [post(twin, number) for number in range(201, 205)]
-    drained(twin)
+    new += [post(twin, number) for number in range(201, 204)]
+    answer = twin.post("/api/events", event(204))
+    new.append(answer.json["id"])
+    twin.wait_applied(answer.json["position"])
     # The cursor stands after five events that are lost here: what comes next is new, and nothing is skipped.
     rest = twin.get(f"/api/v1/events?order=asc&limit=15&cursor={place_of(page)}")
     assert [one["id"] for one in rest.json["events"]] == new
@@ -130,8 +134,9 @@ def test_what_clients_hold_stays_valid_and_means_nothing_else(weir, tmp_path):
     # A second generation jumps again.
     twin.command("backup", str(tmp_path / "second"))
     third = restored(weir, server, tmp_path / "second", tmp_path / "third")
-    assert int(third.post("/api/events", event(300)).json["position"], 16) > int(answer.json["position"], 16) + 1000
-    drained(third)
+    last = third.post("/api/events", event(300)).json["position"]
+    assert int(last, 16) > int(answer.json["position"], 16) + 1000
+    third.wait_applied(last)
     assert len(events(third)) == 17
 
 
@@ -318,7 +323,8 @@ def segments(server):
 
 def test_nothing_goes_while_it_runs(weir, tmp_path):
     server = weir(JOURNAL_SEGMENT_MB=1, JOURNAL_REPLAY_SECONDS=0, RETENTION_RAW_DAYS=0)
-    with open(server.data_dir / "journal/backup.lock", "w") as lock:
+    lock = os.open(server.data_dir / "journal", os.O_RDONLY)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = server.command("backup", str(tmp_path / "backup"), check=False)
         assert done.returncode == 1 and "another backup" in done.stderr
@@ -334,6 +340,8 @@ def test_nothing_goes_while_it_runs(weir, tmp_path):
         drained(server)
         assert len(segments(server)) >= 8
         assert (server.data_dir / "uploads" / f"{upload}.up").exists()
+    finally:
+        os.close(lock)
     post(server, 1)
     until(lambda: len(segments(server)) < 4)
     until(lambda: not (server.data_dir / "uploads" / f"{upload}.up").exists())
