@@ -431,6 +431,11 @@ enum err house_start(struct house *house, struct err_detail *detail)
     return err;
 }
 
+void house_leave(struct house *house)
+{
+    http_server_leave(house->server);
+}
+
 void house_stop(struct house *house)
 {
     if (house->metrics_server != NULL) {

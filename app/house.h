@@ -25,6 +25,8 @@ MUST_CHECK enum err house_open(struct house **ret, const struct settings *settin
 MUST_CHECK enum err house_open_store(struct house *house, struct err_detail *detail);
 /* Everything, with its threads: ready to serve. */
 MUST_CHECK enum err house_start(struct house *house, struct err_detail *detail);
+/* A stop will follow: /health/ready says so, everything else goes on. */
+void house_leave(struct house *house);
 /* Drains and stops the threads in the order of the data. */
 void house_stop(struct house *house);
 void house_close(struct house *house);

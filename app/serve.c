@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "admin.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sys.h"
@@ -48,13 +49,17 @@ static void print_first_key(const struct settings *settings, uint16_t port, cons
     (void)fflush(stdout);
 }
 
-static void wait_for_stop(struct house *house, int signal_fd, int command_fd)
+/* Until a signal, or for `wait_ms` (-1: no limit); serves commands meanwhile. */
+static void wait_for_stop(struct house *house, int signal_fd, int command_fd, int64_t wait_ms)
 {
     struct pollfd waits[2] = {{.fd = signal_fd, .events = POLLIN},
                               {.fd = command_fd, .events = POLLIN}};
+    uint64_t end_ms = wait_ms < 0 ? UINT64_MAX : clock_mono_ms() + (uint64_t)wait_ms;
     for (;;) {
-        int ready = poll(waits, 2, -1);
-        if (ready < 0 && errno != EINTR) {
+        uint64_t now_ms = clock_mono_ms();
+        uint64_t left_ms = now_ms < end_ms ? end_ms - now_ms : 0;
+        int ready = poll(waits, 2, wait_ms < 0 ? -1 : (int)left_ms);
+        if ((ready < 0 && errno != EINTR) || (ready == 0 && left_ms == 0)) {
             return;
         }
         if (ready > 0 && (waits[1].revents & POLLIN) != 0) {
@@ -63,8 +68,9 @@ static void wait_for_stop(struct house *house, int signal_fd, int command_fd)
         struct signalfd_siginfo signal;
         if (ready > 0 && (waits[0].revents & POLLIN) != 0 &&
             read(signal_fd, &signal, sizeof(signal)) == sizeof(signal)) {
-            log_write(LOG_INFO, "serve", "%s: draining",
-                      signal.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
+            log_write(LOG_INFO, "serve", "%s: %s",
+                      signal.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT",
+                      wait_ms < 0 ? "draining" : "not waiting longer");
             return;
         }
     }
@@ -120,7 +126,11 @@ int command_serve(const struct settings *settings)
         signal_fd = signals_open();
         log_write(LOG_INFO, "serve", "weir %s listens on %s port %u", WEIR_VERSION, settings->host,
                   house_port(house));
-        wait_for_stop(house, signal_fd, command_fd);
+        wait_for_stop(house, signal_fd, command_fd, -1);
+        if (settings->drain_delay_ms > 0) {
+            house_leave(house);
+            wait_for_stop(house, signal_fd, command_fd, (int64_t)settings->drain_delay_ms);
+        }
         house_stop(house);
         log_write(LOG_INFO, "serve", "stopped");
     } else {

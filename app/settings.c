@@ -67,6 +67,8 @@ static const struct settings_row rows[] = {
         "A body or a reader may be slower than HTTP_RATE_MIN for this long."),
     ROW("HTTP_RATE_MIN", WHOLE, "1024", 1, 1000000000, "bytes/s", rate_min_bytes,
         "Slowest permitted body and slowest permitted reader."),
+    ROW("DRAIN_DELAY", SECONDS, "0", 0, 600000, "s", drain_delay_ms,
+        "After SIGTERM /health/ready says 503 for this long while all is served, for balancers."),
     ROW("DRAIN_TIMEOUT", SECONDS, "20", 0, 600000, "s", drain_ms,
         "Open requests may take this long to finish after SIGTERM."),
     ROW("TLS_CERT_FILE", TEXT, "", 0, 0, "", tls_cert_file,

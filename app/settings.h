@@ -27,6 +27,7 @@ struct settings {
     uint64_t idle_timeout_ms;
     uint64_t body_grace_ms;
     uint64_t rate_min_bytes;
+    uint64_t drain_delay_ms;
     uint64_t drain_ms;
     char *tls_cert_file;
     char *tls_key_file;

@@ -52,7 +52,7 @@ static void api_health_look(struct api_loop *loop, struct api_health *ret)
     const struct api_options *options = &loop->api->options;
     *ret = (struct api_health){
         .is_started = loop->server != NULL,
-        .is_draining = loop->server != NULL && http_server_is_draining(loop->server),
+        .is_draining = loop->server != NULL && http_server_is_leaving(loop->server),
         .store = store_health(options->store),
         .journal = loop->intake == NULL ? ERR_IO : journal_room(options->journal, 0, 1),
         .sharing = gate_share_health(options->gate),

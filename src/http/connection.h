@@ -207,6 +207,8 @@ struct http_server {
     /* Set by drain from any thread (seq_cst), read by is_draining from any thread. What a loop does
      * about it comes by mail. */
     atomic_bool is_draining;
+    /* Set by leave and drain from any thread, read by any. Relaxed: nothing else is told by it. */
+    atomic_bool is_leaving;
     uint32_t drain_grace_ms; /* set before the first drain mail is posted */
     uint16_t port;
 };

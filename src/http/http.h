@@ -108,6 +108,11 @@ struct mailbox *http_loop_mailbox(struct http_loop *loop);
  * its mail. What a handler times by the clock of its own thread is later than that. */
 uint64_t http_loop_mono_ns(const struct http_loop *loop);
 int64_t http_loop_wall_ms(const struct http_loop *loop);
+/* Any thread: a drain will follow. Everything is still served; each answer closes its connection,
+ * so that clients and balancers look for another server. */
+void http_server_leave(struct http_server *server);
+/* After leave, and while draining. */
+bool http_server_is_leaving(const struct http_server *server);
 /* Any thread: stop accepting, answer open requests with Connection: close, close idle connections;
  * after grace_ms the rest is cut. */
 void http_server_drain(struct http_server *server, uint32_t grace_ms);

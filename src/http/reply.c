@@ -187,9 +187,9 @@ struct reply {
 
 static void put_connection(struct pen *pen, struct http_request *request)
 {
-    bool is_draining = request->loop->cut_ms != 0;
+    bool is_leaving = http_server_is_leaving(request->loop->server);
     request->close =
-        request->close || is_draining || !request->head.keep_alive || !can_drop_rest(request);
+        request->close || is_leaving || !request->head.keep_alive || !can_drop_rest(request);
     if (request->close) {
         put_text(pen, "Connection: close\r\n");
     } else if (request->head.minor == 0) {

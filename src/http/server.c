@@ -83,8 +83,19 @@ struct http_loop *http_server_loop(struct http_server *server, uint32_t index)
     return &server->loops[index];
 }
 
+void http_server_leave(struct http_server *server)
+{
+    atomic_store_explicit(&server->is_leaving, true, memory_order_relaxed);
+}
+
+bool http_server_is_leaving(const struct http_server *server)
+{
+    return atomic_load_explicit(&server->is_leaving, memory_order_relaxed);
+}
+
 void http_server_drain(struct http_server *server, uint32_t grace_ms)
 {
+    http_server_leave(server);
     if (!atomic_exchange(&server->is_draining, true)) {
         server->drain_grace_ms = grace_ms; /* the mail below carries it over */
         http_loop_drain(&server->loops[0]);

@@ -80,6 +80,25 @@ def test_a_request_that_never_ends_is_cut_at_the_drain_timeout(weir):
     assert len(events(server)) == 1
 
 
+def test_with_a_delay_a_balancer_hears_of_it_before_anything_closes(weir):
+    server = weir(DRAIN_DELAY=600)
+    one = connect(server)
+    one.sendall(head(server, "GET", "/health/ready", close=False))
+    assert read_answer(one)[0] == 200
+    terminate(server)
+    until(lambda: server.get("/health/ready", key=None).status == 503)
+    assert server.get("/health/ready", key=None).json["status"] == "draining"
+    # All is served, on connections old and new; each answer sends its client away.
+    one.sendall(head(server, "GET", "/health/live", close=False))
+    answer = read_all(one)
+    assert status_of(answer) == 200 and b"connection: close" in answer.lower()
+    post(server, 1)
+    assert server.stop() == 0  # a second signal does not wait
+    server.start()
+    drained(server)
+    assert len(events(server)) == 1
+
+
 def test_a_live_tail_does_not_hold_the_end_up(weir):
     server = weir()
     one = connect(server)
