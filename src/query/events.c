@@ -200,12 +200,17 @@ static bool query_wants(enum query_status status, bool acknowledged)
     return status == QUERY_STATUS_OPEN || status == QUERY_STATUS_PENDING;
 }
 
+static uint64_t query_window_size(const struct query_events *query)
+{
+    return query->window != 0 ? query->window : QUERY_WINDOW;
+}
+
 /* The first window of what is left of a stretch is taken off it. */
 static struct query_segment query_window_take(const struct query_events *query,
                                               struct query_segment *stretch)
 {
     struct query_segment window = *stretch;
-    uint64_t size = query->window != 0 ? query->window : QUERY_WINDOW;
+    uint64_t size = query_window_size(query);
     if (stretch->last - stretch->first < size) {
         stretch->first = stretch->last + 1;
     } else if (query->oldest_first) {
@@ -238,6 +243,12 @@ static enum err query_walk_windows(struct query_walk *walk, struct slice sql,
         return ERR_OK;
     }
     while (err == ERR_OK && stretch.first <= stretch.last && !walk->is_full) {
+        if (stretch.last - stretch.first >= query_window_size(walk->query)) {
+            err = query_segment_trim(walk->connection, walk->query->oldest_first, &stretch);
+            if (err != ERR_OK || stretch.first > stretch.last) {
+                break;
+            }
+        }
         struct query_segment window = query_window_take(walk->query, &stretch);
         err = query_walk_stretch(walk, sql, &window);
         query_walk_look_at_clock(walk, &window);

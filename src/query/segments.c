@@ -64,6 +64,37 @@ static enum err query_ack_range_after(struct store_connection *connection, uint6
     return err;
 }
 
+enum err query_segment_trim(struct store_connection *connection, bool oldest_first,
+                            struct query_segment *segment)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    enum err err = store_prepare(
+        connection,
+        oldest_first ? "SELECT min(sequence) FROM events WHERE sequence >= $1 AND sequence <= $2"
+                     : "SELECT max(sequence) FROM events WHERE sequence >= $1 AND sequence <= $2",
+        &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)segment->first);
+    store_bind_i64(statement, 2, (int64_t)segment->last);
+    err = store_step(statement, &has_row);
+    if (err != ERR_OK || !has_row) {
+        return err;
+    }
+    uint64_t found = (uint64_t)store_column_i64(statement, 0);
+    if (store_column_is_null(statement, 0)) {
+        segment->first = segment->last + 1;
+    } else if (oldest_first) {
+        segment->first = found;
+    } else {
+        segment->last = found;
+    }
+    store_reset(statement);
+    return ERR_OK;
+}
+
 enum err query_is_acknowledged(struct store_connection *connection, uint64_t sequence, bool *ret)
 {
     uint64_t first = 0;

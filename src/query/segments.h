@@ -25,6 +25,10 @@ struct query_segment {
 /* The next stretch in the order asked for; *ret_has false: none is left. */
 MUST_CHECK enum err query_segments_next(struct query_segments *segments, struct query_segment *ret,
                                         bool *ret_has);
+/* Moves the end at which a walk begins to the first sequence that there is an event for: a restore
+ * leaves gaps of billions. Empty (first > last) when there is none. */
+MUST_CHECK enum err query_segment_trim(struct store_connection *connection, bool oldest_first,
+                                       struct query_segment *segment);
 /* The acknowledged range that begins at or before `sequence`, of all of them the last; *ret_has
  * false when there is none. */
 MUST_CHECK enum err query_ack_range_before(struct store_connection *connection, uint64_t sequence,

@@ -11,6 +11,7 @@
 
 #include "base/limits.h"
 #include "query/row.h"
+#include "query/segments.h"
 #include "store/store.h"
 
 #include <assert.h>
@@ -140,29 +141,6 @@ static enum err query_tail_rows(struct store_connection *connection, const struc
     return err;
 }
 
-/* Restores leave gaps of billions of numbers: a tail steps over what is empty at once. */
-static enum err query_tail_skip(struct store_connection *connection, uint64_t after, uint64_t end,
-                                uint64_t *ret_after)
-{
-    struct store_statement *statement = NULL;
-    bool has_row = false;
-    enum err err = store_prepare(
-        connection, "SELECT min(sequence) FROM events WHERE sequence > $1 AND sequence <= $2",
-        &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    store_bind_i64(statement, 1, (int64_t)after);
-    store_bind_i64(statement, 2, (int64_t)end);
-    err = store_step(statement, &has_row);
-    if (err == ERR_OK && has_row) {
-        bool is_empty = store_column_is_null(statement, 0);
-        *ret_after = is_empty ? end : (uint64_t)store_column_i64(statement, 0) - 1;
-        store_reset(statement);
-    }
-    return err;
-}
-
 enum err query_tail_read(struct store_connection *connection, const struct query_tail *query,
                          struct buffer *to, uint64_t *ret_place, bool *ret_more)
 {
@@ -173,13 +151,13 @@ enum err query_tail_read(struct store_connection *connection, const struct query
     if (err == ERR_OK) {
         err = query_tail_end(connection, query->filter.org, &end);
     }
-    uint64_t after = query->after;
-    if (err == ERR_OK && end > after && end - after > window) {
-        err = query_tail_skip(connection, query->after, end, &after);
+    struct query_segment rest = {.first = query->after + 1, .last = end};
+    if (err == ERR_OK && end > query->after && end - query->after > window) {
+        err = query_segment_trim(connection, true, &rest);
     }
     if (err == ERR_OK && end > query->after) {
-        uint64_t last = end - after > window ? after + window : end;
-        err = query_tail_rows(connection, query, after, last, to, &place);
+        uint64_t last = end - (rest.first - 1) > window ? rest.first - 1 + window : end;
+        err = query_tail_rows(connection, query, rest.first - 1, last, to, &place);
     }
     if (err == ERR_OK) {
         *ret_place = place;

@@ -119,6 +119,26 @@ static void test_windows(void **state)
     }
 }
 
+/* As after a restore: billions of sequences without an event are one step. */
+static void test_a_gap_is_one_step(void **state)
+{
+    (void)state;
+    struct id got[10];
+    query_fixture_add(&fixture, 1, "a", "", "", 1000, NULL);
+    struct tail tail = tail_after(place_now());
+    assert_int_equal(store_fixture_sql(&fixture.store, "UPDATE orgs SET last_sequence ="
+                                                       " last_sequence + 4294967296"),
+                     ERR_OK);
+    assert_int_equal(read_tail(&tail), ERR_OK); /* nothing came yet */
+    assert_false(tail.more);
+    query_fixture_add(&fixture, 1, "a", "", "", 1000, NULL);
+    query_fixture_add(&fixture, 1, "a", "", "", 1000, NULL);
+    assert_int_equal(read_tail(&tail), ERR_OK);
+    assert_int_equal(query_fixture_ids(&fixture, got, 10), 2);
+    assert_false(tail.more);
+    assert_true(tail.place == place_now());
+}
+
 /* The id of each event is a place from which to resume; data is one line whatever the payload. */
 static void test_shape(void **state)
 {
@@ -204,6 +224,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_events_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(test_windows, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_gap_is_one_step, setup, teardown),
         cmocka_unit_test_setup_teardown(test_shape, setup, teardown),
         cmocka_unit_test_setup_teardown(test_filters_move_the_place, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pages, setup, teardown),
