@@ -100,7 +100,7 @@ bool gate_redis_address_parse(struct slice text, uint16_t port_default,
                               struct gate_redis_address *ret)
 {
     struct gate_redis_address address = {.port = port_default};
-    struct slice host = text;
+    struct slice host;
     struct slice port = {NULL, 0};
     if (text.size > 0 && text.data[0] == '[') {
         size_t end = slice_find(text, ']');

@@ -14,6 +14,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/mem.h"
+
 #define WORDS_MAX 32u
 
 void redis_server_init(struct redis_server *server)
@@ -27,25 +29,28 @@ void redis_server_init(struct redis_server *server)
 
 static void server_run(const struct redis_server *server, const char *const *options, int output)
 {
-    const char *words[WORDS_MAX] = {"redis-server",
-                                    "--port",
-                                    "0",
-                                    "--unixsocket",
-                                    server->socket,
-                                    "--dir",
-                                    server->directory,
-                                    "--save",
-                                    "",
-                                    "--appendonly",
-                                    "no"};
-    size_t count = 11;
+    const char *const fixed[] = {"redis-server",
+                                 "--port",
+                                 "0",
+                                 "--unixsocket",
+                                 server->socket,
+                                 "--dir",
+                                 server->directory,
+                                 "--save",
+                                 "",
+                                 "--appendonly",
+                                 "no"};
+    char *words[WORDS_MAX] = {NULL};
+    size_t count = 0;
+    for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++) {
+        words[count++] = mem_copy_text(fixed[i]);
+    }
     for (size_t i = 0; options != NULL && options[i] != NULL && count + 1 < WORDS_MAX; i++) {
-        words[count++] = options[i];
+        words[count++] = mem_copy_text(options[i]);
     }
     (void)dup2(output, STDOUT_FILENO);
     (void)dup2(output, STDERR_FILENO);
-    /* proof: execvp takes char *const[] for the sake of old code, and changes nothing. */
-    execvp(words[0], (char *const *)(uintptr_t)words);
+    execvp(words[0], words);
     _exit(127);
 }
 
