@@ -330,8 +330,12 @@ static void tell_org(struct apply_telemetry *telemetry, uint64_t org)
 static enum err on_silent(struct store_connection *connection,
                           const struct store_device_change *change, void *context)
 {
-    tell_org(context, change->org);
-    return write_change(connection, change, 0);
+    struct apply_telemetry *telemetry = context;
+    uint64_t position = apply_position(telemetry->apply);
+    tell_org(telemetry, change->org);
+    /* It has no frame: the place up to which everything was applied. 0 would say that it was
+     * erased. */
+    return write_change(connection, change, position == 0 ? 1 : position);
 }
 
 static enum err run_due(struct store_job *job, struct store_connection *connection)
