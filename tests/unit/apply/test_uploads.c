@@ -15,6 +15,7 @@
 
 #include <cmocka.h>
 #include <dirent.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -179,10 +180,11 @@ static void spoil(const char *path, const char *away)
     assert_int_equal(mkdir(path, 0700), 0);
 }
 
+/* At once: a file that is not there for a moment would be a lost one. */
 static void heal(const char *path, const char *away)
 {
-    assert_int_equal(rmdir(path), 0);
-    assert_int_equal(rename(away, path), 0);
+    assert_int_equal(renameat2(AT_FDCWD, away, AT_FDCWD, path, RENAME_EXCHANGE), 0);
+    assert_int_equal(rmdir(away), 0);
 }
 
 static void test_unreadable_file_delays_nobody(void **state)
