@@ -30,8 +30,9 @@
 #include "journal/journal.h"
 #include "store/store.h"
 
-#define MEBIBYTE          (1024ull * 1024ull)
-#define HOUSE_THREADS_MAX 64u
+#define MEBIBYTE           (1024ull * 1024ull)
+#define HOUSE_THREADS_MAX  64u
+#define STORE_LOCK_WAIT_MS 10000u
 
 /* Threads are joined by group, because the groups stop one after the other. */
 enum house_group {
@@ -174,6 +175,7 @@ static enum err open_store(struct house *house, struct err_detail *detail)
         .reader_count = house->readers,
         .query_timeout_ms = (uint32_t)settings->query_timeout_ms,
         .slow_query_ms = (uint32_t)settings->slow_query_ms,
+        .lock_wait_ms = STORE_LOCK_WAIT_MS,
         .write_queue_max = 4096,
         .read_queue_max = 4096,
         .read_url = settings->database_read_url[0] != '\0' ? settings->database_read_url : NULL,

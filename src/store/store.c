@@ -11,6 +11,8 @@
 #include "store/reader.h"
 #include "store/writer.h"
 
+#include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/thread.h"
 
@@ -47,12 +49,50 @@ bool store_url_is_postgres(const char *url)
     return engine_of(url)->backend == &store_postgres;
 }
 
+/* ERR_LOCKED: another process writes, or lets nobody in. */
+static enum err try_to_open(const struct store_backend *backend, struct store_connection **ret,
+                            const struct store_options *options, struct err_detail *detail)
+{
+    struct store_connection *connection = NULL;
+    enum err err = backend->open(&connection, options, STORE_ROLE_WRITER, detail);
+    if (err == ERR_OK) {
+        enum err lock = backend->begin_write(connection, false);
+        backend->rollback(connection);
+        err = lock == ERR_BUSY ? ERR_LOCKED : ERR_OK; /* others are met by who writes */
+    }
+    if (err == ERR_OK) {
+        *ret = connection;
+        return ERR_OK;
+    }
+    backend->close(connection);
+    return err;
+}
+
+/* A backup or a shell may be at work for a moment: the engine waits a second at each try. */
+static enum err open_patiently(const struct store_backend *backend, struct store_connection **ret,
+                               const struct store_options *options, struct err_detail *detail)
+{
+    uint64_t from_ns = clock_mono_ns();
+    enum err err = try_to_open(backend, ret, options, detail);
+    if (err == ERR_LOCKED && options->lock_wait_ms > 0) {
+        log_write(LOG_WARN, "store", "the database is in use by another process: waiting for it");
+    }
+    while (err == ERR_LOCKED && clock_mono_ns() - from_ns < options->lock_wait_ms * 1000000ull) {
+        err = try_to_open(backend, ret, options, detail);
+    }
+    if (err == ERR_LOCKED) {
+        err_detail_set(detail, "another process has locked the database: stop it (a backup, an SQL "
+                               "shell, a second server), then start again");
+    }
+    return err;
+}
+
 static enum err open_writer(struct store *store, const struct store_options *options,
                             struct err_detail *detail)
 {
     struct store_connection *connection = NULL;
     const struct engine *engine = engine_of(options->url);
-    enum err err = engine->backend->open(&connection, options, STORE_ROLE_WRITER, detail);
+    enum err err = open_patiently(engine->backend, &connection, options, detail);
     if (err == ERR_OK) {
         err = store_migrate(connection, engine->schema, detail);
     }

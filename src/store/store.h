@@ -30,6 +30,7 @@ struct store_options {
     uint32_t reader_count;
     uint32_t query_timeout_ms;
     uint32_t slow_query_ms;   /* logged with its plan */
+    uint32_t lock_wait_ms;    /* open waits for another process's lock; 0: one try */
     uint32_t write_queue_max; /* jobs per priority */
     uint32_t read_queue_max;
     /* PostgreSQL alone: */
@@ -90,9 +91,6 @@ struct store_job {
 uint64_t store_durable_commit(const struct store *store);
 /* ERR_FULL: the queue of this priority is full. */
 MUST_CHECK enum err store_post_write(struct store *store, struct store_job *job);
-/* Inside run of a long job: true when something of higher priority waits or the transaction is 50
- * ms old: the job then stops at a place from which it can go on, and is posted again. */
-bool store_should_yield(struct store_connection *connection);
 /* As a write, on a reader's thread, in a read transaction of its own (one snapshot). The priority
  * and durable fields are not looked at. Interrupted with ERR_TIMEOUT above query_timeout_ms. */
 MUST_CHECK enum err store_post_read(struct store *store, struct store_job *job);
@@ -293,6 +291,3 @@ struct store_range {
 /* *ret_was: it was acknowledged before. */
 MUST_CHECK enum err store_event_acknowledge(struct store_connection *connection, uint64_t sequence,
                                             bool *ret_was);
-/* The acknowledged range around `sequence`; *ret_is false: it is not acknowledged. */
-MUST_CHECK enum err store_event_ack_range(struct store_connection *connection, uint64_t sequence,
-                                          bool *ret_is, struct store_range *ret);

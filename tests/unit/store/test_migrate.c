@@ -4,6 +4,8 @@
  * link: store_fixture.c */
 #include "support/store_fixture.h"
 
+#include "base/thread.h"
+
 #include "store/migrate.h"
 
 #include <setjmp.h>
@@ -117,6 +119,42 @@ static void test_locked_is_refused(void **state)
     store_fixture_open(fixture, false);
 }
 
+struct patient {
+    struct store_options options;
+    struct store *store;
+    enum err err;
+};
+
+static void open_in_thread(void *context)
+{
+    struct patient *patient = context;
+    struct err_detail detail = {""};
+    patient->err = store_open(&patient->store, &patient->options, &detail);
+}
+
+/* A lock that goes is waited for; the case above is the twin, where it stays. */
+static void test_lock_is_waited_for(void **state)
+{
+    struct store_fixture *fixture = *state;
+    struct err_detail detail = {""};
+    struct thread *thread = NULL;
+    sqlite3 *db = NULL;
+    store_fixture_open(fixture, false);
+    store_fixture_close(fixture);
+    assert_int_equal(sqlite3_open(fixture->path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    struct patient patient = {.options = store_fixture_options(fixture)};
+    assert_int_equal(store_open(&patient.store, &patient.options, &detail), ERR_LOCKED);
+    assert_non_null(strstr(detail.text, "another process has locked the database: stop it"));
+    patient.options.lock_wait_ms = 600000;
+    assert_int_equal(thread_start(&thread, "patient", open_in_thread, &patient), ERR_OK);
+    assert_int_equal(sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+    thread_join(thread);
+    assert_int_equal(patient.err, ERR_OK);
+    store_close(patient.store);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
 /* As another user, since root may write everything. */
 static void test_unwritable_is_refused(void **state)
 {
@@ -209,6 +247,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_foreign_is_refused_and_untouched, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_database_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_locked_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lock_is_waited_for, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unwritable_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_missing_directory_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_older_is_brought_forward, setup, teardown),
