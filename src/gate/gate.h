@@ -194,13 +194,13 @@ void gate_forget_org(struct gate *gate, uint64_t org);
 /* --- keys, inside store jobs (durable) -------------------------------------------------------- */
 struct gate_key_options {
     uint64_t org;
-    uint32_t scopes;    /* at least one */
-    struct slice name;  /* at most 100 bytes, printable; may be empty */
-    int64_t expires_ms; /* 0: never */
-    bool has_device;    /* for this device alone; the caller knows that it exists */
-    struct id device;
+    uint32_t scopes;              /* at least one */
+    struct slice name;            /* at most 100 bytes, printable; may be empty */
+    int64_t expires_ms;           /* 0: never */
     uint32_t requests_per_minute; /* 0: the org's alone */
     uint32_t mb_per_hour;
+    bool has_device; /* for this device alone; the caller knows that it exists */
+    struct id device;
 };
 /* The key's text as it is shown once; Argon2id runs here, so never on a loop: the hash is made by
  * gate_key_prepare on any thread but a loop's, then stored inside the job. */

@@ -26,6 +26,14 @@ void query_write_time(struct json_writer *writer, const char *key, int64_t wall_
     json_write_member_string(writer, key, slice_make(text, sizeof(text)));
 }
 
+static void query_page_bind(struct store_statement *statement, const struct query_page *page)
+{
+    store_bind_i64(statement, 1, (int64_t)page->org);
+    bool is_first = page->after == 0 && !page->oldest_first;
+    store_bind_i64(statement, 2, is_first ? INT64_MAX : (int64_t)page->after);
+    store_bind_i64(statement, 3, (int64_t)page->limit + 1);
+}
+
 enum err query_page_list(struct store_connection *connection, const struct query_page *page,
                          const struct query_page_shape *shape, void *context, struct buffer *to)
 {
@@ -44,10 +52,7 @@ enum err query_page_list(struct store_connection *connection, const struct query
     if (err != ERR_OK) {
         return err;
     }
-    store_bind_i64(statement, 1, (int64_t)page->org);
-    bool is_first = page->after == 0 && !page->oldest_first;
-    store_bind_i64(statement, 2, is_first ? INT64_MAX : (int64_t)page->after);
-    store_bind_i64(statement, 3, (int64_t)page->limit + 1);
+    query_page_bind(statement, page);
     err = store_step(statement, &has_row);
     while (err == ERR_OK && has_row && !is_full) {
         if (count == page->limit || to->size - from >= LIMIT_PAGE_BYTES) {
