@@ -1,8 +1,7 @@
 /* Uploader: compresses and writes the blocks of all uploads.
  *
  * A thread of its own, so that neither the syncs of large files stand before a commit of events,
- * nor compression before the requests of a loop (docs/decisions says what was weighed). It yields
- * to both: it runs at lower priority.
+ * nor compression before the requests of a loop (docs/decisions says what was weighed).
  *
  * Happy path: blocks are written as they come, each followed by a hint that the disk may start with
  * it, and the file is synced every 2 MiB, so that no sync has much to do. Finish writes the index
@@ -14,7 +13,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sys.h"
-#include "base/thread.h"
 #include "journal/upload.h"
 
 #include <assert.h>
@@ -222,7 +220,6 @@ void journal_uploader_run(void *argument)
 {
     struct journal *journal = argument;
     bool is_closed = false;
-    thread_lower_priority();
     while (!is_closed) {
         mailbox_wait(journal->uploader_mailbox, -1);
         /* Before the mail is taken: what was posted before closing is then in it. */
