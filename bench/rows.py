@@ -4,10 +4,14 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 
 from measure import (BINARY, BUILD, ROOT, SERVER_CORE, Background, Nats, Nginx, Pace, Server, Watch,
                      audit, cpu_seconds, load, median, memory_mb, output, say)
+
+sys.path.insert(0, str(ROOT / "tests/support"))
+import postgres  # noqa: E402  (found by the line above)
 
 EVENT_BYTES = 160
 KEY_FORM = "weir_0000000000000000_" + "0" * 30  # as long as a real one, for the yardstick's request
@@ -177,6 +181,33 @@ def p4(bench):
         mine = median(speeds)
         bench.add("P4", f"SQLite, empty to {rows:,} rows, {options[0][2:]}", rate(mine), f">= {target:,}/s mean",
                   mine >= target, rss_mb=max(rss), cpu_percent=median(cpu))
+
+
+    p4_postgres(bench, rows // 10)
+
+
+def p4_postgres(bench, rows):
+    """Ours and the hand-made loader in turns, each into an empty database of the same server, which syncs."""
+    ours, yard = build("apply_bench"), build("postgres_copy")
+    server = postgres.Postgres(fsync="on", full_page_writes="on", shared_buffers="256MB", max_wal_size="4GB")
+    mine, theirs, rss, cpu = [], [], [], []
+    try:
+        for _ in range(bench.rounds):
+            text, _, _ = measured([yard, "--url", server.url(server.new_database()), "--rows", str(rows)])
+            theirs.append(float(re.search(r"copy_rows_per_s (\d+)", text).group(1)))
+            folder = bench.place("apply")
+            folder.mkdir()
+            text, peak, share = measured([ours, "--url", server.url(server.new_database()), "--rows", str(rows),
+                                          "--directory", str(folder)])
+            mine.append(float(re.search(r"apply_rows_per_s (\d+)", text).group(1)))
+            rss.append(peak)
+            cpu.append(share)
+            shutil.rmtree(folder)
+    finally:
+        server.close()
+    ratio = median(mine) / median(theirs)
+    bench.add("P4", f"PostgreSQL 15, empty to {rows:,} rows, random-dedup", rate(median(mine)), ">= 0.8x",
+              ratio >= .8, f"hand-made COPY + INSERT, {rate(median(theirs))}", f"{ratio:.2f}", max(rss), median(cpu))
 
 
 def p5(bench):

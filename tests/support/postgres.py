@@ -119,10 +119,10 @@ class Postgres:
 class Lock:
     """Somebody else's open transaction that lets no one write."""
 
-    def __init__(self, url):
+    def __init__(self, url, mode="SHARE ROW EXCLUSIVE"):
         self.process = subprocess.Popen([binary("psql"), "-X", "-q", "-A", "-t", "-d", url], text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.run("BEGIN; LOCK TABLE orgs, cursors IN SHARE ROW EXCLUSIVE MODE; SELECT 'held';")
+        self.run(f"BEGIN; LOCK TABLE orgs, cursors IN {mode} MODE; SELECT 'held';")
         assert self.process.stdout.readline() == "held\n"
 
     def run(self, text):
