@@ -20,7 +20,7 @@
 #define APPLY_ROWS_MAX    100000u
 /* Of one batch, and there are two: with the store's cache and what intake holds the program stays
  * within 64 MiB above its rest; fewer bytes make random ids dearer. */
-#define APPLY_BYTES_MAX (9u << 20u)
+#define APPLY_BYTES_MAX (8u << 20u)
 /* Between two transactions of small batches: a hundred a second cost little, and nobody sees the
  * delay beside that of his own request. */
 #define APPLY_GAP_MS          10u

@@ -129,9 +129,3 @@ enum err store_event_acknowledge(struct store_connection *connection, uint64_t s
     }
     return err;
 }
-
-enum err store_event_ack_range(struct store_connection *connection, uint64_t sequence, bool *ret_is,
-                               struct store_range *ret)
-{
-    return ack_find(connection, sequence, ret_is, ret);
-}

@@ -39,9 +39,9 @@
 #include <sched.h>
 
 #define GROUP_JOBS_MAX         256u
-#define CHECKPOINT_QUIET_BYTES (8u << 20u)  /* when nothing is queued */
+#define CHECKPOINT_QUIET_BYTES (8u << 20u)   /* when nothing is queued */
 #define CHECKPOINT_BOUND_BYTES (128u << 20u) /* always */
-#define CHECKPOINT_AGAIN_BYTES (8u << 20u)  /* growth before an incomplete one is tried again */
+#define CHECKPOINT_AGAIN_BYTES (8u << 20u)   /* growth before an incomplete one is tried again */
 #define SETTLE_NS              (2000u * 1000000ull) /* a commit is durable by then */
 #define IDLE_MS                300
 #define PROBE_MS               1000
@@ -245,19 +245,6 @@ bool store_must_yield(const struct store_connection *connection)
         }
     }
     return false;
-}
-
-bool store_should_yield(struct store_connection *connection)
-{
-    if (connection->waiting == NULL) {
-        return false;
-    }
-    bool somebody_waits = false;
-    for (int i = 0; i < (int)connection->priority; i++) {
-        somebody_waits |=
-            atomic_load_explicit(&connection->waiting->jobs[i], memory_order_relaxed) != 0;
-    }
-    return somebody_waits || age_ns(connection) >= STORE_TRANSACTION_MS * 1000000ull;
 }
 
 static void run_job(struct store_writer *w, struct store_job *job)

@@ -1,5 +1,5 @@
 /* Promise: jobs of higher priority come first and share commits, one's error undoes nothing of
- * another's, a long job is told when somebody waits, and every job that was taken is answered.
+ * another's, a long batch gives way to who waits, and every job that was taken is answered.
  *
  * link: store_fixture.c */
 #include "support/store_fixture.h"
@@ -201,31 +201,6 @@ static void test_queues_are_bounded_each(void **state)
     assert_int_equal(notes->run_count, 1);
 }
 
-static enum err long_run(struct store_job *job, struct store_connection *connection)
-{
-    struct note_job *note = (struct note_job *)job;
-    struct notes *notes = note->notes;
-    assert_int_equal(sem_post(&notes->is_running), 0);
-    while (!store_should_yield(connection)) {
-        (void)sched_yield();
-    }
-    return note_run(job, connection);
-}
-
-static void test_long_job_is_told_who_waits(void **state)
-{
-    struct notes *notes = *state;
-    struct note_job *slow = make_job(notes, 0, STORE_APPLY, false);
-    slow->job.run = long_run;
-    start_writer(notes);
-    post(notes, slow);
-    assert_int_equal(sem_wait(&notes->is_running), 0);
-    post(notes, make_job(notes, 1, STORE_CONTROL, true));
-    wait_done(notes, 2);
-    assert_int_equal(notes->jobs[0].job.err, ERR_OK);
-    assert_int_equal(notes->jobs[1].job.err, ERR_OK);
-}
-
 /* A batch that lasts is cut off inside its statement. */
 struct batch_job {
     struct note_job note;
@@ -319,7 +294,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_an_error_stays_with_its_job, setup, teardown),
         cmocka_unit_test_setup_teardown(test_full_commits_are_durable, setup, teardown),
         cmocka_unit_test_setup_teardown(test_queues_are_bounded_each, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_long_job_is_told_who_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_long_batch_gives_way, setup, teardown),
         cmocka_unit_test_setup_teardown(test_locked_database_fails_and_recovers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_run_here_goes_to_the_thread, setup, teardown),
