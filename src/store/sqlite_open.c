@@ -127,12 +127,19 @@ static void sqlite_close(struct store_connection *connection)
     mem_free(c);
 }
 
-/* The file is made here, so that nobody else may read it. */
+/* The file is made here, so that nobody else may read it. One that is there is not opened: to close
+ * it again would take away every lock that this process has on it (POSIX), those of SQLite's other
+ * connections too, and then another process would take itself for the last one and the WAL for its
+ * own to remove. */
 static enum err make_file(const char *path)
 {
-    int fd = sys_open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    struct stat found;
+    if (sys_stat(path, &found) == 0) {
+        return ERR_OK;
+    }
+    int fd = sys_open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) {
-        return err_from_errno(errno);
+        return errno == EEXIST ? ERR_OK : err_from_errno(errno);
     }
     (void)sys_close(fd); /* nothing was written */
     return ERR_OK;

@@ -18,6 +18,12 @@ from test_batch import events as batch_events
 from test_uploads import finished
 
 
+@pytest.fixture
+def weir(weir):
+    """On the embedded engines, whatever else is being tested."""
+    return lambda **more: weir(**{"DATABASE_URL": "", **more})
+
+
 def restored(weir, server, backup, folder, **settings):
     """A server on a data directory made of the backup."""
     twin = weir(start=False, data_dir=folder, **settings)
@@ -92,6 +98,27 @@ def test_a_retained_body_and_damage_that_is_known(weir, tmp_path):
     os.unlink(server.data_dir / "uploads" / f"{upload}.up")
     done = server.command("backup", str(tmp_path / "two"))
     assert "0 uploads" in done.stdout and done.stderr == ""  # applied: nothing is lost with it
+
+
+def test_the_server_keeps_its_locks_beside_other_processes(weir, tmp_path):
+    """A process that opens the database and closes it again, a backup or the sqlite3 shell, is not the last one: the
+    WAL stays, and with it what was committed."""
+    server = weir()
+    for number in range(3):
+        post(server, f"before-{number}")
+        drained(server)
+        wal = os.stat(server.data_dir / "weir.db-wal").st_ino
+        shell = subprocess.run(["sqlite3", str(server.data_dir / "weir.db"), "SELECT count(*) FROM events"],
+                               capture_output=True, text=True)
+        assert shell.returncode == 0, shell.stderr
+        server.command("backup", str(tmp_path / f"backup-{number}"))
+        assert os.stat(server.data_dir / "weir.db-wal").st_ino == wal
+        end_load(start_load(server, connections=4, count=500))
+    drained(server)
+    server.kill()
+    server.start()
+    drained(server)
+    assert len(events(server)) == 1503
 
 
 def place_of(answer):
@@ -179,7 +206,7 @@ def tail_until(server, place, wanted):
 def made(tmp_path_factory):
     """A backup with a store, a journal and an upload."""
     folder = tmp_path_factory.mktemp("made")
-    server = Weir(folder / "data", {"APPLY_PAUSED": "1"})
+    server = Weir(folder / "data", {"APPLY_PAUSED": "1", "DATABASE_URL": ""})
     for number in range(20):
         post(server, number)
     server.post("/api/events/batch", lines(batch_events(3000, "up", 100)), headers=NDJSON)
