@@ -8,9 +8,11 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import threading
+import time
 import urllib.parse
 
 import pytest
@@ -27,6 +29,12 @@ NAME = "weir.example.com"
 
 def run(*words, **more):
     return subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=60, **more)
+
+
+@pytest.fixture
+def weir(weir):
+    """On the embedded engines: what is tested stands in front of them."""
+    return lambda **more: weir(**{"DATABASE_URL": "", **more})
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -346,6 +354,29 @@ def test_http_2_is_spoken_in_front(weir, proxy, certificate):
                f"{NAME}:{front.port}:127.0.0.1", "-o", os.devnull, "-w", "%{http_version} %{http_code}",
                f"https://{NAME}:{front.port}/health/live")
     assert done.stdout == "2 200", done
+
+
+def test_a_node_whose_store_is_away_still_takes_in(weir, proxy):
+    server = weir()
+    front = proxy([server.port])
+    until(lambda: front.request("GET", "/health/ready")[0] == 200)
+    lock = sqlite3.connect(server.data_dir / "weir.db", isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+
+    def post_one(number):
+        status, _ = front.request("POST", "/api/events", json.dumps(event(number)), Content_Type="application/json",
+                                  X_API_Key=server.key)
+        assert status == 202
+        return server.get("/health/ready", key=None).status == 503
+
+    numbers = iter(range(1000000))
+    until(lambda: post_one(next(numbers)))
+    over = time.monotonic() + 2
+    while time.monotonic() < over:  # as long as four checks of HAProxy take
+        post_one(next(numbers))
+    lock.rollback()
+    posted = next(numbers)
+    until(lambda: len(events(server)) == posted)
 
 
 def test_nodes_are_restarted_one_after_the_other_and_no_request_fails(weir, proxy):
