@@ -11,9 +11,11 @@
  *   any --forget--> absent      any --the key's own expiry, wall clock--> EXPIRED
  *
  * Forgetting must win over a check that is still running with an older row. A forget first raises
- * the generation, then erases, stripe by stripe under the stripes' locks. A put compares the
- * generation under the lock of its stripe. So either the put comes first, and the erase finds it;
- * or the erase came first, and the put sees the raised generation.
+ * the generation, then erases, stripe by stripe under the stripes' locks, then raises it once more.
+ * A put compares the generation under the lock of its stripe. So either the put comes first, and
+ * the erase finds it; or the erase came first, and the put sees the raised generation. The second
+ * raise is for desks: one that found the entry between the first and the erase has kept it under a
+ * generation that is over when the forget returns.
  *
  * Happy path: one digest, one look under one lock, the entry's use is noted in place.
  * Failure modes: a full stripe drops the least recently used entry: its key is checked again. A
@@ -36,7 +38,7 @@ struct gate_cache {
     struct table *refused;
     uint64_t ttl_ms;
     uint8_t digest_key[crypto_shorthash_siphashx24_KEYBYTES];
-    /* The release add of forget pairs with the acquire load of generation. For a put the stripe's
+    /* The release adds of forget pair with the acquire load of generation. For a put the stripe's
      * lock orders the two; for a desk, whatever told its thread of the forget. */
     atomic_uint_fast64_t generation;
 };
@@ -207,16 +209,22 @@ static bool cache_entry_is_of_org(const void *value, void *context)
     return ((const struct cache_entry *)value)->identity.org == *(const uint64_t *)context;
 }
 
-void gate_cache_forget_key(struct gate_cache *cache, uint64_t key)
+static void cache_forget(struct gate_cache *cache, bool (*is_it)(const void *value, void *context),
+                         uint64_t number)
 {
     atomic_fetch_add_explicit(&cache->generation, 1, memory_order_release);
-    table_erase_if(cache->keys, cache_entry_is_of_key, &key);
+    table_erase_if(cache->keys, is_it, &number);
+    atomic_fetch_add_explicit(&cache->generation, 1, memory_order_release);
+}
+
+void gate_cache_forget_key(struct gate_cache *cache, uint64_t key)
+{
+    cache_forget(cache, cache_entry_is_of_key, key);
 }
 
 void gate_cache_forget_org(struct gate_cache *cache, uint64_t org)
 {
-    atomic_fetch_add_explicit(&cache->generation, 1, memory_order_release);
-    table_erase_if(cache->keys, cache_entry_is_of_org, &org);
+    cache_forget(cache, cache_entry_is_of_org, org);
 }
 
 void gate_cache_refuse(struct gate_cache *cache, const uint8_t digest[GATE_DIGEST_BYTES],

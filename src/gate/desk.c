@@ -3,10 +3,10 @@
  * cache line that other threads write.
  *
  * Forgetting must win here as it does in the cache. A forget raises the cache's generation before
- * it erases; an entry carries the generation that was read before its key was checked, and counts
- * only as long as that is still the newest. So what was asked after a forget returned never sees an
- * older entry. The key's own expiry is looked at each time; its last use and the time to live
- * reach the cache once a second.
+ * it erases and once more after; an entry carries the generation that was read before its key was
+ * checked, and counts only as long as that is still the newest. So what is asked after a forget
+ * returned never sees an older entry, nor one that was taken while it erased. The key's own expiry
+ * is looked at each time; its last use and the time to live reach the cache once a second.
  *
  * Happy path: one SipHash, one comparison, one copy.
  * Failure modes: none of its own; whatever is not found here is asked of the gate. */
