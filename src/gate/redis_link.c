@@ -280,8 +280,9 @@ static enum err connect_host(struct gate_redis_link *link, const struct gate_red
 static enum err start_tls(struct gate_redis_link *link,
                           const struct gate_redis_link_options *options, struct err_detail *detail)
 {
-    const char *host = options->address->host;
+    char host[GATE_REDIS_HOST_BYTES]; /* the library's macro wants one that may be written */
     uint8_t address[sizeof(struct in6_addr)];
+    memcpy(host, options->address->host, sizeof(host));
     bool is_number =
         inet_pton(AF_INET, host, address) == 1 || inet_pton(AF_INET6, host, address) == 1;
     link->ssl = SSL_new(options->tls);
