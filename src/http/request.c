@@ -240,15 +240,15 @@ void http_request_header_at(const struct http_request *request, uint32_t n, stru
     *ret_value = head_part(request, field->value, field->value_size);
 }
 
-struct slice http_request_header_named(const struct http_request *request, struct slice wanted)
+struct slice http_request_header_named(const struct http_request *request, struct slice name)
 {
-    if ((request->head.names & http_name_bit(wanted.data, wanted.size)) == 0) {
+    if ((request->head.names & http_name_bit(name.data, name.size)) == 0) {
         return (struct slice){NULL, 0};
     }
     for (uint32_t i = 0; i < request->head.field_count; i++) {
         const struct http_field *field = &request->head.fields[i];
-        if (field->name_size == wanted.size &&
-            slice_equal_nocase(head_part(request, field->name, field->name_size), wanted)) {
+        if (field->name_size == name.size &&
+            slice_equal_nocase(head_part(request, field->name, field->name_size), name)) {
             return head_part(request, field->value, field->value_size);
         }
     }
