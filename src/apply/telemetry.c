@@ -27,7 +27,7 @@
 #define SILENT_MAX       64u
 #define SECOND_NS        UINT64_C(1000000000)
 #define REST_NS_MAX      (3600 * SECOND_NS)
-#define CHANGE_BYTES_MAX (16u * 1024u)
+#define CHANGE_BYTES_MAX ((size_t)16 * 1024)
 #define IDS_BYTES        48u
 
 /* --- filling ------------------------------------------------------------------------------- */

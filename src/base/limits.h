@@ -43,8 +43,8 @@
 /* Lists and pages */
 #define LIMIT_LIST_DEFAULT        100u
 #define LIMIT_LIST_MAX            1000u
-#define LIMIT_PAGE_BYTES          262144u /* 256 * 1024 */
-#define LIMIT_STREAM_BUFFER_BYTES 262144u /* 256 * 1024 */
+#define LIMIT_PAGE_BYTES          262144u   /* 256 * 1024 */
+#define LIMIT_STREAM_BUFFER_BYTES 262144u   /* 256 * 1024 */
 #define LIMIT_STREAMS_BYTES       33554432u /* 32 * 1024 * 1024 ; pages of all live tails unsent */
 #define LIMIT_WAIT_FOR_MS         10000u
 

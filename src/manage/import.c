@@ -17,7 +17,7 @@
 #include <assert.h>
 
 #define COLUMNS_MAX    32u
-#define TEXT_BYTES_MAX (64u * 1024u)
+#define TEXT_BYTES_MAX ((size_t)64 * 1024)
 
 struct column {
     const char *name;
@@ -495,7 +495,7 @@ enum err manage_import(struct store_connection *connection, enum manage_file fil
     buffer_init(&in.values, 8 * TEXT_BYTES_MAX);
     in.json = json_reader_create(&options);
     format_csv_begin(&in.csv, bytes);
-    enum err err = buffer_reserve(&in.values, 8 * (size_t)TEXT_BYTES_MAX);
+    enum err err = buffer_reserve(&in.values, 8 * TEXT_BYTES_MAX);
     if (err == ERR_OK) {
         err = load_customer(&in);
     }

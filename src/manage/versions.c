@@ -16,7 +16,7 @@
 #include <sodium.h>
 
 #define CONFIG_BYTES_MAX ((size_t)3 * 1024 * 1024)
-#define HASH_TEXT_BYTES  (2 * crypto_hash_sha256_BYTES)
+#define HASH_TEXT_BYTES  ((size_t)2 * crypto_hash_sha256_BYTES)
 
 static enum err write_kind(struct store_connection *connection, enum manage_kind kind, uint64_t org,
                            struct id project, struct buffer *to)

@@ -19,7 +19,7 @@
 #include <stdlib.h>
 
 #define AHEAD_MS_MAX         (24 * INT64_C(3600000))
-#define AGE_MS_MAX           (90 * 24 * INT64_C(3600000))
+#define AGE_MS_MAX           (INT64_C(90) * 24 * 3600000)
 #define LATE_MS              (5 * INT64_C(60000))
 #define SILENT_INTERVALS     3
 #define ATTRIBUTES_BYTES_MAX ((size_t)2 * LIMIT_EVENT_BYTES)
