@@ -390,7 +390,7 @@ static void discard(struct backup *backup)
         files_discard(backup->uploads_to);
         for (int i = 0; i < 5; i++) {
             static const char *const names[] = {"weir.db", "weir.db-wal", "weir.db-shm",
-                                                MANIFEST_NAME, MANIFEST_NAME ".tmp"};
+                                                MANIFEST_NAME, MANIFEST_TEMPORARY};
             files_join(path, backup->to, names[i]);
             (void)sys_unlink(path); /* as far as it goes */
         }

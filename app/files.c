@@ -11,7 +11,8 @@
 #include "base/mem.h"
 #include "base/sys.h"
 
-#define CHUNK_BYTES (1024u * 1024u)
+#define CHUNK_BYTES 1048576u
+#define SYNC_BYTES  4194304u
 
 static enum err fail(struct err_detail *detail, const char *path, enum err err)
 {
@@ -43,7 +44,10 @@ static enum err copy_chunk(int from, int to, uint8_t *chunk, uint64_t offset, si
     if (written != got) {
         return written < 0 ? err_from_errno(errno) : ERR_NO_SPACE;
     }
-    (void)sys_write_back(to, (off_t)offset, (off_t)got); /* a hint: the sync has less left */
+    /* In parts: what is written stands in the disk's queue, and the journal's syncs behind it. */
+    if ((offset + (uint64_t)got) % SYNC_BYTES == 0 && sys_fdatasync(to) != 0) {
+        return err_from_errno(errno);
+    }
     return ERR_OK;
 }
 

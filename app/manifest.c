@@ -43,7 +43,7 @@ static void write_line(struct manifest *manifest, const char *line)
 
 static void temporary_path(char to[FILES_PATH_BYTES], const char *directory)
 {
-    files_join(to, directory, MANIFEST_NAME ".tmp");
+    files_join(to, directory, MANIFEST_TEMPORARY);
 }
 
 enum err manifest_create(struct manifest **ret, const char *directory, struct err_detail *detail)

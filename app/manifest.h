@@ -13,6 +13,7 @@
 #include "files.h"
 
 #define MANIFEST_NAME       "MANIFEST"
+#define MANIFEST_TEMPORARY  "MANIFEST.tmp"
 #define MANIFEST_NAME_BYTES 96u
 
 struct manifest_head {
