@@ -3,7 +3,9 @@
  * is read again.
  *
  * Failure modes: a row that the engine refuses fails the part; it comes back smaller, then careful,
- * and the refused rows become dead letters here. Whatever else fails rolls everything back. */
+ * and the refused rows become dead letters here. Whatever else fails rolls everything back. A
+ * commit that happened though its answer was lost is met by the same part once more: its rows are
+ * duplicates, its cursors have moved, and nothing is counted twice. */
 #include "apply/internal.h"
 
 #include "base/clock.h"
@@ -174,7 +176,8 @@ static enum err write_slice_rows(struct store_connection *connection,
         struct store_statement *statement = NULL;
         err = store_prepare(connection,
                             "INSERT INTO upload_slices (upload, number, byte_offset, first_index,"
-                            " element_count) VALUES ($1, $2, $3, $4, $5)",
+                            " element_count) VALUES ($1, $2, $3, $4, $5)"
+                            " ON CONFLICT (upload, number) DO NOTHING",
                             &statement);
         if (err == ERR_OK) {
             store_bind_blob(statement, 1, slice_make(upload->end.upload.bytes, 16));
@@ -229,7 +232,7 @@ static enum err write_upload(struct store_connection *connection, const struct a
     return err != ERR_OK ? err : write_version(connection, upload->frame.org);
 }
 
-/* The slice's cursor, if nobody else has moved it. ERR_NOT_FOUND: the upload was deleted. */
+/* The slice's cursor, if nobody has moved it; else ERR_NOT_FOUND. */
 static enum err write_slice_cursor(struct store_connection *connection,
                                    const struct apply_batch *batch, uint64_t done)
 {
@@ -253,7 +256,7 @@ static enum err write_slice_cursor(struct store_connection *connection,
     return err == ERR_OK && store_changes(connection) == 0 ? ERR_NOT_FOUND : err;
 }
 
-/* All slices at once. ERR_NOT_FOUND: deleted, or somebody else was here. */
+/* All slices at once, if nobody has moved them; else ERR_NOT_FOUND. */
 static enum err write_whole_cursor(struct store_connection *connection,
                                    const struct apply_upload *upload)
 {
@@ -327,6 +330,33 @@ static enum err write_upload_counts(struct store_connection *connection,
     return store_execute(statement);
 }
 
+/* The cursor did not move. *ret_is: a commit that was thought lost has moved it, with all else.
+ * ERR_NOT_FOUND: the upload was deleted, or somebody else was here. */
+static enum err look_whether_moved(struct store_connection *connection,
+                                   const struct apply_upload *upload, uint64_t done, bool *ret_is)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    enum err err = store_prepare(connection,
+                                 "SELECT u.state, s.done_count FROM uploads u"
+                                 " LEFT JOIN upload_slices s ON s.upload = u.id AND s.number = $1"
+                                 " WHERE u.id = $2",
+                                 &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, upload->slice_next);
+    store_bind_blob(statement, 2, slice_make(upload->end.upload.bytes, 16));
+    err = store_step(statement, &has_row);
+    if (err != ERR_OK || !has_row) {
+        return err != ERR_OK ? err : ERR_NOT_FOUND;
+    }
+    bool is_ended = store_column_i64(statement, 0) != APPLY_UPLOAD_APPLYING;
+    *ret_is = is_ended || (uint64_t)store_column_i64(statement, 1) >= done;
+    store_reset(statement);
+    return *ret_is ? ERR_OK : ERR_NOT_FOUND;
+}
+
 /* The cursor and the counts; *ret_is_end: nothing is left. */
 static enum err write_progress(struct store_connection *connection, const struct apply_batch *batch,
                                const uint64_t counts[4], bool *ret_is_end)
@@ -334,6 +364,7 @@ static enum err write_progress(struct store_connection *connection, const struct
     const struct apply_upload *upload = batch->upload;
     uint64_t done = batch->frames[batch->part_to - 1].element_count;
     uint32_t slices_done = done == upload->slices[upload->slice_next].count;
+    bool was_moved = false;
     enum err err = ERR_OK;
     if (batch->is_whole) {
         slices_done = upload->slice_count;
@@ -341,8 +372,13 @@ static enum err write_progress(struct store_connection *connection, const struct
     } else {
         err = write_slice_cursor(connection, batch, done);
     }
+    if (err == ERR_NOT_FOUND) {
+        err = look_whether_moved(connection, upload, done, &was_moved);
+    }
     *ret_is_end = upload->slice_next + slices_done >= upload->slice_count;
-    return err != ERR_OK ? err : write_upload_counts(connection, upload, counts, slices_done);
+    return err != ERR_OK || was_moved
+               ? err
+               : write_upload_counts(connection, upload, counts, slices_done);
 }
 
 static enum err write_slice(struct store_connection *connection, const struct apply_batch *batch,
