@@ -485,8 +485,8 @@ enum err manage_registry_update(struct store_connection *connection, enum manage
 
 /* What keeps a row: $1 org, $2 its number. */
 static const char *const keepers[MANAGE_KINDS] = {
-    "SELECT 1 WHERE EXISTS (SELECT 1 FROM sites WHERE org = $1 AND project = $2)"
-    " OR EXISTS (SELECT 1 FROM parameters WHERE org = $1 AND project = $2)",
+    ("SELECT 1 WHERE EXISTS (SELECT 1 FROM sites WHERE org = $1 AND project = $2)"
+     " OR EXISTS (SELECT 1 FROM parameters WHERE org = $1 AND project = $2)"),
     "SELECT 1 FROM devices WHERE org = $1 AND site = $2 LIMIT 1",
     "SELECT 1 FROM series WHERE org = $1 AND device = $2 LIMIT 1",
     "SELECT 1 FROM series WHERE org = $1 AND parameter = $2 LIMIT 1",
