@@ -306,6 +306,7 @@ static enum err checkpoint_as(struct sqlite_connection *c, int mode, bool *ret_c
     int moved = 0;
     int code = sqlite3_wal_checkpoint_v2(c->db, NULL, mode, &pages, &moved);
     if (code == SQLITE_OK && moved >= 0) {
+        c->wal_pages = (uint32_t)pages; /* also of a WAL that was there before this connection */
         c->moved_pages = (uint32_t)moved;
     }
     *ret_complete = code == SQLITE_OK && pages == moved;

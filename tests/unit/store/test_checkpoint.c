@@ -16,6 +16,7 @@
 #include <cmocka.h>
 #include <sqlite3.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -143,12 +144,43 @@ static void test_nothing_to_do_does_nothing(void **state)
     assert_int_equal(place->pauses, 0);
 }
 
+static void copy_file(const char *from, const char *to, const char *ending)
+{
+    char command[300];
+    (void)snprintf(command, sizeof(command), "cp %s%s %s%s", from, ending, to, ending);
+    assert_int_equal(system(command), 0); /* NOLINT(cert-env33-c): names of ours */
+}
+
+/* What a killed program has left: the writer that opens it moves its pages, and then nothing is
+ * left to move, although he has committed nothing himself. */
+static void test_wal_of_a_killed_program(void **state)
+{
+    struct place *place = *state;
+    struct store_connection *next = NULL;
+    struct err_detail detail = {""};
+    bool is_complete = false;
+    char path[128];
+    char url[160];
+    (void)snprintf(path, sizeof(path), "%s/killed.db", place->fixture.directory);
+    (void)snprintf(url, sizeof(url), "sqlite:%s", path);
+    copy_file(place->fixture.path, path, "");
+    copy_file(place->fixture.path, path, "-wal");
+    struct store_options options = store_fixture_options(&place->fixture);
+    options.url = url;
+    assert_int_equal(store_sqlite.open(&next, &options, STORE_ROLE_WRITER, &detail), ERR_OK);
+    assert_int_equal(store_sqlite.checkpoint(next, &is_complete), ERR_OK);
+    assert_true(is_complete);
+    assert_int_equal(store_sqlite.checkpoint_bytes(next), 0);
+    store_sqlite.close(next);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_writer_goes_on_meanwhile, setup, teardown),
         cmocka_unit_test_setup_teardown(test_it_is_only_preparation, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nothing_to_do_does_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_wal_of_a_killed_program, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
