@@ -49,6 +49,18 @@ static void print_first_key(const struct settings *settings, uint16_t port, cons
     (void)fflush(stdout);
 }
 
+/* Says which one it was. */
+static bool take_signal(int signal_fd, const char *what)
+{
+    struct signalfd_siginfo signal;
+    if (read(signal_fd, &signal, sizeof(signal)) != sizeof(signal)) {
+        return false;
+    }
+    log_write(LOG_INFO, "serve", "%s: %s", signal.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT",
+              what);
+    return true;
+}
+
 /* Until a signal, or for `wait_ms` (-1: no limit); serves commands meanwhile. */
 static void wait_for_stop(struct house *house, int signal_fd, int command_fd, int64_t wait_ms)
 {
@@ -65,12 +77,8 @@ static void wait_for_stop(struct house *house, int signal_fd, int command_fd, in
         if (ready > 0 && (waits[1].revents & POLLIN) != 0) {
             socket_serve_one(command_fd, run_command, house);
         }
-        struct signalfd_siginfo signal;
         if (ready > 0 && (waits[0].revents & POLLIN) != 0 &&
-            read(signal_fd, &signal, sizeof(signal)) == sizeof(signal)) {
-            log_write(LOG_INFO, "serve", "%s: %s",
-                      signal.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT",
-                      wait_ms < 0 ? "draining" : "not waiting longer");
+            take_signal(signal_fd, wait_ms < 0 ? "draining" : "not waiting longer")) {
             return;
         }
     }

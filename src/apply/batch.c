@@ -12,8 +12,8 @@
  * (gap_rows), and a slice of an upload.
  *
  * A part that had to give way to something of higher priority is tried again at half the size; a
- * part that was committed lets the limit grow by an eighth, until a
- * whole batch is one part again. */
+ * part that was committed lets the limit grow by an eighth, until a whole batch is one part again.
+ */
 #include "apply/batch.h"
 
 enum apply_action apply_batch_step(const struct apply_policy *policy,
@@ -21,10 +21,7 @@ enum apply_action apply_batch_step(const struct apply_policy *policy,
 {
     bool can_take = !filling->is_closed && filling->has_more && filling->rows < policy->rows_max &&
                     filling->bytes < policy->bytes_max;
-    if (filling->frames == 0) {
-        return can_take ? APPLY_FILL : APPLY_WAIT;
-    }
-    if (filling->is_in_flight) {
+    if (filling->frames == 0 || filling->is_in_flight) {
         return can_take ? APPLY_FILL : APPLY_WAIT;
     }
     bool is_enough =
