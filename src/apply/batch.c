@@ -16,6 +16,13 @@
  */
 #include "apply/batch.h"
 
+/* Whether the writer is left alone until the gap is over. */
+static bool must_rest(const struct apply_policy *policy, const struct apply_filling *filling)
+{
+    return filling->gap_ms < policy->gap_ms && filling->rows < policy->gap_rows &&
+           !filling->is_waited_for && !filling->is_closed;
+}
+
 enum apply_action apply_batch_step(const struct apply_policy *policy,
                                    const struct apply_filling *filling)
 {
@@ -26,12 +33,11 @@ enum apply_action apply_batch_step(const struct apply_policy *policy,
     }
     bool is_enough =
         filling->rows >= policy->batch_size || filling->age_ms >= policy->batch_timeout_ms;
-    bool must_rest = filling->gap_ms < policy->gap_ms && filling->rows < policy->gap_rows &&
-                     !filling->is_waited_for && !filling->is_closed;
-    if (can_take && (!is_enough || must_rest)) {
+    bool rests = must_rest(policy, filling);
+    if (can_take && (!is_enough || rests)) {
         return APPLY_FILL;
     }
-    return must_rest ? APPLY_WAIT : APPLY_POST;
+    return rests ? APPLY_WAIT : APPLY_POST;
 }
 
 uint32_t apply_part_step(uint32_t limit, uint32_t rows, bool gave_way, uint32_t rows_max)
