@@ -192,21 +192,20 @@ static bool seconds_parse(struct slice text, uint64_t *ret_ms)
     return true;
 }
 
-/* Replaces `count` bytes at `from` by three stars; what then has no room is cut off. */
-static void mask(char *text, size_t size, char *from, size_t count)
+/* Replaces `count` bytes from `from` on by three stars; what then has no room is cut off. */
+static void mask(char *text, size_t size, size_t from, size_t count)
 {
-    size_t before = (size_t)(from - text);
-    size_t after = strlen(from + count);
-    if (before + 4 > size) {
-        *from = '\0';
+    size_t after = strlen(text + from + count);
+    if (from + 4 > size) {
+        text[from] = '\0';
         return;
     }
-    if (before + 3 + after >= size) {
-        after = size - before - 4;
+    if (from + 3 + after >= size) {
+        after = size - from - 4;
     }
-    memmove(from + 3, from + count, after);
-    memcpy(from, "***", 3);
-    from[3 + after] = '\0';
+    memmove(text + from + 3, text + from + count, after);
+    memcpy(text + from, "***", 3);
+    text[from + 3 + after] = '\0';
 }
 
 /* The password of a URL, between the user and the host or as a parameter. */
@@ -225,12 +224,12 @@ static void hide_password(char *text, size_t size)
     }
     char *colon = memchr(place, ':', authority);
     if (at != NULL && colon != NULL && colon < at) {
-        mask(text, size, colon + 1, (size_t)(at - colon - 1));
+        mask(text, size, (size_t)(colon + 1 - text), (size_t)(at - colon - 1));
     }
     char *parameter = strstr(place, "password=");
     if (parameter != NULL) {
         parameter += strlen("password=");
-        mask(text, size, parameter, strcspn(parameter, "&"));
+        mask(text, size, (size_t)(parameter - text), strcspn(parameter, "&"));
     }
 }
 

@@ -20,6 +20,11 @@ struct store_waiting {
     atomic_uint_least32_t jobs[STORE_PRIORITIES];
 };
 
+/* How far the engine's own log is, for readers of a replica. */
+struct store_log {
+    atomic_uint_least64_t place; /* release by the writer after a commit, acquire by readers */
+};
+
 struct store_backend;
 
 struct store_connection {

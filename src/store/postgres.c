@@ -40,9 +40,8 @@ static void postgres_close(struct store_connection *connection)
     store_postgres_disconnect(c);
     store_postgres_finalize_all(c);
     buffer_finish(&c->copy);
-    char *url = NULL;
-    memcpy(&url, &c->options.url, sizeof(url)); /* our own copy */
-    mem_free(url);
+    mem_free(c->urls[0]);
+    mem_free(c->urls[1]);
     mem_free(c);
 }
 
@@ -92,26 +91,34 @@ static enum err postgres_open(struct store_connection **ret, const struct store_
     c->base.backend = &store_postgres;
     c->role = role;
     c->options = *options;
-    c->options.url = mem_copy_text(
-        role == STORE_ROLE_READER && options->read_url != NULL ? options->read_url : options->url);
+    c->options.url = NULL;
     c->options.read_url = NULL;
+    c->has_replica = options->read_url != NULL;
+    c->urls[0] = mem_copy_text(options->url);
+    c->urls[1] = role == STORE_ROLE_READER && options->read_url != NULL
+                     ? mem_copy_text(options->read_url)
+                     : NULL;
     buffer_init(&c->copy, COPY_BYTES_MAX);
     enum err err = ERR_OK;
-    PQconninfoOption *parts = PQconninfoParse(c->options.url, NULL);
-    if (parts == NULL) {
-        err_detail_set(detail, "DATABASE_URL: not a URL that libpq understands "
-                               "(postgresql://user:password@host:port/database)");
-        err = ERR_CONFIG;
-        goto out;
+    for (int i = 0; i < 2 && c->urls[i] != NULL; i++) {
+        PQconninfoOption *parts = PQconninfoParse(c->urls[i], NULL);
+        if (parts == NULL) {
+            err_detail_set(detail,
+                           "%s: not a URL that libpq understands "
+                           "(postgresql://user:password@host:port/database)",
+                           i == 0 ? "DATABASE_URL" : "DATABASE_READ_URL");
+            err = ERR_CONFIG;
+            goto out;
+        }
+        PQconninfoFree(parts);
     }
-    PQconninfoFree(parts);
     if (role == STORE_ROLE_WRITER) {
         err = store_postgres_connect(c, detail);
         if (err == ERR_OK) {
             err = schema_version(c, &version);
             if (err != ERR_OK) {
                 char target[256];
-                store_postgres_target(c->options.url, target, sizeof(target));
+                store_postgres_target(c->urls[0], target, sizeof(target));
                 err_detail_set(detail, "%s: %s", target, c->error);
             }
         }
@@ -162,17 +169,22 @@ static enum err postgres_schema_apply(struct store_connection *connection, const
 
 /* --- transactions ----------------------------------------------------------------------------- */
 
+static enum err ready(struct postgres_connection *c)
+{
+    return c->urls[1] == NULL ? store_postgres_connect(c, NULL) : store_postgres_catch_up(c);
+}
+
 static enum err begin(struct postgres_connection *c, const char *sql, char *ret, size_t size)
 {
     bool was_open = c->session != NULL;
     c->failed = ERR_OK;
     c->is_in_transaction = false;
-    enum err err = store_postgres_connect(c, NULL);
+    enum err err = ready(c);
     if (err == ERR_OK) {
         err = store_postgres_run(c, sql, ret, size);
     }
     if (err == ERR_AWAY && was_open && c->session == NULL) {
-        err = store_postgres_connect(c, NULL);
+        err = ready(c);
         if (err == ERR_OK) {
             err = store_postgres_run(c, sql, ret, size);
         }
@@ -267,12 +279,19 @@ static enum err postgres_commit(struct store_connection *connection)
     if (c->session == NULL) {
         return ERR_AWAY;
     }
-    enum err err = store_postgres_run(c, "COMMIT", NULL, 0);
+    char place[32] = "";
+    enum err err = store_postgres_run(
+        c, !c->has_replica ? "COMMIT" : "COMMIT; SELECT pg_current_wal_flush_lsn()", place,
+        sizeof(place));
     if (err == ERR_AWAY && c->session == NULL && c->xid[0] != '\0') {
         c->is_in_transaction = false;
         err = resolve(c);
     }
     if (err == ERR_OK) {
+        if (place[0] != '\0') {
+            atomic_store_explicit(&c->options.log->place, store_postgres_place(place),
+                                  memory_order_release);
+        }
         end(c);
         measure(c);
     }

@@ -24,6 +24,8 @@
 #define POSTGRES_BACKOFF_MAX_MS     2000u
 #define POSTGRES_DOUBT_MS           10000u /* how long the outcome of a commit is asked for */
 #define POSTGRES_XID_BYTES          24u
+#define POSTGRES_LAG_MS             200u  /* that a read waits for a replica */
+#define POSTGRES_AVOID_MS           5000u /* how long a replica that lags is left alone */
 
 /* Type numbers of the engine's catalogue; they never change. */
 enum postgres_type {
@@ -70,10 +72,15 @@ struct postgres_statement {
 
 struct postgres_connection {
     struct store_connection base;
-    struct store_options options; /* texts are copies of its own */
+    struct store_options options; /* without the URLs */
     enum store_role role;
-    PGconn *session; /* NULL: not connected */
-    uint64_t epoch;  /* counts sessions */
+    PGconn *session;    /* NULL: not connected */
+    uint64_t epoch;     /* counts sessions */
+    char *urls[2];      /* the primary's; the replica's, NULL: there is none */
+    bool is_on_replica; /* the session */
+    bool has_replica;   /* somebody's readers have one */
+    uint64_t replayed;  /* the replica's place in the log, when it was last asked */
+    uint64_t avoid_ns;  /* until then the replica is not used */
     uint64_t opened_ns;
     uint64_t used_ns;  /* when the last job ended */
     uint64_t retry_ns; /* not tried before */
@@ -104,6 +111,11 @@ static inline struct postgres_connection *postgres_from(struct store_connection 
 /* Connects when there is no session. Within the backoff after a failure: that failure's error. */
 enum err store_postgres_connect(struct postgres_connection *c, struct err_detail *detail);
 void store_postgres_disconnect(struct postgres_connection *c);
+/* A reader's session on a replica: waits until that holds what was committed last, else takes a
+ * session on the primary. */
+enum err store_postgres_catch_up(struct postgres_connection *c);
+/* "16/B374D848" */
+uint64_t store_postgres_place(const char *text);
 enum err store_postgres_rest(struct store_connection *connection, int *ret_ms);
 /* Where the URL leads, without user and password. */
 void store_postgres_target(const char *url, char *to, size_t size);

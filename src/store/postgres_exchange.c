@@ -58,7 +58,9 @@ static void keep_text(struct postgres_connection *c, const char *text)
         c->error[--size] = '\0';
     }
     for (size_t i = 0; i < size; i++) {
-        c->error[i] = c->error[i] == '\n' || c->error[i] == '\t' ? ' ' : c->error[i];
+        if (c->error[i] == '\n' || c->error[i] == '\t') {
+            c->error[i] = ' ';
+        }
     }
 }
 

@@ -7,6 +7,11 @@
  *
  * Happy path: connect within DATABASE_ACQUIRE_TIMEOUT -> encoding, version, role checked -> the
  * session's settings -> jobs.
+ * With a replica (DATABASE_READ_URL) readers hold sessions there. Each commit tells its place in
+ * the server's log; a read that begins waits until the replica has it, a moment at most, and then
+ * takes the primary: so who was told that something is stored finds it, and a live tail misses
+ * nothing.
+ *
  * Failure modes: a server that is away is tried again after a pause that doubles up to two seconds;
  * whoever asks in between is told so at once. A server that may only be read, another encoding, a
  * version that is too old: one sentence for the operator, who finds it in the log too.
@@ -21,9 +26,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define MS        UINT64_C(1000000)
-#define ALIVE_MS  1000 /* how soon an idle writer notices that the server is gone */
-#define URL_PARTS 16384u
+#define MS           UINT64_C(1000000)
+#define ALIVE_MS     1000 /* how soon an idle writer notices that the server is gone */
+#define LAG_PAUSE_MS 2    /* between looks at a replica */
 
 /* What the URL says comes after these and wins. */
 static const char *const names[] = {
@@ -74,7 +79,7 @@ static enum err refuse(struct postgres_connection *c, enum err err, struct err_d
                        const char *text)
 {
     char target[256];
-    store_postgres_target(c->options.url, target, sizeof(target));
+    store_postgres_target(c->urls[c->is_on_replica ? 1 : 0], target, sizeof(target));
     (void)snprintf(c->error, sizeof(c->error), "%s", text);
     size_t size = strcspn(c->error, "\n");
     c->error[size] = '\0';
@@ -123,12 +128,16 @@ static enum err await_open(struct postgres_connection *c)
     return state == PGRES_POLLING_OK ? ERR_OK : ERR_AWAY;
 }
 
-static enum err open_session(struct postgres_connection *c, struct err_detail *detail)
+static enum err open_session(struct postgres_connection *c, bool is_on_replica,
+                             struct err_detail *detail)
 {
+    c->is_on_replica = is_on_replica;
+    c->replayed = 0;
     char seconds[16];
     (void)snprintf(seconds, sizeof(seconds), "%u", c->options.acquire_timeout_ms / 1000u + 1);
-    const char *const values[] = {"weir", seconds, "disable",      "5",    "2",
-                                  "3",    "15000", c->options.url, "UTF8", NULL};
+    const char *const values[] = {"weir", seconds, "disable", "5",
+                                  "2",    "3",     "15000",   c->urls[is_on_replica ? 1 : 0],
+                                  "UTF8", NULL};
     c->session = PQconnectStartParams(names, values, 1);
     if (c->session == NULL) {
         return ERR_NO_MEMORY;
@@ -221,6 +230,12 @@ static void step_back(struct postgres_connection *c, enum err err)
     c->retry_ns = clock_mono_ns() + (c->backoff_ms / 2 + random % (c->backoff_ms / 2 + 1)) * MS;
 }
 
+static void avoid_replica(struct postgres_connection *c)
+{
+    store_postgres_disconnect(c);
+    c->avoid_ns = clock_mono_ns() + POSTGRES_AVOID_MS * MS;
+}
+
 enum err store_postgres_connect(struct postgres_connection *c, struct err_detail *detail)
 {
     if (c->session != NULL) {
@@ -231,7 +246,12 @@ enum err store_postgres_connect(struct postgres_connection *c, struct err_detail
     }
     c->is_in_transaction = false;
     c->failed = ERR_OK;
-    enum err err = open_session(c, detail);
+    bool may_use_replica = c->urls[1] != NULL && clock_mono_ns() >= c->avoid_ns;
+    enum err err = open_session(c, may_use_replica, detail);
+    if (err != ERR_OK && may_use_replica) {
+        avoid_replica(c);
+        err = open_session(c, false, detail);
+    }
     if (err == ERR_OK) {
         (void)PQsetNoticeReceiver(c->session, on_notice, NULL);
         err = check_server(c, detail);
@@ -250,6 +270,36 @@ enum err store_postgres_connect(struct postgres_connection *c, struct err_detail
     c->backoff_ms = 0;
     c->retry_ns = 0;
     return ERR_OK;
+}
+
+uint64_t store_postgres_place(const char *text)
+{
+    char *end = NULL;
+    uint64_t high = strtoull(text, &end, 16);
+    return *end == '/' ? high << 32u | strtoull(end + 1, NULL, 16) : 0;
+}
+
+enum err store_postgres_catch_up(struct postgres_connection *c)
+{
+    uint64_t wanted = atomic_load_explicit(&c->options.log->place, memory_order_acquire);
+    uint64_t until_ns = clock_mono_ns() + POSTGRES_LAG_MS * MS;
+    enum err err = store_postgres_connect(c, NULL);
+    while (err == ERR_OK && c->is_on_replica && c->replayed < wanted) {
+        char text[32] = "";
+        err = store_postgres_run(c, "SELECT pg_last_wal_replay_lsn()", text, sizeof(text));
+        if (err != ERR_OK) {
+            break;
+        }
+        /* A server that replays nothing is a primary, and always up to date. */
+        c->replayed = text[0] == '\0' ? UINT64_MAX : store_postgres_place(text);
+        if (c->replayed < wanted && clock_mono_ns() >= until_ns) {
+            avoid_replica(c);
+            err = store_postgres_connect(c, NULL);
+        } else if (c->replayed < wanted) {
+            (void)poll(NULL, 0, LAG_PAUSE_MS);
+        }
+    }
+    return err;
 }
 
 /* A server that has gone sends the end of the stream. */
@@ -279,6 +329,9 @@ static uint64_t end_of(const struct postgres_connection *c)
     if (!is_kept(c) && c->options.idle_timeout_ms != 0) {
         uint64_t idle_ns = c->used_ns + c->options.idle_timeout_ms * MS;
         end_ns = idle_ns < end_ns ? idle_ns : end_ns;
+    }
+    if (c->urls[1] != NULL && !c->is_on_replica) {
+        end_ns = c->avoid_ns < end_ns ? c->avoid_ns : end_ns; /* the replica is tried again */
     }
     return end_ns;
 }

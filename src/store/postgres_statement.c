@@ -53,6 +53,19 @@ static void statement_destroy(struct postgres_statement *s)
     }
 }
 
+/* The number after a $ at *i, which moves to its last digit; POSTGRES_PARAMETERS_MAX: too large. */
+static uint32_t read_parameter(const struct postgres_statement *s, size_t *i)
+{
+    uint32_t number = 0;
+    while (*i + 1 < s->size && s->text[*i + 1] >= '0' && s->text[*i + 1] <= '9') {
+        number = number * 10 + (uint32_t)(s->text[++*i] - '0');
+        if (number >= POSTGRES_PARAMETERS_MAX) {
+            return POSTGRES_PARAMETERS_MAX;
+        }
+    }
+    return number;
+}
+
 /* Which $n stand in the text, outside of quotes. ERR_INVALID: a number out of bounds. */
 static enum err find_parameters(struct postgres_statement *s)
 {
@@ -60,16 +73,15 @@ static enum err find_parameters(struct postgres_statement *s)
     for (size_t i = 0; i < s->size; i++) {
         char byte = s->text[i];
         if (quote != '\0') {
-            quote = byte == quote ? '\0' : quote;
+            if (byte == quote) {
+                quote = '\0';
+            }
         } else if (byte == '\'' || byte == '"') {
             quote = byte;
         } else if (byte == '$') {
-            uint32_t number = 0;
-            while (i + 1 < s->size && s->text[i + 1] >= '0' && s->text[i + 1] <= '9') {
-                number = number * 10 + (uint32_t)(s->text[++i] - '0');
-                if (number >= POSTGRES_PARAMETERS_MAX) {
-                    return ERR_INVALID;
-                }
+            uint32_t number = read_parameter(s, &i);
+            if (number == POSTGRES_PARAMETERS_MAX) {
+                return ERR_INVALID;
             }
             s->parameters |= UINT64_C(1) << number;
             s->parameter_count = number > s->parameter_count ? number : s->parameter_count;
@@ -469,7 +481,7 @@ static int64_t read_numeric(const char *from)
     bool is_negative = read_number(from + 4, 2) == 0x4000;
     int64_t value = 0;
     for (int i = 0; i <= weight && i < 5; i++) {
-        value = value * 10000 + (i < count ? (int64_t)read_number(from + 8 + i * 2, 2) : 0);
+        value = value * 10000 + (i < count ? (int64_t)read_number(from + 8 + (size_t)i * 2, 2) : 0);
     }
     return is_negative ? -value : value;
 }

@@ -19,6 +19,7 @@
 #include <assert.h>
 
 struct store {
+    struct store_log log;
     struct store_writer *writer;
     struct store_checkpointer *checkpointer; /* NULL: the engine has no use for one */
     struct store_reader **readers;
@@ -158,12 +159,14 @@ enum err store_open(struct store **ret, const struct store_options *options,
 {
     struct store *store = mem_alloc(sizeof(*store));
     store->readers = mem_alloc_array(options->reader_count, sizeof(struct store_reader *));
-    enum err err = open_writer(store, options, detail);
+    struct store_options own = *options;
+    own.log = &store->log;
+    enum err err = open_writer(store, &own, detail);
     if (err == ERR_OK) {
-        err = open_checkpointer(store, options, detail);
+        err = open_checkpointer(store, &own, detail);
     }
     for (uint32_t i = 0; i < options->reader_count && err == ERR_OK; i++) {
-        err = open_reader(store, options, detail);
+        err = open_reader(store, &own, detail);
     }
     if (err != ERR_OK) {
         err_detail_prefix(detail, "open store");

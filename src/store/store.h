@@ -40,6 +40,7 @@ struct store_options {
     uint32_t acquire_timeout_ms; /* to connect */
     uint32_t max_lifetime_ms;    /* of a connection; 0: without end */
     uint32_t connection;         /* the store's: number of the reader */
+    struct store_log *log;       /* the store's */
 };
 
 /* Whether the URL names a PostgreSQL database. */

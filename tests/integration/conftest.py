@@ -7,12 +7,14 @@ a database of its own on a PostgreSQL server that the first one starts.
 """
 import atexit
 import base64
+import contextlib
 import http.client
 import json
 import os
 import pathlib
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -208,10 +210,23 @@ class Weir:
         """A further org; gives its key."""
         return self.command("org", "create", name, "--tier", tier).stdout.strip().split("\n")[-1]
 
+    def number_in_store(self, sql):
+        """One number of a SELECT, read beside the server."""
+        if STORE == "postgres":
+            return int(databases.start().sql(sql, databases.of(self.data_dir)))
+        with contextlib.closing(sqlite3.connect(f"file:{self.data_dir}/weir.db?mode=ro", uri=True)) as database:
+            return database.execute(sql).fetchone()[0]
+
     def wait_applied(self, position):
         """Until everything up to `position` is queryable."""
         answer = self.get(f"/api/v1/events?limit=1&wait_for={position}")
         assert answer.status == 200, answer
+
+
+def pytest_collection_modifyitems(items):
+    """What is about the database's own file is no test of another store."""
+    if STORE != "sqlite":
+        items[:] = [item for item in items if item.get_closest_marker("sqlite_alone") is None]
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from test_batch import NDJSON, lines
 from test_batch import events as batch_events
 from test_uploads import finished
 
+pytestmark = pytest.mark.sqlite_alone
+
 
 @pytest.fixture
 def weir(weir):

@@ -45,6 +45,7 @@ def test_a_subject(server, key):
     assert erase(server, key, subject="ann").json["events"] == 0
 
 
+@pytest.mark.sqlite_alone
 def test_nothing_of_it_stands_in_the_database(weir):
     server = weir()
     for n in range(50):

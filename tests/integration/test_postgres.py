@@ -182,6 +182,47 @@ def test_a_long_query_is_cut_off(weir, database):
     assert server.get("/api/inbox").status == 200
 
 
+# --- a replica --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def standby(database):
+    one = postgres.Postgres(standby_of=database)
+    yield one
+    one.close()
+
+
+def sessions_on(server, name):
+    return int(server.sql(f"SELECT count(*) FROM pg_stat_activity WHERE application_name = 'weir' AND datname = '{name}'"))
+
+
+def test_a_replica_is_read_from_and_never_shows_less_than_was_told(weir, database, standby):
+    server = weir(**settings(database, DATABASE_READ_URL=standby.url(database.name)))
+
+    def told_is_found(number):
+        answer = server.post("/api/events?wait=stored", event(number))
+        assert answer.status == 201, answer
+        newest = server.get("/api/v1/events?limit=1").json["events"][0]
+        assert newest["id"] == answer.json["id"]
+
+    def reads_there():  # on a busy machine it may have lagged, and is left alone for a while
+        assert server.get("/api/inbox?limit=1").status == 200
+        return sessions_on(standby, database.name) >= 1 and sessions_on(database, database.name) == 1
+
+    for number in range(100):
+        told_is_found(number)
+    until(reads_there)
+    standby.sql("SELECT pg_wal_replay_pause()")
+    for number in range(100, 110):  # it lags: the primary is asked
+        told_is_found(number)
+    assert sessions_on(database, database.name) > 1
+    standby.sql("SELECT pg_wal_replay_resume()")
+    until(reads_there)
+    standby.stop()
+    for number in range(110, 120):
+        told_is_found(number)
+
+
 # --- refused at the start -----------------------------------------------------------------------------------
 
 

@@ -446,9 +446,7 @@ def test_buckets(server, bucket, width):
 
 
 def dirty(server):
-    import sqlite3
-    with sqlite3.connect(f"file:{server.data_dir}/weir.db?mode=ro", uri=True) as db:
-        return db.execute("SELECT count(*) FROM rollup_dirty").fetchone()[0]
+    return server.number_in_store("SELECT count(*) FROM rollup_dirty")
 
 
 def test_any_order_and_any_repetition_give_the_same(server):

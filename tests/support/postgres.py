@@ -45,14 +45,19 @@ def binary(name):
     return found[-1]
 
 
+def environment():
+    """Without pytest's own variable, whose value is as long as a test's parameters."""
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+
+
 def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
 
 
 class Postgres:
-    """One server. It may be stopped and started again on the same port."""
+    """One server, or a standby of one. It may be stopped and started again on the same port."""
 
-    def __init__(self, **settings):
+    def __init__(self, standby_of=None, **settings):
         self.settings = {**SETTINGS, **settings}
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weir-postgres-"))
         self.data = self.folder / "data"
@@ -67,9 +72,15 @@ class Postgres:
             name = next(n for n in ("postgres", "nobody") if n in {p.pw_name for p in pwd.getpwall()})
             self.user = {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
             os.chown(self.folder, pwd.getpwnam(name).pw_uid, pwd.getpwnam(name).pw_gid)
+        if standby_of is not None:
+            subprocess.run([binary("pg_basebackup"), "-h", "127.0.0.1", "-p", str(standby_of.port), "-U", "weir",
+                            "-D", str(self.data), "-R", "-c", "fast", "--no-sync"], check=True, cwd="/",
+                           env=environment(), **self.user)
+            self.start()
+            return
         subprocess.run([binary("initdb"), "-D", str(self.data), "-U", "weir", "-E", "UTF8", "--locale=C",
                         "-A", "trust", "--no-sync", "--no-instructions"], check=True, cwd="/",
-                       stdout=subprocess.DEVNULL, **self.user)
+                       stdout=subprocess.DEVNULL, env=environment(), **self.user)
         (self.data / "pg_hba.conf").write_text(ACCESS)
         self.start()
         self.sql("CREATE DATABASE weir")
@@ -80,10 +91,10 @@ class Postgres:
             words += ["-c", f"{name}={value}"]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
-                                            preexec_fn=die_with_parent, **self.user)
+                                            env=environment(), preexec_fn=die_with_parent, **self.user)
         deadline = time.monotonic() + START_SECONDS
         while subprocess.run([binary("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)],
-                             check=False).returncode != 0:
+                             check=False, env=environment()).returncode != 0:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.02)
@@ -107,7 +118,7 @@ class Postgres:
         """Runs SQL and gives its rows, one line each, columns separated by |."""
         done = subprocess.run([binary("psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1",
                                "-d", self.url(database), "-c", text],
-                              check=True, capture_output=True, text=True)
+                              check=True, capture_output=True, text=True, env=environment())
         return done.stdout.strip()
 
     def new_database(self):
@@ -120,7 +131,7 @@ class Lock:
     """Somebody else's open transaction that lets no one write."""
 
     def __init__(self, url, mode="SHARE ROW EXCLUSIVE"):
-        self.process = subprocess.Popen([binary("psql"), "-X", "-q", "-A", "-t", "-d", url], text=True,
+        self.process = subprocess.Popen([binary("psql"), "-X", "-q", "-A", "-t", "-d", url], text=True, env=environment(),
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.run(f"BEGIN; LOCK TABLE orgs, cursors IN {mode} MODE; SELECT 'held';")
         assert self.process.stdout.readline() == "held\n"

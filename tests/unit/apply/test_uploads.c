@@ -249,6 +249,18 @@ static void watch_steps(struct apply_rig *rig)
 {
     assert_int_equal(store_fixture_sql(&rig->store, "CREATE TABLE steps (applied INTEGER)"),
                      ERR_OK);
+    if (rig->store.is_postgres) {
+        assert_int_equal(store_fixture_sql(&rig->store,
+                                           "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql"
+                                           " AS 'BEGIN INSERT INTO steps VALUES "
+                                           "(NEW.applied_count); RETURN NULL; END'"),
+                         ERR_OK);
+        assert_int_equal(store_fixture_sql(&rig->store,
+                                           "CREATE TRIGGER watch AFTER UPDATE OF applied_count ON "
+                                           "uploads FOR EACH ROW EXECUTE FUNCTION note()"),
+                         ERR_OK);
+        return;
+    }
     assert_int_equal(store_fixture_sql(&rig->store,
                                        "CREATE TRIGGER watch AFTER UPDATE OF applied_count ON "
                                        "uploads BEGIN INSERT INTO steps VALUES "
