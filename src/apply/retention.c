@@ -3,7 +3,8 @@
  * Once an hour, and at the start, the store is asked which are due: their time is over, or they
  * hold what was to be erased. Their files go only when the commit that finished them is durable:
  * before that, a power cut would want to read them again; and not while a backup runs, whose copy
- * of the store may still have to apply them. Then the rows are marked.
+ * of the store may still have to apply them. Then the rows are marked. Some hundred are taken at a
+ * time; when all of those went, the next are looked for at once.
  *
  * Failure modes: a crash between the two leaves rows whose file is gone: the next look finds them,
  * deletes nothing and marks them. */
@@ -37,12 +38,13 @@ static enum err find_run(struct store_job *job, struct store_connection *connect
     apply->old_count = 0;
     enum err err = store_prepare(connection,
                                  "SELECT id, org FROM uploads WHERE state <> 1 AND (raw_deleted = 2"
-                                 " OR (raw_deleted = 0 AND finished_ms <= $1)) LIMIT 256",
+                                 " OR (raw_deleted = 0 AND finished_ms <= $1)) LIMIT $2",
                                  &statement);
     if (err != ERR_OK) {
         return err;
     }
     store_bind_i64(statement, 1, query->before_ms);
+    store_bind_i64(statement, 2, OLD_MAX);
     while ((err = store_step(statement, &has_row)) == ERR_OK && has_row) {
         struct slice id = store_column_bytes(statement, 0);
         if (id.size == sizeof(struct id) && apply->old_count < OLD_MAX) {
@@ -94,7 +96,8 @@ static void find_old(struct apply *apply)
     apply->old_commit = query.job.commit;
 }
 
-static void delete_old(struct apply *apply)
+/* False: not all of them went, or could be marked. */
+static bool delete_old(struct apply *apply)
 {
     struct old_query query = {.before_ms = 0};
     uint32_t count = 0;
@@ -104,11 +107,14 @@ static void delete_old(struct apply *apply)
             apply->old[count++] = apply->old[i];
         }
     }
+    bool are_all = count == apply->old_count;
     apply->old_count = count;
-    if (run_query(apply, &query, mark_run) == ERR_OK && count > 0) {
+    bool is_marked = run_query(apply, &query, mark_run) == ERR_OK;
+    if (is_marked && count > 0) {
         log_write(LOG_INFO, "apply", "raw bodies of %u uploads deleted", count);
     }
     apply->old_count = 0;
+    return are_all && is_marked;
 }
 
 void apply_retention_look(struct apply *apply, uint64_t now_ns)
@@ -120,7 +126,10 @@ void apply_retention_look(struct apply *apply, uint64_t now_ns)
         find_old(apply);
     } else if (apply->old_commit <= store_durable_commit(apply->options.store) &&
                !journal_is_pinned(apply->options.journal)) {
-        delete_old(apply);
+        bool may_be_more = apply->old_count == OLD_MAX;
+        if (delete_old(apply) && may_be_more) {
+            find_old(apply);
+        }
     }
     apply->retention_due_ns = now_ns + (apply->old_count == 0 ? LOOK_NS : AGAIN_NS);
 }

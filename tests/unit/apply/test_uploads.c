@@ -349,6 +349,42 @@ static void test_raw_body_goes_after_its_time(void **state)
     buffer_finish(&lines);
 }
 
+static enum err insert_finished(struct store_connection *connection, void *context)
+{
+    const uint32_t *count = context;
+    enum err err = ERR_OK;
+    for (uint32_t i = 1; i <= *count && err == ERR_OK; i++) {
+        struct id id = id_make_v7(1);
+        struct store_statement *statement = NULL;
+        err = store_prepare(connection,
+                            "INSERT INTO uploads (id, org, key, position, form, state, head,"
+                            " decoded_bytes, stored_bytes, element_count, accepted_count,"
+                            " rejected_count, slice_count, received_ms, finished_ms)"
+                            " VALUES ($1, 1, 1, $2, 1, 2, $3, 1, 1, 1, 1, 0, 1, 1, 1)",
+                            &statement);
+        if (err == ERR_OK) {
+            store_bind_blob(statement, 1, slice_make(id.bytes, sizeof(id.bytes)));
+            store_bind_i64(statement, 2, i);
+            store_bind_blob(statement, 3, slice_make(id.bytes, sizeof(id.bytes)));
+            err = store_execute(statement);
+        }
+    }
+    return err;
+}
+
+/* More than are taken at a time, and all go in one look. */
+static void test_many_raw_bodies_go(void **state)
+{
+    struct apply_rig *rig = *state;
+    uint32_t count = 700;
+    assert_int_equal(store_fixture_run(&rig->store, insert_finished, &count), ERR_OK);
+    apply_rig_start(rig);
+    while (apply_rig_number(rig, "SELECT count(*) FROM uploads WHERE raw_deleted = 0") > 0) {
+        (void)sched_yield();
+    }
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM uploads"), count);
+}
+
 static bool has_file(struct apply_rig *rig, struct id id)
 {
     struct journal_upload_reader *reader = NULL;
@@ -495,6 +531,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_exactly_once_over_restarts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_small_event_passes_big_uploads, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lost_file_fails_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_many_raw_bodies_go, setup, teardown),
         cmocka_unit_test_setup_teardown(test_orphans_are_deleted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_latency_is_of_each_record, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unreadable_file_delays_nobody, setup, teardown),
