@@ -188,7 +188,8 @@ static enum err note_known(struct store_batch *batch)
     bool has_row = true;
     enum err err = store_prepare(
         batch->connection,
-        "SELECT r.sequence, e.sequence, e.payload = r.payload FROM weir_rows r JOIN events e"
+        "SELECT r.sequence, e.sequence, e.payload = r.payload OR e.position = 0" /* erased */
+        " FROM weir_rows r JOIN events e"
         " ON e.org = r.org AND e.id = r.id WHERE e.sequence <> r.sequence",
         &statement);
     while (err == ERR_OK && has_row) {

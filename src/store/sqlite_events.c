@@ -85,7 +85,8 @@ static enum err insert_ids(struct store_batch *b, struct store_span span)
     return err;
 }
 
-/* Whether a duplicate says something else than the row that was first. */
+/* Whether a duplicate says something else than the row that was first. Of one that was erased
+ * nobody can tell. */
 static enum err tell_conflict(struct store_batch *b, struct store_event *event)
 {
     const struct store_key *place = store_batch_place(b, event->sequence);
@@ -97,8 +98,9 @@ static enum err tell_conflict(struct store_batch *b, struct store_event *event)
     }
     struct store_statement *statement = NULL;
     bool has_row = false;
-    enum err err =
-        store_prepare(b->connection, "SELECT payload FROM events WHERE sequence = $1", &statement);
+    enum err err = store_prepare(b->connection,
+                                 "SELECT payload FROM events WHERE sequence = $1 AND position <> 0",
+                                 &statement);
     if (err != ERR_OK) {
         return err;
     }

@@ -127,6 +127,26 @@ static void test_first_of_equal_ids_stays(void **state)
         store_fixture_number(fixture, "SELECT count(*) FROM events WHERE payload LIKE '%22%'"), 0);
 }
 
+/* What an erased event said is gone: nobody can tell that another one says something else. */
+static void test_erased_is_no_conflict(void **state)
+{
+    struct store_fixture *fixture = *state;
+    static struct insert insert;
+    insert = (struct insert){.count = 0};
+    add(&insert, 1, 1, "a", "{\"n\":1}");
+    add(&insert, 1, 2, "a", "{\"n\":2}");
+    assert_int_equal(store_fixture_run(fixture, run_insert, &insert), ERR_OK);
+    assert_int_equal(store_fixture_sql(fixture, "UPDATE events SET payload = 'null', position = 0"
+                                                " WHERE payload = '{\"n\":1}'"),
+                     ERR_OK);
+    insert.count = 0;
+    add(&insert, 1, 1, "a", "{\"n\":1}");
+    add(&insert, 1, 2, "a", "{\"n\":3}");
+    assert_int_equal(store_fixture_run(fixture, run_insert, &insert), ERR_OK);
+    assert_int_equal(insert.events[0].state, STORE_EVENT_DUPLICATE);
+    assert_int_equal(insert.events[1].state, STORE_EVENT_CONFLICT);
+}
+
 static void test_duplicates_only_change_nothing(void **state)
 {
     struct store_fixture *fixture = *state;
@@ -249,6 +269,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_sequences_count_per_org, setup, teardown),
         cmocka_unit_test_setup_teardown(test_first_of_equal_ids_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_erased_is_no_conflict, setup, teardown),
         cmocka_unit_test_setup_teardown(test_duplicates_only_change_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused_rows_do_not_stop_the_rest, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unknown_org_is_refused, setup, teardown),
