@@ -132,6 +132,7 @@ struct apply_telemetry {
     bool has_news;    /* readings were applied since the job was posted */
     uint64_t due_ns;  /* 0: at once */
     uint32_t minutes; /* dirty ones to take in the next job */
+    int64_t until_ms; /* wall: what came before was applied when the job was posted */
     /* What the last job said. */
     uint32_t done;
     int64_t silent_due_ms;

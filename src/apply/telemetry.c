@@ -6,7 +6,8 @@
  *
  * By itself: a job of the writer computes roll-ups of dirty minutes and finds devices that have
  * fallen silent. It runs a second after readings were applied, and when the next device is due;
- * with nothing to do nobody wakes.
+ * with nothing to do nobody wakes. Whether a device is silent is asked of the moment up to which
+ * everything was applied: what it has sent may wait still.
  *
  * Failure modes: the job gives way: tried again at once, smaller. The store is away: tried again
  * after a second. An event of ours has an id made from its cause, so one that is found twice is
@@ -345,7 +346,7 @@ static enum err run_due(struct store_job *job, struct store_connection *connecti
     telemetry->done = 0;
     enum err err = store_rollups_refresh(connection, telemetry->minutes, &telemetry->done);
     return err != ERR_OK ? err
-                         : store_find_silent(connection, clock_wall_ms(), SILENT_MAX, on_silent,
+                         : store_find_silent(connection, telemetry->until_ms, SILENT_MAX, on_silent,
                                              telemetry, &telemetry->silent_due_ms);
 }
 
@@ -358,9 +359,9 @@ static void plan_next(struct apply_telemetry *telemetry)
 {
     int64_t now_ms = clock_wall_ms();
     uint64_t wait_ns = REST_NS_MAX;
-    if (telemetry->done == telemetry->minutes || telemetry->silent_due_ms <= now_ms) {
+    if (telemetry->done == telemetry->minutes || telemetry->silent_due_ms <= telemetry->until_ms) {
         wait_ns = 0;
-    } else if (telemetry->has_news) {
+    } else if (telemetry->has_news || telemetry->silent_due_ms <= now_ms) {
         wait_ns = SECOND_NS;
     } else if (telemetry->silent_due_ms - now_ms < (int64_t)(REST_NS_MAX / 1000000)) {
         wait_ns = (uint64_t)(telemetry->silent_due_ms - now_ms) * 1000000u;
@@ -408,6 +409,20 @@ void apply_telemetry_news(struct apply *apply)
     }
 }
 
+/* Wall; 0: not known, since nothing was read yet of what waits. */
+static int64_t applied_until_ms(const struct apply *apply)
+{
+    const struct apply_batch *in_flight = apply->in_flight;
+    if (apply_position(apply) >= journal_durable_position(apply->options.journal)) {
+        return clock_wall_ms();
+    }
+    if (in_flight != NULL && in_flight->upload == NULL) {
+        return in_flight->frames[in_flight->part_from].received_ms;
+    }
+    bool has_frames = apply->filling->frame_count > 0 && apply->filling->upload == NULL;
+    return has_frames ? apply->filling->frames[0].received_ms : 0;
+}
+
 void apply_telemetry_look(struct apply *apply, uint64_t now_ns)
 {
     struct apply_telemetry *telemetry = &apply->telemetry;
@@ -415,6 +430,7 @@ void apply_telemetry_look(struct apply *apply, uint64_t now_ns)
         return;
     }
     telemetry->has_news = false;
+    telemetry->until_ms = applied_until_ms(apply);
     telemetry->job = (struct store_job){.priority = STORE_RESULTS,
                                         .run = run_due,
                                         .on_done = on_due_done,

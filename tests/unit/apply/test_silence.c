@@ -1,0 +1,103 @@
+/* Promise: a device is silent when nothing of it came, and not while what it has sent waits to be
+ * applied.
+ *
+ * link: store_fixture.c apply_rig.c
+ * with: manage */
+#include "support/apply_rig.h"
+
+#include "base/clock.h"
+#include "manage/manage.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <sched.h>
+#include <stdio.h>
+
+#define SILENT "SELECT count(*) FROM events WHERE type = 'device.silent'"
+#define BACK   "SELECT count(*) FROM events WHERE type = 'device.back'"
+
+static char message[512];
+
+static struct id create(struct store_connection *connection, enum manage_kind kind,
+                        const char *name, const struct id *parent)
+{
+    struct manage_fault fault = {.field = NULL};
+    struct manage_entity entity = {.org = 1, .has_parent = parent != NULL};
+    entity.values[0] = (struct manage_value){.is_set = true, .text = slice_from_text(name)};
+    entity.parent = parent != NULL ? *parent : entity.parent;
+    assert_int_equal(manage_registry_create(connection, kind, &entity, &fault), ERR_OK);
+    return entity.id;
+}
+
+static enum err run_registry(struct store_connection *connection, void *context)
+{
+    char text[ID_TEXT_BYTES];
+    struct id project = create(connection, MANAGE_PROJECT, "p", NULL);
+    struct id site = create(connection, MANAGE_SITE, "s", &project);
+    struct id device = create(connection, MANAGE_DEVICE, "d", &site);
+    (void)context;
+    id_format(device, text);
+    (void)snprintf(message, sizeof(message),
+                   "{\"device_id\":\"%.*s\",\"protocol\":\"HTTP\","
+                   "\"source_timestamp\":\"2026-01-01T00:00:00Z\","
+                   "\"metrics\":[{\"parameter_key\":\"t\",\"value\":1}]}",
+                   ID_TEXT_BYTES, text);
+    return ERR_OK;
+}
+
+/* One device, heard of long ago. */
+static int setup(void **state)
+{
+    static struct apply_rig rig;
+    apply_rig_init(&rig);
+    assert_int_equal(store_fixture_run(&rig.store, run_registry, NULL), ERR_OK);
+    assert_int_equal(store_fixture_sql(&rig.store,
+                                       "INSERT INTO device_states (org, device, last_received_ms,"
+                                       " last_time_ms, due_ms, silent_ms)"
+                                       " SELECT 1, number, 1000, 1000, 181000, 0 FROM devices"),
+                     ERR_OK);
+    *state = &rig;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    apply_rig_finish(*state);
+    return 0;
+}
+
+static void test_nothing_came(void **state)
+{
+    struct apply_rig *rig = *state;
+    apply_rig_start(rig);
+    while (apply_rig_number(rig, SILENT) == 0) {
+        (void)sched_yield();
+    }
+    assert_int_equal(apply_rig_number(rig, BACK), 0);
+}
+
+/* The job that looks for silent ones goes before the first frame is read. */
+static void test_what_came_waits(void **state)
+{
+    struct apply_rig *rig = *state;
+    apply_rig_append(rig, RECORD_FORM_READING, 1, message, 1, 3);
+    apply_rig_flush(rig);
+    apply_rig_start(rig);
+    assert_int_equal(apply_rig_result(rig, 3)->err, ERR_OK);
+    assert_true(apply_rig_number(rig, "SELECT max(last_received_ms) FROM device_states") > 1000);
+    assert_int_equal(apply_rig_number(rig, SILENT), 0);
+    assert_int_equal(apply_rig_number(rig, BACK), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_nothing_came, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_came_waits, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
