@@ -468,7 +468,10 @@ static void run_load(struct bench_run *run)
     }
     run->result->seconds = (double)(now - run->started_ns) / 1e9;
     if (options->rate > 0.0 && options->count == 0) {
-        uint64_t due = (uint64_t)(run->result->seconds * options->rate);
+        /* What fell due during the last sleep still goes out; late is what found no connection. */
+        uint64_t end_ns = now < run->ended_ns ? now : run->ended_ns;
+        (void)begin_due(run, end_ns);
+        uint64_t due = (uint64_t)((double)(end_ns - run->started_ns) / 1e9 * options->rate);
         run->result->late = due > run->begun ? due - run->begun : 0;
     }
     /* What is in flight may take 30 s more: an answer that comes is counted, one that does not is
