@@ -157,6 +157,7 @@ static bool intake_upload_chunk(struct intake_request *request, struct slice chu
         return false;
     }
     upload->decoded_bytes += chunk.size;
+    *ret_pause = false; /* also when it had to wait and is only read from now on */
     if (upload->journal != NULL) {
         err = journal_upload_write(upload->journal, chunk, ret_pause);
     }

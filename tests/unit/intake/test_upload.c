@@ -569,6 +569,41 @@ static void one_that_is_whole_waits_for_room(void **state)
     assert_int_equal(answered.answer.accepted, lines);
 }
 
+/* It waited for room and is refused in the same turn: what comes then is only read, and nobody
+ * would end a pause. */
+static void a_refused_one_waits_for_no_room(void **state)
+{
+    static const char wrong[] = "{\"type\":5,\"payload\":1}\n";
+    static char lines[3 * 100000 + sizeof(wrong)];
+    struct fixture *fixture = *state;
+    static struct answered answered;
+    struct intake_begin begin = fixture_begin(RECORD_FORM_EVENT_LINES, &answered);
+    struct intake_request *request = NULL;
+    bool pause = false;
+    uint64_t room = LIMIT_UPLOAD_BLOCK_BYTES + 100; /* no block needs so little */
+    for (size_t i = 0; i < 3; i++) {
+        char line[100001];
+        make_line(line);
+        memcpy(lines + i * 100000, line, 100000);
+    }
+    memcpy(lines + 300000, wrong, sizeof(wrong));
+    begin.atomic = true;
+    assert_int_equal(intake_open(fixture->intake, &begin, &request), ERR_OK);
+    intake_data(request, slice_make(lines, LIMIT_UPLOAD_BLOCK_BYTES), &pause);
+    assert_false(pause);
+    journal_charge(fixture->journal, 100, SMALL_BACKLOG_BYTES / 2, 1);
+    journal_charge(fixture->journal, 101, SMALL_BACKLOG_BYTES / 2 - room, 1);
+    intake_data(
+        request,
+        slice_make(lines + LIMIT_UPLOAD_BLOCK_BYTES, sizeof(lines) - 1 - LIMIT_UPLOAD_BLOCK_BYTES),
+        &pause);
+    assert_false(pause);
+    assert_false(intake_is_paused(request));
+    intake_end(request);
+    assert_int_equal(answered.count, 1);
+    assert_int_equal(answered.answer.err, ERR_INVALID);
+}
+
 int main(void)
 {
     metrics_open_row();
@@ -587,6 +622,7 @@ int main(void)
         SMALL(a_full_backlog_pauses_it),
         SMALL(a_backlog_that_stays_full_ends_it),
         SMALL(one_that_is_whole_waits_for_room),
+        SMALL(a_refused_one_waits_for_no_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
