@@ -398,11 +398,14 @@ static void one_orgs_slow_uploads_stop_no_other(void **state)
     for (int i = 0; i < 2; i++) {
         struct answered *waiter = &answered[HALF + i];
         struct intake_request *request = requests[HALF + i];
-        assert_int_equal(waiter->count + waiter->rooms, 0);
+        assert_int_equal(waiter->count, 0);
+        /* A round may have looked since the first one ended, which made room as well. */
+        assert_true(i > 0 || waiter->rooms == 0);
         assert_true(intake_cancel(requests[i]));
         fixture->intake->looked_ms = 0;
         intake_round_end(fixture->intake);
         assert_int_equal(waiter->rooms, 1);
+        assert_true(i > 0 || answered[HALF + 1].rooms == 0);
         assert_false(intake_is_paused(request));
         size_t at = i == 0 ? 300000 : 0;
         intake_data(request, slice_make(body + at, size - at), &pause);
