@@ -2,10 +2,11 @@
 import json
 import re
 import socket
+import sqlite3
 import subprocess
 import time
 
-from conftest import BINARY
+from conftest import BINARY, postgres_server
 
 WAIT_SECONDS = 60
 
@@ -157,3 +158,12 @@ def audit(server, ids):
                            "--ids", str(ids), "--audit"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return int(re.match(r"acknowledged (\d+)", done.stdout).group(1))
+
+
+def hold_database(server):
+    """Another process's write lock on the database: what is there can be read."""
+    if server.settings.get("DATABASE_URL", "").startswith("postgresql:"):
+        return postgres_server.Lock(server.settings["DATABASE_URL"])
+    lock = sqlite3.connect(server.data_dir / "weir.db", timeout=30, isolation_level=None, check_same_thread=False)
+    lock.execute("BEGIN EXCLUSIVE")
+    return lock

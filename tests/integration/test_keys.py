@@ -1,11 +1,12 @@
 """Promise: a key does what its scopes say until it dies, and then nothing, at once."""
 import re
 import socket
-import sqlite3
 import struct
 import time
 
 import pytest
+
+from black_box import hold_database
 
 
 def make(server, **body):
@@ -93,10 +94,9 @@ def test_dies_though_its_client_hangs_up(server):
     revoked = None
     while revoked is None:
         assert works(server, key["api_key"])  # it is in the cache
-        database = sqlite3.connect(server.data_dir / "weir.db", isolation_level=None)
+        database = hold_database(server)  # the revocation waits behind this
         client = socket.create_connection(("127.0.0.1", server.port))
         try:
-            database.execute("BEGIN IMMEDIATE")  # the revocation waits behind this
             client.sendall(f"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\nDELETE /api/keys/{key['id']} HTTP/1.1\r\n"
                            f"Host: x\r\nX-API-Key: {server.key}\r\n\r\n".encode())
             assert client.recv(1) == b"H"  # the second request was read with the first

@@ -4,16 +4,13 @@ within ten seconds (I4, I10, R4)."""
 import os
 import re
 import shutil
-import sqlite3
 import subprocess
 import time
 
 import pytest
 
-import postgres
-
 from conftest import STORE
-from black_box import (audit, check_problem, drained, end_load, event, events, metric, post, start_load, until)
+from black_box import (audit, check_problem, drained, end_load, event, events, hold_database, metric, post, start_load, until)
 
 BACK_SECONDS = 10
 FILL_MB = 1024
@@ -70,15 +67,6 @@ def end_and_audit(server, load, ids):
     load.terminate()
     end_load(load)
     return audit(server, ids)
-
-
-def hold_database(server):
-    """Another process's write lock on the database: what is there can be read."""
-    if server.settings.get("DATABASE_URL", "").startswith("postgresql:"):
-        return postgres.Lock(server.settings["DATABASE_URL"])
-    lock = sqlite3.connect(server.data_dir / "weir.db", timeout=30, isolation_level=None, check_same_thread=False)
-    lock.execute("BEGIN EXCLUSIVE")
-    return lock
 
 
 def test_a_locked_database_delays_and_loses_nothing(weir):
