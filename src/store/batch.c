@@ -204,7 +204,8 @@ static enum err update_totals(const struct store_batch *batch,
             continue;
         }
         bool is_other_org = first != NULL && (event == NULL || first->org != event->org);
-        if (first != NULL && (is_other_org || hour_of(first) != hour_of(event))) {
+        bool is_other_hour = first != NULL && event != NULL && hour_of(first) != hour_of(event);
+        if (is_other_org || is_other_hour) {
             err = update_hours(batch, engine, first, hour_of(first), last->sequence);
             if (err == ERR_OK && is_other_org) {
                 err = update_org(batch, first->org, last->sequence);
