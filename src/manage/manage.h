@@ -61,10 +61,10 @@ struct manage_field {
 #define MANAGE_FIELDS_MAX 9u
 struct manage_kind_row {
     const char *name;        /* "devices" */
-    enum manage_kind parent; /* MANAGE_KINDS: none */
     const char *parent_name; /* "site_id", or NULL */
     const struct manage_field *fields;
     uint32_t field_count;
+    enum manage_kind parent; /* MANAGE_KINDS: none */
 };
 const struct manage_kind_row *manage_kind(enum manage_kind kind);
 

@@ -70,10 +70,10 @@ static_assert(sizeof(parameter_fields) / sizeof(parameter_fields[0]) <= MANAGE_F
               "an entity has room for them");
 
 static const struct manage_kind_row kinds[MANAGE_KINDS] = {
-    [MANAGE_PROJECT] = {"projects", MANAGE_KINDS, NULL, FIELDS(project_fields)},
-    [MANAGE_SITE] = {"sites", MANAGE_PROJECT, "project_id", FIELDS(site_fields)},
-    [MANAGE_DEVICE] = {"devices", MANAGE_SITE, "site_id", FIELDS(device_fields)},
-    [MANAGE_PARAMETER] = {"parameters", MANAGE_PROJECT, "project_id", FIELDS(parameter_fields)},
+    [MANAGE_PROJECT] = {"projects", NULL, FIELDS(project_fields), MANAGE_KINDS},
+    [MANAGE_SITE] = {"sites", "project_id", FIELDS(site_fields), MANAGE_PROJECT},
+    [MANAGE_DEVICE] = {"devices", "site_id", FIELDS(device_fields), MANAGE_SITE},
+    [MANAGE_PARAMETER] = {"parameters", "project_id", FIELDS(parameter_fields), MANAGE_PROJECT},
 };
 
 /* Columns by which a row points to its parent. */

@@ -341,7 +341,9 @@ static void note_fetched(struct postgres_statement *s, uint32_t asked)
             bytes += (size_t)PQgetlength(s->rows, (int)i, k);
         }
     }
-    s->row_bytes = count == 0 ? s->row_bytes : (uint32_t)(bytes / count) + 1;
+    if (count > 0) {
+        s->row_bytes = (uint32_t)(bytes / count) + 1;
+    }
 }
 
 static enum err fetch(struct postgres_statement *s)
