@@ -6,7 +6,9 @@
  * to gather more, the commit before it was the delay.
  *
  * A full segment is left, and a spare becomes the next one. A spare is also taken as soon as there
- * is one when the active segment's blocks were not written before, since those sync slower.
+ * is one when the active segment's blocks were not written before, since those sync slower. And a
+ * segment is left an hour after its first frame, so that what was erased from the store goes from
+ * here too; the next one is then a file without an earlier life.
  *
  * Failure modes: a commit that failed is answered with the error, its positions are used again in a
  * new segment, whose first position voids them in the old one. When no segment can be opened every
@@ -28,6 +30,7 @@
 #define COMMITTER_SAMPLE_NS      (250u * UINT64_C(1000000))
 #define COMMITTER_BACKOFF_NS     (50u * UINT64_C(1000000))
 #define COMMITTER_BACKOFF_MAX_NS (5000u * UINT64_C(1000000))
+#define COMMITTER_LOOK_MS        60000 /* while something grows old */
 
 struct committer_commit {
     struct journal_batch *first;
@@ -74,7 +77,7 @@ void journal_committer_sample_space(struct journal *journal, uint64_t now_ns)
 static struct journal_spare_file committer_take_spare(struct journal *journal)
 {
     struct journal_committer *committer = &journal->committer;
-    struct journal_spare_file file = {0, false};
+    struct journal_spare_file file = {0, clock_mono_ns(), true};
     struct list_link *link = list_take_first(&committer->spares);
     if (link != NULL) {
         struct journal_spare *spare = LIST_CONTAINER(link, struct journal_spare, link);
@@ -114,22 +117,16 @@ enum err journal_committer_open_segment(struct journal *journal)
     atomic_store_explicit(&journal->durable_offset, JOURNAL_SEGMENT_HEAD_BYTES,
                           memory_order_release);
     atomic_store_explicit(&journal->active_sequence, head.sequence, memory_order_release);
-    journal_preparer_know(journal, head.sequence, head.first_position);
+    committer->held_ns = spare.was_zero ? 0 : clock_mono_ns();
+    journal_preparer_know(journal, &head, spare.made_ns);
     return ERR_OK;
 }
 
-/* Makes sure that the segment takes `size` more bytes. */
-static enum err committer_make_room(struct journal *journal, uint64_t size, uint64_t now_ns)
+/* After a failure not before a pause is over. */
+static enum err committer_move_on(struct journal *journal, uint64_t now_ns)
 {
     struct journal_committer *committer = &journal->committer;
-    const struct journal_segment *segment = &committer->segment;
-    bool is_open = segment->fd >= 0;
-    bool is_full = is_open && segment->offset + size > segment->size;
-    bool has_better = is_open && !segment->is_prepared && !list_is_empty(&committer->spares);
-    if (is_open && !is_full && !has_better) {
-        return ERR_OK;
-    }
-    if (!is_open && now_ns < committer->next_open_ns) {
+    if (committer->segment.fd < 0 && now_ns < committer->next_open_ns) {
         return committer->open_err;
     }
     enum err err = journal_committer_open_segment(journal);
@@ -146,6 +143,18 @@ static enum err committer_make_room(struct journal *journal, uint64_t size, uint
     return err;
 }
 
+/* Makes sure that the segment takes `size` more bytes. */
+static enum err committer_make_room(struct journal *journal, uint64_t size, uint64_t now_ns)
+{
+    struct journal_committer *committer = &journal->committer;
+    const struct journal_segment *segment = &committer->segment;
+    bool is_open = segment->fd >= 0;
+    bool is_full = is_open && segment->offset + size > segment->size;
+    bool has_better = is_open && !segment->is_prepared && !list_is_empty(&committer->spares);
+    bool is_enough = is_open && !is_full && !has_better;
+    return is_enough ? ERR_OK : committer_move_on(journal, now_ns);
+}
+
 static void committer_give_up_segment(struct journal *journal, enum err err)
 {
     struct journal_committer *committer = &journal->committer;
@@ -155,6 +164,47 @@ static void committer_give_up_segment(struct journal *journal, enum err err)
     journal_segment_close(&committer->segment);
     committer->next_open_ns = 0;
     committer->backoff_ns = COMMITTER_BACKOFF_NS;
+}
+
+/* --- age ------------------------------------------------------------------------------------ */
+
+/* A spare that holds frames of an earlier life goes when it has waited for an hour; `all`: now. */
+static void committer_drop_spares(struct journal *journal, uint64_t now_ns, bool all)
+{
+    struct journal_committer *committer = &journal->committer;
+    struct list kept;
+    struct list_link *link;
+    list_init(&kept);
+    while ((link = list_take_first(&committer->spares)) != NULL) {
+        struct journal_spare *spare = LIST_CONTAINER(link, struct journal_spare, link);
+        struct journal_file file = {JOURNAL_FILE_SPARE, spare->file.number, 0, 0};
+        char path[JOURNAL_PATH_BYTES];
+        bool is_old = all || now_ns - spare->since_ns >= JOURNAL_SEGMENT_AGE_NS;
+        journal_file_path(path, journal->directory, &file);
+        if (spare->file.was_zero || !is_old || (sys_unlink(path) != 0 && errno != ENOENT)) {
+            list_push_back(&kept, link); /* one that could not be removed: at the next look */
+            continue;
+        }
+        mem_free(spare);
+        atomic_fetch_sub_explicit(&journal->spare_count, 1, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&journal->disk_bytes, journal->options.segment_bytes,
+                                  memory_order_relaxed);
+    }
+    while ((link = list_take_first(&kept)) != NULL) {
+        list_push_back(&committer->spares, link);
+    }
+}
+
+void journal_committer_look(struct journal *journal, uint64_t now_ns)
+{
+    struct journal_committer *committer = &journal->committer;
+    bool is_old = committer->held_ns != 0 &&
+                  now_ns - committer->held_ns >= JOURNAL_SEGMENT_AGE_NS &&
+                  !atomic_load_explicit(&journal->room.is_short, memory_order_relaxed);
+    committer_drop_spares(journal, now_ns, is_old);
+    if (is_old) {
+        (void)committer_move_on(journal, now_ns); /* it was logged, and is tried again */
+    }
 }
 
 /* --- one commit ----------------------------------------------------------------------------- */
@@ -299,6 +349,9 @@ static void committer_commit(struct journal *journal)
     uint64_t end_ns = clock_mono_ns();
     if (err == ERR_OK) {
         committer_publish(journal, &commit);
+        if (journal->committer.held_ns == 0) {
+            journal->committer.held_ns = end_ns;
+        }
         metrics_add(METRIC_JOURNAL_COMMITS, 1);
         metrics_observe(METRIC_JOURNAL_COMMIT_SECONDS, end_ns - start_ns);
         metrics_observe(METRIC_JOURNAL_COMMIT_RECORDS, commit.frame_count);
@@ -342,20 +395,29 @@ void journal_committer_finish(struct journal *journal)
     journal_segment_close(&committer->segment);
 }
 
+static int committer_wait_ms(const struct journal *journal, bool is_short)
+{
+    const struct journal_committer *committer = &journal->committer;
+    bool grows_old = committer->held_ns != 0 || !list_is_empty(&committer->spares);
+    return is_short ? (int)(COMMITTER_SAMPLE_NS / 1000000u) : (grows_old ? COMMITTER_LOOK_MS : -1);
+}
+
 void journal_committer_run(void *argument)
 {
     struct journal *journal = argument;
     bool is_closed = false;
     while (!is_closed) {
         bool is_short = atomic_load_explicit(&journal->room.is_short, memory_order_relaxed);
-        mailbox_wait(journal->committer_mailbox,
-                     is_short ? (int)(COMMITTER_SAMPLE_NS / 1000000u) : -1);
+        mailbox_wait(journal->committer_mailbox, committer_wait_ms(journal, is_short));
         /* Before the mail is taken: what was posted before closing is then in it. */
         is_closed = mailbox_is_closed(journal->committer_mailbox);
         while (journal_committer_step(journal)) {
         }
         if (is_short) {
             journal_committer_sample_space(journal, clock_mono_ns());
+        }
+        if (!is_closed) {
+            journal_committer_look(journal, clock_mono_ns());
         }
     }
     journal_committer_finish(journal);

@@ -15,6 +15,14 @@
 
 #define JOURNAL_BATCHES_MAX 64u /* of one producer with the committer */
 
+/* What was erased from the store must not stay in the journal's files for a day. So a segment is
+ * left this long after its first frame, however little it holds; and no file gets another life when
+ * it is older than this, since a life may leave the end of the one before unwritten. A file is
+ * therefore gone after 12 h, at most 1 h as a spare, 1 h as the newest segment, and the replay
+ * window. */
+#define JOURNAL_SEGMENT_AGE_NS (UINT64_C(3600) * 1000000000)
+#define JOURNAL_FILE_AGE_NS    (12 * JOURNAL_SEGMENT_AGE_NS)
+
 struct thread;
 
 /* A run of frames of one producer, in their final layout. */
@@ -65,6 +73,7 @@ struct journal_committer {
     uint64_t backoff_ns;
     enum err open_err; /* what is answered until then */
     uint64_t sampled_ns;
+    uint64_t held_ns; /* since then the segment holds frames, its own or old ones; 0: it does not */
     uint8_t *padding; /* a page of zeros */
 };
 
@@ -73,6 +82,7 @@ struct journal_spare {
     struct list_link link;
     struct journal *journal;
     struct journal_spare_file file;
+    uint64_t since_ns; /* it waits */
 };
 
 /* A segment, as the preparer knows it. */
@@ -83,6 +93,7 @@ struct journal_known {
     uint64_t sequence;
     uint64_t first_position;
     uint64_t size;
+    uint64_t made_ns;   /* of its file; 0: in an earlier run, or not known */
     uint64_t closed_ns; /* when the next one was opened; 0: it is the newest */
 };
 
@@ -145,6 +156,8 @@ struct journal {
 /* True when something was done. */
 bool journal_committer_step(struct journal *journal);
 void journal_committer_finish(struct journal *journal); /* the closing frame */
+/* What is due by time alone: segments and spares that are too old. */
+void journal_committer_look(struct journal *journal, uint64_t now_ns);
 bool journal_preparer_step(struct journal *journal);
 bool journal_uploader_step(struct journal *journal);
 
@@ -161,7 +174,8 @@ void journal_committer_discard(struct journal *journal);
 /* Takes a listing: segments become known, whole spares are given to the committer, the rest goes.
  */
 void journal_preparer_init(struct journal *journal, const struct journal_files *files);
-void journal_preparer_know(struct journal *journal, uint64_t sequence, uint64_t first_position);
+void journal_preparer_know(struct journal *journal, const struct journal_segment_head *head,
+                           uint64_t made_ns);
 void journal_preparer_discard(struct journal *journal);
 
 /* --- recovery -----------------------------------------------------------------------------------

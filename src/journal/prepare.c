@@ -3,7 +3,7 @@
  * Happy path: a segment whose frames all lie at or below the released position, and whose replay
  * window is over, becomes the next spare by a change of name: its blocks are written already, and
  * the salt that it will get voids what it holds. When none is due a new file is written with zeros.
- * What is not wanted as a spare is removed.
+ * What is not wanted as a spare is removed, and so is what is too old for another life.
  *
  * Zeros are written at a walk: 64 MiB at once stand for tens of milliseconds in the disk's queue,
  * and every commit behind them. Only when the active segment is half as full as the spare is ready
@@ -55,12 +55,15 @@ static struct journal_known *known_create(struct journal *journal, uint64_t sequ
     known->journal = journal;
     known->sequence = sequence;
     known->first_position = first_position;
+    known->made_ns = 0;
     return known;
 }
 
-void journal_preparer_know(struct journal *journal, uint64_t sequence, uint64_t first_position)
+void journal_preparer_know(struct journal *journal, const struct journal_segment_head *head,
+                           uint64_t made_ns)
 {
-    struct journal_known *known = known_create(journal, sequence, first_position);
+    struct journal_known *known = known_create(journal, head->sequence, head->first_position);
+    known->made_ns = made_ns;
     known->size = journal->options.segment_bytes;
     mailbox_answer(journal->preparer_mailbox, &known->mail);
 }
@@ -79,6 +82,7 @@ static struct journal_spare *spare_create(struct journal *journal, struct journa
     spare->mail.on_arrive = committer_on_spare;
     spare->journal = journal;
     spare->file = file;
+    spare->since_ns = clock_mono_ns();
     atomic_fetch_add_explicit(&journal->spare_count, 1, memory_order_relaxed);
     return spare;
 }
@@ -104,7 +108,7 @@ void journal_preparer_init(struct journal *journal, const struct journal_files *
         preparer->next_number = journal_align(file->number + 1, 2);
         if (file->kind == JOURNAL_FILE_SPARE && file->size == journal->options.segment_bytes) {
             struct journal_spare *spare =
-                spare_create(journal, (struct journal_spare_file){file->number, false});
+                spare_create(journal, (struct journal_spare_file){file->number, 0, false});
             list_push_back(&journal->committer.spares, &spare->link);
             atomic_fetch_add_explicit(&journal->disk_bytes, file->size, memory_order_relaxed);
         } else {
@@ -136,7 +140,7 @@ static struct journal_known *preparer_find_due(struct journal *journal, uint64_t
 
 /* True when it is gone or a spare; then *ret_number is the spare's, or 0. */
 static bool preparer_let_go(struct journal *journal, const struct journal_known *known,
-                            uint64_t *ret_number)
+                            uint64_t now_ns, uint64_t *ret_number)
 {
     struct journal_preparer *preparer = &journal->preparer;
     struct journal_file file = {JOURNAL_FILE_SEGMENT, known->sequence, known->first_position, 0};
@@ -145,7 +149,8 @@ static bool preparer_let_go(struct journal *journal, const struct journal_known 
     bool is_wanted =
         atomic_load_explicit(&journal->spare_count, memory_order_relaxed) < PREPARER_SPARES_MAX &&
         !atomic_load_explicit(&journal->room.is_short, memory_order_relaxed) &&
-        known->size == journal->options.segment_bytes;
+        known->size == journal->options.segment_bytes && known->made_ns != 0 &&
+        now_ns - known->made_ns < JOURNAL_FILE_AGE_NS;
     journal_file_path(from, journal->directory, &file);
     /* Final names of uploads must be durable before the end records go. */
     if (sys_sync_directory(journal->uploads_directory) != 0) {
@@ -181,13 +186,13 @@ static bool preparer_release(struct journal *journal, uint64_t now_ns)
     }
     while ((known = preparer_find_due(journal, now_ns)) != NULL) {
         uint64_t number = 0;
-        if (!preparer_let_go(journal, known, &number)) {
+        if (!preparer_let_go(journal, known, now_ns, &number)) {
             journal->preparer.retry_ns = now_ns + PREPARER_RETRY_NS;
             break;
         }
         if (number != 0) {
             struct journal_spare *spare =
-                spare_create(journal, (struct journal_spare_file){number, false});
+                spare_create(journal, (struct journal_spare_file){number, known->made_ns, false});
             mailbox_answer(journal->committer_mailbox, &spare->mail);
         } else {
             atomic_fetch_sub_explicit(&journal->disk_bytes, known->size, memory_order_relaxed);
@@ -267,7 +272,7 @@ static enum err preparer_make_spare(struct journal *journal)
         return err;
     }
     struct journal_spare *spare =
-        spare_create(journal, (struct journal_spare_file){file.number, true});
+        spare_create(journal, (struct journal_spare_file){file.number, clock_mono_ns(), true});
     atomic_fetch_add_explicit(&journal->disk_bytes, journal->options.segment_bytes,
                               memory_order_relaxed);
     mailbox_answer(journal->committer_mailbox, &spare->mail);

@@ -21,7 +21,8 @@ struct journal_segment {
 /* A file that waits to become a segment. number 0: none, one is allocated on the spot. */
 struct journal_spare_file {
     uint64_t number;
-    bool was_zero;
+    uint64_t made_ns; /* when all of it was zeros; 0: not known */
+    bool was_zero;    /* still is */
 };
 
 /* `head` with everything but salt and flags. */

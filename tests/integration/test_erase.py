@@ -121,6 +121,18 @@ def test_order_and_acknowledging_go_on(server, key):
     assert [one["id"] for one in server.get("/api/inbox?order=asc", key=key).json["events"]] == ids[4::2]
 
 
+def test_an_erased_id_may_be_acknowledged(server, key):
+    """Who was given it before says that it is done; that must neither fail nor bring anything back."""
+    ids = [send(server, "ann" if n % 2 else "bob", key, n) for n in range(4)]
+    assert erase(server, key, subject="ann").json["events"] == 2
+    for _ in range(2):
+        answer = server.post("/api/inbox/ack", {"event_ids": [ids[1], ids[2]]}, key=key)
+        assert answer.status == 200 and answer.json["acknowledged"] == 2 and answer.json["failed"] == 0
+    assert [one["id"] for one in server.get("/api/inbox?order=asc", key=key).json["events"]] == ids[:1]
+    assert server.get(f"/api/v1/events/{ids[1]}", key=key).status == 404
+    assert subjects(server, key, "&status=acknowledged") == ["bob"]
+
+
 def test_the_audit_forgets_whom(server, key):
     send(server, "ann", key, 1)
     erase(server, key, subject="ann")
