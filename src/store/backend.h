@@ -72,7 +72,6 @@ struct store_backend {
     bool (*is_durable)(const struct store_connection *connection);
     /* Bytes that a checkpoint would move. */
     uint64_t (*checkpoint_bytes)(const struct store_connection *connection);
-    uint64_t (*bytes)(const struct store_connection *connection);
     /* Before a job, and with 0 after it: statements are cut off at this time of the monotonic clock
      * (0: never). After the job every statement is reset. */
     void (*job_begin)(struct store_connection *connection, uint64_t deadline_ns);

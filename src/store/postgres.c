@@ -28,7 +28,6 @@
 
 #define COPY_BYTES_MAX (2u << 20u)
 #define DOUBT_PAUSE_MS 50
-#define MEASURE_NS     (UINT64_C(60) * 1000000000u)
 #define SCHEMA_LOCK    "5075435918210245993" /* any number that nobody else uses */
 
 static void postgres_close(struct store_connection *connection)
@@ -253,23 +252,6 @@ static enum err resolve(struct postgres_connection *c)
     return ERR_AWAY;
 }
 
-/* Now and then, for the metrics; after a commit, so that it delays nobody. */
-static void measure(struct postgres_connection *c)
-{
-    char text[32] = "";
-    uint64_t bytes = 0;
-    uint64_t now_ns = clock_mono_ns();
-    if (c->session == NULL || (c->measured_ns != 0 && now_ns - c->measured_ns < MEASURE_NS)) {
-        return;
-    }
-    c->measured_ns = now_ns;
-    if (store_postgres_run(c, "SELECT pg_database_size(current_database())", text, sizeof(text)) ==
-            ERR_OK &&
-        slice_to_u64(slice_from_text(text), &bytes)) {
-        atomic_store_explicit(&c->bytes, bytes, memory_order_relaxed);
-    }
-}
-
 static enum err postgres_commit(struct store_connection *connection)
 {
     struct postgres_connection *c = postgres_from(connection);
@@ -293,7 +275,6 @@ static enum err postgres_commit(struct store_connection *connection)
                                   memory_order_release);
         }
         end(c);
-        measure(c);
     }
     return err;
 }
@@ -352,12 +333,6 @@ static uint64_t postgres_checkpoint_bytes(const struct store_connection *connect
     return 0;
 }
 
-static uint64_t postgres_bytes(const struct store_connection *connection)
-{
-    const struct postgres_connection *c = (const struct postgres_connection *)connection;
-    return atomic_load_explicit(&c->bytes, memory_order_relaxed);
-}
-
 static void postgres_job_begin(struct store_connection *connection, uint64_t deadline_ns)
 {
     postgres_from(connection)->deadline_ns = deadline_ns;
@@ -400,7 +375,6 @@ const struct store_backend store_postgres = {
     .checkpoint = postgres_checkpoint,
     .is_durable = postgres_is_durable,
     .checkpoint_bytes = postgres_checkpoint_bytes,
-    .bytes = postgres_bytes,
     .job_begin = postgres_job_begin,
     .job_end = postgres_job_end,
     .rest = store_postgres_rest,

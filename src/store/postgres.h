@@ -94,8 +94,6 @@ struct postgres_connection {
     uint64_t prepared;            /* counts */
     uint32_t statements;          /* counts, for their names */
     bool is_staged;               /* rows stand in the staging table */
-    atomic_uint_least64_t bytes;  /* of the database; the owner stores, any thread loads, relaxed */
-    uint64_t measured_ns;         /* when bytes was asked for */
     struct buffer copy;
     char error[256];
     struct postgres_statement *constants[POSTGRES_CONSTANTS_MAX];

@@ -423,20 +423,6 @@ static enum err sqlite_savepoint_rollback(struct store_connection *connection, c
     return err != ERR_OK ? err : run_named(connection, "RELEASE", name);
 }
 
-static uint64_t file_bytes(const char *path)
-{
-    struct stat state;
-    return sys_stat(path, &state) == 0 ? (uint64_t)state.st_size : 0;
-}
-
-static uint64_t sqlite_bytes(const struct store_connection *connection)
-{
-    char wal[4096];
-    const struct sqlite_connection *c = (const struct sqlite_connection *)connection;
-    (void)snprintf(wal, sizeof(wal), "%s-wal", c->path);
-    return file_bytes(c->path) + file_bytes(wal);
-}
-
 static void sqlite_job_begin(struct store_connection *connection, uint64_t deadline_ns)
 {
     sqlite_from(connection)->deadline_ns = deadline_ns;
@@ -489,7 +475,6 @@ const struct store_backend store_sqlite = {
     .checkpoint_beside = store_sqlite_checkpoint_beside,
     .is_durable = sqlite_is_durable,
     .checkpoint_bytes = sqlite_checkpoint_bytes,
-    .bytes = sqlite_bytes,
     .job_begin = sqlite_job_begin,
     .job_end = sqlite_job_end,
     .rest = sqlite_rest,

@@ -231,11 +231,6 @@ void store_close(struct store *store)
     mem_free(store);
 }
 
-uint64_t store_bytes(struct store *store)
-{
-    return store_writer_bytes(store->writer);
-}
-
 enum err store_health(const struct store *store)
 {
     return store_writer_health(store->writer);

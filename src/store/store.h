@@ -66,8 +66,6 @@ void store_close(struct store *store);
 MUST_CHECK enum err store_backup(const struct store_options *options, const char *path,
                                  void (*on_progress)(uint64_t done, uint64_t all, void *context),
                                  void *context, struct err_detail *detail);
-/* Bytes of the database on disk. */
-uint64_t store_bytes(struct store *store);
 /* Whether the store takes writes now, and if not why (for /health/ready). */
 enum err store_health(const struct store *store);
 

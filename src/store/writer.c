@@ -529,11 +529,6 @@ void store_writer_use(struct store_writer *w, struct store_checkpointer *checkpo
     w->checkpointer = checkpointer;
 }
 
-uint64_t store_writer_bytes(const struct store_writer *w)
-{
-    return w->connection->backend->bytes(w->connection);
-}
-
 void store_writer_destroy(struct store_writer *w)
 {
     if (w == NULL) {

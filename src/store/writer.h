@@ -22,5 +22,3 @@ MUST_CHECK enum err store_writer_post(struct store_writer *writer, struct store_
 MUST_CHECK enum err store_writer_run_here(struct store_writer *writer, struct store_job *job);
 uint64_t store_writer_durable_commit(const struct store_writer *writer);
 enum err store_writer_health(const struct store_writer *writer);
-/* For files of the database only: bytes on disk. Any thread. */
-uint64_t store_writer_bytes(const struct store_writer *writer);
