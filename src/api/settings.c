@@ -92,7 +92,8 @@ static const char *api_settings_member_read(const struct api_document *document,
         return NULL;
     }
     if (member->number != NULL) {
-        return api_document_u32(document, value, member->number) ? NULL : member->pointer;
+        bool is_number = api_document_u32(document, value, member->number);
+        return is_number && *member->number != MANAGE_UNSET ? NULL : member->pointer;
     }
     struct slice text = {NULL, 0};
     if (!api_document_text(document, value, &text)) {

@@ -179,12 +179,14 @@ MUST_CHECK enum err manage_version_get(struct store_connection *connection, uint
 #define MANAGE_SOURCE_BYTES_MAX   255u
 #define MANAGE_HOURS_MAX          8784u /* a year */
 #define MANAGE_DAYS_MAX           36500u
+#define MANAGE_UNSET              UINT32_MAX
 struct manage_settings {
     struct slice timezone;               /* a name of the IANA database; by its form */
     struct slice units;                  /* "metric", "imperial" */
     struct slice week_start;             /* "monday", "saturday", "sunday" */
     const struct slice *source_priority; /* names of sources, the best first */
     uint32_t source_count;
+    /* MANAGE_UNSET: as the rule for each device says. */
     uint32_t silence_hours; /* without data, until it is told; 0: never */
     uint32_t late_s;        /* behind its time, from which a reading is late */
     uint32_t raw_days;      /* raw bodies are kept; 0: as the server's setting says */
@@ -196,6 +198,7 @@ const char *manage_settings_check(const struct manage_settings *settings);
 /* Appends the JSON object. */
 MUST_CHECK enum err manage_settings_get(struct store_connection *connection, uint64_t org,
                                         struct buffer *to);
-/* Replaces all of it, and appends it as manage_settings_get would. ERR_INVALID as _check says. */
+/* Replaces all of it, and appends it as manage_settings_get would. ERR_INVALID as _check says.
+ * Inside a durable job. */
 MUST_CHECK enum err manage_settings_put(struct store_connection *connection, uint64_t org,
                                         const struct manage_settings *settings, struct buffer *to);

@@ -400,24 +400,6 @@ static enum err update_sql(enum manage_kind kind, const struct manage_entity *en
     return err != ERR_OK ? err : buffer_append_text(sql, " WHERE org = $1 AND id = $2");
 }
 
-/* When a device is due depends on its interval. */
-static enum err update_due(struct store_connection *connection, const struct manage_entity *entity)
-{
-    struct store_statement *statement = NULL;
-    enum err err = store_prepare(
-        connection,
-        "UPDATE device_states SET due_ms = last_received_ms + 3000 * (SELECT d.interval_s FROM"
-        " devices d WHERE d.org = $1 AND d.id = $2) WHERE org = $1 AND device = (SELECT d.number"
-        " FROM devices d WHERE d.org = $1 AND d.id = $2)",
-        &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    store_bind_i64(statement, 1, (int64_t)entity->org);
-    store_bind_blob(statement, 2, slice_make(entity->id.bytes, sizeof(entity->id.bytes)));
-    return store_execute(statement);
-}
-
 static enum err check_stored_range(struct store_connection *connection,
                                    const struct manage_entity *entity,
                                    struct manage_fault *ret_fault)
@@ -473,7 +455,7 @@ enum err manage_registry_update(struct store_connection *connection, enum manage
         return ERR_NOT_FOUND;
     }
     if (err == ERR_OK && kind == MANAGE_DEVICE) {
-        err = update_due(connection, entity);
+        err = store_devices_due(connection, entity->org, entity->id.bytes);
     }
     if (err == ERR_OK && kind == MANAGE_PARAMETER) {
         err = check_stored_range(connection, entity, ret_fault);

@@ -3,7 +3,8 @@
  * Every member is always there, so whoever reads it later needs no defaults; a member of a later
  * version is absent in an older row and has its default in the code that reads it.
  *
- * Happy path: check, write as JSON, one UPDATE that raises the data version.
+ * Happy path: check, write as JSON, one UPDATE that raises the data version; what SQL needs of it
+ * stands in columns beside. Silence then is due at other times, for every device that was heard of.
  * Failure modes: a value that is not permitted is named, and nothing is changed. */
 #include "manage/manage.h"
 #include "store/store.h"
@@ -18,8 +19,8 @@ const struct manage_settings manage_settings_default = {
     .timezone = {(const uint8_t *)"UTC", 3},
     .units = {(const uint8_t *)"metric", 6},
     .week_start = {(const uint8_t *)"monday", 6},
-    .silence_hours = 24,
-    .late_s = 300,
+    .silence_hours = MANAGE_UNSET,
+    .late_s = MANAGE_UNSET,
 };
 
 static bool is_one_of(struct slice text, const char *const *words, size_t count)
@@ -67,10 +68,10 @@ const char *manage_settings_check(const struct manage_settings *settings)
             return "/source_priority";
         }
     }
-    if (settings->silence_hours > MANAGE_HOURS_MAX) {
+    if (settings->silence_hours > MANAGE_HOURS_MAX && settings->silence_hours != MANAGE_UNSET) {
         return "/silence_hours";
     }
-    if (settings->late_s > MANAGE_HOURS_MAX * 3600u) {
+    if (settings->late_s > MANAGE_HOURS_MAX * 3600u && settings->late_s != MANAGE_UNSET) {
         return "/late_s";
     }
     if (settings->raw_days > MANAGE_DAYS_MAX) {
@@ -79,13 +80,14 @@ const char *manage_settings_check(const struct manage_settings *settings)
     return settings->events_days > MANAGE_DAYS_MAX ? "/retention/events_days" : NULL;
 }
 
-static void write_days(struct json_writer *writer, const char *key, uint32_t days)
+static void write_number(struct json_writer *writer, const char *key, uint32_t number,
+                         uint32_t unset)
 {
     json_write_key(writer, key);
-    if (days == 0) {
+    if (number == unset) {
         json_write_null(writer);
     } else {
-        json_write_u64(writer, days);
+        json_write_u64(writer, number);
     }
 }
 
@@ -103,12 +105,12 @@ static enum err settings_format(const struct manage_settings *settings, struct b
         json_write_string(&writer, settings->source_priority[i]);
     }
     json_write_array_end(&writer);
-    json_write_member_u64(&writer, "silence_hours", settings->silence_hours);
-    json_write_member_u64(&writer, "late_s", settings->late_s);
+    write_number(&writer, "silence_hours", settings->silence_hours, MANAGE_UNSET);
+    write_number(&writer, "late_s", settings->late_s, MANAGE_UNSET);
     json_write_key(&writer, "retention");
     json_write_object_begin(&writer);
-    write_days(&writer, "raw_days", settings->raw_days);
-    write_days(&writer, "events_days", settings->events_days);
+    write_number(&writer, "raw_days", settings->raw_days, 0);
+    write_number(&writer, "events_days", settings->events_days, 0);
     json_write_object_end(&writer);
     json_write_object_end(&writer);
     return json_writer_err(&writer);
@@ -135,6 +137,16 @@ enum err manage_settings_get(struct store_connection *connection, uint64_t org, 
     return err;
 }
 
+static void bind_number(struct store_statement *statement, int place, uint32_t number,
+                        uint32_t unset)
+{
+    if (number == unset) {
+        store_bind_null(statement, place);
+    } else {
+        store_bind_i64(statement, place, number);
+    }
+}
+
 enum err manage_settings_put(struct store_connection *connection, uint64_t org,
                              const struct manage_settings *settings, struct buffer *to)
 {
@@ -147,7 +159,8 @@ enum err manage_settings_put(struct store_connection *connection, uint64_t org,
     if (err == ERR_OK) {
         err = store_prepare(
             connection,
-            "UPDATE orgs SET settings = $2, data_version = data_version + 1 WHERE number = $1",
+            "UPDATE orgs SET settings = $2, silence_hours = $3, late_s = $4, raw_days = $5,"
+            " events_days = $6, data_version = data_version + 1 WHERE number = $1",
             &statement);
     }
     if (err != ERR_OK) {
@@ -155,6 +168,13 @@ enum err manage_settings_put(struct store_connection *connection, uint64_t org,
     }
     store_bind_i64(statement, 1, (int64_t)org);
     store_bind_text(statement, 2, slice_part(buffer_slice(to), from, to->size));
+    bind_number(statement, 3, settings->silence_hours, MANAGE_UNSET);
+    bind_number(statement, 4, settings->late_s, MANAGE_UNSET);
+    bind_number(statement, 5, settings->raw_days, 0);
+    bind_number(statement, 6, settings->events_days, 0);
     err = store_execute(statement);
-    return err == ERR_OK && store_changes(connection) == 0 ? ERR_NOT_FOUND : err;
+    if (err == ERR_OK && store_changes(connection) == 0) {
+        err = ERR_NOT_FOUND;
+    }
+    return err != ERR_OK ? err : store_devices_due(connection, org, NULL);
 }

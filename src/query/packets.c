@@ -4,7 +4,7 @@
  * repetition is none. Only active devices are looked at: nobody waits for the others.
  *
  *   expected  window / interval          missing   max(0, expected - received)
- *   late      came more than two intervals after its time
+ *   late      came more than two intervals after its time, or late_s when the org has set it
  *   on time   (received - late) / expected, at most 100 %
  *
  * A device's status is the worse of two: missing at most 1 is OK, 2 to 5 a WARNING, more CRITICAL;
@@ -80,7 +80,7 @@ static enum err count_packets(struct store_connection *connection,
     store_bind_i64(statement, 2, (int64_t)device->number);
     store_bind_i64(statement, 3, query->now_ms - query->hours * HOUR_MS);
     store_bind_i64(statement, 4, query->now_ms);
-    store_bind_i64(statement, 5, 2000 * device->interval_s);
+    store_bind_i64(statement, 5, device->late_ms);
     err = store_step(statement, &has_row);
     if (err == ERR_OK && has_row) {
         device->received = (uint64_t)store_column_i64(statement, 0);
@@ -139,8 +139,9 @@ static enum err write_device(struct store_statement *statement, const struct pac
 
 #define DEVICES_SELECT                                                                             \
     "SELECT d.number, d.id, d.name, d.external_id, s.id, d.interval_s,"                            \
-    " coalesce(t.last_time_ms, 0) FROM devices d JOIN sites s ON s.number = d.site"                \
-    " JOIN projects p ON p.number = s.project"                                                     \
+    " coalesce(t.last_time_ms, 0), coalesce(o.late_s, 2 * d.interval_s)"                           \
+    " FROM devices d JOIN sites s ON s.number = d.site"                                            \
+    " JOIN projects p ON p.number = s.project JOIN orgs o ON o.number = d.org"                     \
     " LEFT JOIN device_states t ON t.org = d.org AND t.device = d.number"                          \
     " WHERE d.org = $1 AND d.number > $2 AND d.status = 'active'"
 
@@ -216,7 +217,8 @@ static enum err write_devices(struct store_connection *connection,
         struct packet_device device = {
             .number = (uint64_t)store_column_i64(statement, PACKET_DEVICE_NUMBER),
             .interval_s = store_column_i64(statement, PACKET_INTERVAL),
-            .last_ms = store_column_i64(statement, PACKET_LAST_MS)};
+            .last_ms = store_column_i64(statement, PACKET_LAST_MS),
+            .late_ms = 1000 * store_column_i64(statement, PACKET_LATE_S)};
         if (sum->configured == query->limit) {
             sum->has_more = true;
             break;

@@ -14,12 +14,14 @@ enum {
     PACKET_DEVICE_CODE,
     PACKET_SITE_ID,
     PACKET_INTERVAL,
-    PACKET_LAST_MS
+    PACKET_LAST_MS,
+    PACKET_LATE_S
 };
 
 struct packet_device {
     uint64_t number;
     int64_t interval_s;
+    int64_t late_ms; /* after its time a packet is late */
     int64_t last_ms; /* time of the newest packet; 0: none ever */
     uint64_t expected;
     uint64_t received;

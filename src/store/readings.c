@@ -22,6 +22,8 @@
 #define AGE_MS_MAX           (INT64_C(90) * 24 * 3600000)
 #define LATE_MS              (5 * INT64_C(60000))
 #define SILENT_INTERVALS     3
+#define HOUR_MS              INT64_C(3600000)
+#define NEVER_MS             INT64_C(253402300799999) /* the last of the year 9999 */
 #define ATTRIBUTES_BYTES_MAX ((size_t)2 * LIMIT_EVENT_BYTES)
 #define ROWS_PER_LOOK        256u
 #define KEY_PREFIX           8u /* "project:" */
@@ -56,6 +58,8 @@ struct device {
     int64_t last_received_ms;
     int64_t last_time_ms;
     int64_t silent_ms;
+    int64_t late_ms;       /* as its org has set it, or the rule */
+    int64_t silence_hours; /* the same; -1: by its interval, 0: never */
     /* Of this batch. */
     bool has_news;
     int64_t received_ms;
@@ -136,12 +140,12 @@ static enum err load_device(struct writing *w, const struct store_reading *readi
 {
     struct store_statement *statement = NULL;
     struct device *device = &w->device;
-    *device = (struct device){.is_known = false};
+    *device = (struct device){.is_known = false, .late_ms = LATE_MS, .silence_hours = -1};
     enum err err = store_prepare(
         w->connection,
         "SELECT d.number, s.project, p.id, s.id, d.interval_s, t.last_received_ms, t.last_time_ms,"
-        " t.silent_ms FROM devices d JOIN sites s ON s.number = d.site"
-        " JOIN projects p ON p.number = s.project"
+        " t.silent_ms, o.late_s, o.silence_hours FROM devices d JOIN sites s ON s.number = d.site"
+        " JOIN projects p ON p.number = s.project JOIN orgs o ON o.number = d.org"
         " LEFT JOIN device_states t ON t.org = d.org AND t.device = d.number"
         " WHERE d.org = $1 AND d.id = $2",
         &statement);
@@ -164,6 +168,12 @@ static enum err load_device(struct writing *w, const struct store_reading *readi
         device->last_received_ms = store_column_i64(statement, 5);
         device->last_time_ms = store_column_i64(statement, 6);
         device->silent_ms = store_column_i64(statement, 7);
+    }
+    if (!store_column_is_null(statement, 8)) {
+        device->late_ms = store_column_i64(statement, 8) * 1000;
+    }
+    if (!store_column_is_null(statement, 9)) {
+        device->silence_hours = store_column_i64(statement, 9);
     }
     store_reset(statement);
     return ERR_OK;
@@ -266,7 +276,7 @@ static void judge(const struct device *device, const struct parameter *parameter
                   struct store_reading *reading)
 {
     int64_t age_ms = reading->received_ms - reading->time_ms;
-    reading->flags = age_ms > LATE_MS ? STORE_READING_FLAG_LATE : 0;
+    reading->flags = age_ms > device->late_ms ? STORE_READING_FLAG_LATE : 0;
     reading->series = 0;
     reading->stored = reading->value;
     reading->state = STORE_READING_STORED;
@@ -441,6 +451,16 @@ static enum err write_reading(struct writing *w, struct store_reading *reading)
 
 /* --- a device's state ---------------------------------------------------------------------- */
 
+static int64_t due_ms_of(const struct device *device)
+{
+    if (device->silence_hours == 0) {
+        return NEVER_MS;
+    }
+    return device->last_received_ms + (device->silence_hours > 0
+                                           ? device->silence_hours * HOUR_MS
+                                           : device->interval_s * SILENT_INTERVALS * 1000);
+}
+
 static enum err write_state(struct writing *w, uint64_t org, const struct device *device)
 {
     struct store_statement *statement = NULL;
@@ -458,8 +478,7 @@ static enum err write_state(struct writing *w, uint64_t org, const struct device
     store_bind_i64(statement, 2, (int64_t)device->number);
     store_bind_i64(statement, 3, device->last_received_ms);
     store_bind_i64(statement, 4, device->last_time_ms);
-    store_bind_i64(statement, 5,
-                   device->last_received_ms + device->interval_s * SILENT_INTERVALS * 1000);
+    store_bind_i64(statement, 5, due_ms_of(device));
     store_bind_i64(statement, 6, device->silent_ms);
     return store_execute(statement);
 }
@@ -683,6 +702,35 @@ static enum err mark_silent(struct store_connection *connection, const struct du
     store_bind_i64(statement, 1, now_ms);
     store_bind_i64(statement, 2, (int64_t)due->org);
     store_bind_i64(statement, 3, (int64_t)due->device);
+    return store_execute(statement);
+}
+
+/* The same as due_ms_of, of rows that stand. */
+#define UPDATE_DUE                                                                                 \
+    "UPDATE device_states SET due_ms = (SELECT CASE WHEN o.silence_hours = 0 THEN $2"              \
+    " ELSE device_states.last_received_ms"                                                         \
+    " + coalesce(3600000 * o.silence_hours, 3000 * d.interval_s) END"                              \
+    " FROM devices d JOIN orgs o ON o.number = d.org WHERE d.number = device_states.device)"       \
+    " WHERE org = $1"
+
+enum err store_devices_due(struct store_connection *connection, uint64_t org, const uint8_t *device)
+{
+    static_assert(SILENT_INTERVALS == 3 && HOUR_MS == 3600000, "as in the statement");
+    struct store_statement *statement = NULL;
+    enum err err = store_prepare(
+        connection,
+        device == NULL ? UPDATE_DUE
+                       : UPDATE_DUE
+            " AND device = (SELECT n.number FROM devices n WHERE n.org = $1 AND n.id = $3)",
+        &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)org);
+    store_bind_i64(statement, 2, NEVER_MS);
+    if (device != NULL) {
+        store_bind_blob(statement, 3, slice_make(device, ID_BYTES));
+    }
     return store_execute(statement);
 }
 

@@ -2,8 +2,8 @@
 import pytest
 
 PATH = "/api/v1/settings"
-DEFAULTS = {"timezone": "UTC", "units": "metric", "week_start": "monday", "source_priority": [], "silence_hours": 24,
-            "late_s": 300, "retention": {"raw_days": None, "events_days": None}}
+DEFAULTS = {"timezone": "UTC", "units": "metric", "week_start": "monday", "source_priority": [], "silence_hours": None,
+            "late_s": None, "retention": {"raw_days": None, "events_days": None}}
 OTHERS = {"timezone": "America/Argentina/Buenos_Aires", "units": "imperial", "week_start": "sunday",
           "source_priority": ["Watch", "caf\u00e9 \"x\""], "silence_hours": 0, "late_s": 60,
           "retention": {"raw_days": 7, "events_days": 365}}
@@ -42,7 +42,7 @@ def test_another_orgs(server):
     ({"source_priority": "Watch"}, "/source_priority"), ({"source_priority": [1]}, "/source_priority"),
     ({"source_priority": [""]}, "/source_priority"), ({"source_priority": ["x"] * 101}, "/source_priority"),
     ({"source_priority": ["x" * 256]}, "/source_priority"), ({"silence_hours": -1}, "/silence_hours"),
-    ({"silence_hours": 8785}, "/silence_hours"), ({"late_s": 1.5}, "/late_s"), ({"retention": 7}, "/retention"),
+    ({"silence_hours": 8785}, "/silence_hours"), ({"late_s": 2**32 - 1}, "/late_s"), ({"late_s": 1.5}, "/late_s"), ({"retention": 7}, "/retention"),
     ({"retention": {"raw_days": "x"}}, "/retention/raw_days"), ({"retention": {"events_days": 36501}},
                                                                 "/retention/events_days"), ({"colour": "red"}, ""),
 ])

@@ -534,6 +534,46 @@ def test_a_device_falls_silent_and_comes_back(server):
     assert len(told("device.back")) == 1
 
 
+def settings(server, body):
+    answer = server.request("PUT", "/api/v1/settings", body)
+    assert answer.status == 200, answer
+
+
+def test_silence_is_what_the_org_says(weir):
+    server = weir()
+    plant = Plant(server, "hours")
+    server.request("PATCH", f"/api/v1/devices/{plant.device['id']}", {"interval_s": 1})
+    settings(server, {"silence_hours": 0})
+    plant.send(plant.message(1))
+    other = Plant(server, "no-hours", server.new_org("no-hours"))  # tells when the same look has been made
+    server.request("PATCH", f"/api/v1/devices/{other.device['id']}", {"interval_s": 1}, key=other.key)
+    other.send(other.message(1))
+    until(lambda: server.get("/api/v1/events?type=device.silent", key=other.key).json["events"])
+    assert server.get("/api/v1/events?type=device.silent").json["events"] == []
+    settings(server, {})
+    plant.send(plant.message(2))
+    until(lambda: server.get("/api/v1/events?type=device.silent").json["events"])
+
+
+def test_late_is_what_the_org_says(weir):
+    server = weir()
+    plant = Plant(server, "late-s")
+
+    def late():
+        found = server.get(f"/api/v1/devices/health?device_id={plant.device['id']}").json["devices"][0]
+        return found["late"]
+
+    settings(server, {"late_s": 1000})
+    plant.send(plant.message(1, ms(900)))
+    assert late() == 0
+    settings(server, {"late_s": 60})
+    plant.send(plant.message(2, ms(70)))
+    assert [(one["value"], one.get("flags")) for one in plant.readings()] == [(1, None), (2, ["late"])]
+    assert late() == 2
+    settings(server, {})  # two intervals of a minute
+    assert late() == 1
+
+
 def test_silence_is_found_after_a_restart(weir):
     server = weir()
     plant = Plant(server, "restart")

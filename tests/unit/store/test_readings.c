@@ -217,6 +217,31 @@ static void test_policies_mark_what_they_keep(void **state)
     assert_int_equal(plant.rows[0].flags, 0);
 }
 
+static void set_org(const char *what)
+{
+    char sql[128];
+    (void)snprintf(sql, sizeof(sql), "UPDATE orgs SET %s WHERE number = 1", what);
+    assert_int_equal(store_fixture_sql(&plant.store, sql), ERR_OK);
+}
+
+static void test_late_is_what_the_org_says(void **state)
+{
+    (void)state;
+    set_org("late_s = 10");
+    assert_int_equal(write_one("v", 1, NOW - 10000, 1), STORE_READING_STORED);
+    assert_int_equal(plant.rows[0].flags, 0);
+    assert_int_equal(write_one("v", 1, NOW - 10001, 1), STORE_READING_STORED);
+    assert_int_equal(plant.rows[0].flags, STORE_READING_FLAG_LATE);
+    set_org("late_s = 0");
+    assert_int_equal(write_one("v", 1, NOW - 1, 1), STORE_READING_STORED);
+    assert_int_equal(plant.rows[0].flags, STORE_READING_FLAG_LATE);
+    assert_int_equal(write_one("v", 1, NOW, 1), STORE_READING_STORED);
+    assert_int_equal(plant.rows[0].flags, 0);
+    set_org("late_s = 86400");
+    assert_int_equal(write_one("v", 1, NOW - DAY_MS, 1), STORE_READING_STORED);
+    assert_int_equal(plant.rows[0].flags, 0);
+}
+
 /* --- roll-ups ------------------------------------------------------------------------------ */
 
 static enum err run_refresh(struct store_connection *connection, void *context)
@@ -404,6 +429,39 @@ static void test_silence_is_told_once(void **state)
     assert_int_equal(look(NOW + 380000), 1);
 }
 
+static enum err run_due(struct store_connection *connection, void *context)
+{
+    return store_devices_due(connection, ORG, context);
+}
+
+static void test_silence_is_what_the_org_says(void **state)
+{
+    (void)state;
+    const int64_t hour = 3600000;
+    uint8_t other[16] = {1};
+    set_org("silence_hours = 2");
+    assert_int_equal(write_one("v", 1, NOW, 1), STORE_READING_STORED);
+    assert_int_equal(look(NOW + 2 * hour - 1), 0);
+    assert_int_equal(plant.due_ms, NOW + 2 * hour);
+    /* A change: of another device it changes nothing. */
+    set_org("silence_hours = 1");
+    assert_int_equal(store_fixture_run(&plant.store, run_due, other), ERR_OK);
+    assert_int_equal(look(NOW), 0);
+    assert_int_equal(plant.due_ms, NOW + 2 * hour);
+    assert_int_equal(store_fixture_run(&plant.store, run_due, plant.device.bytes), ERR_OK);
+    assert_int_equal(look(NOW), 0);
+    assert_int_equal(plant.due_ms, NOW + hour);
+    set_org("silence_hours = 0");
+    assert_int_equal(store_fixture_run(&plant.store, run_due, NULL), ERR_OK);
+    assert_int_equal(look(NOW + 36500 * DAY_MS), 0);
+    assert_int_equal(write_one("v", 1, NOW, 2), STORE_READING_STORED);
+    assert_int_equal(look(NOW + 36500 * DAY_MS), 0);
+    set_org("silence_hours = NULL");
+    assert_int_equal(store_fixture_run(&plant.store, run_due, NULL), ERR_OK);
+    assert_int_equal(look(NOW + 179999), 0);
+    assert_int_equal(look(NOW + 180000), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -414,6 +472,8 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_rollups_by_arithmetic, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silence_is_told_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_silence_is_what_the_org_says, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_late_is_what_the_org_says, setup, teardown),
     };
     assert_int_equal(hash_start(), ERR_OK);
     return cmocka_run_group_tests(tests, NULL, NULL);
