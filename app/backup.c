@@ -422,6 +422,10 @@ int command_backup(const struct settings *settings, int argc, char **argv)
         (void)command_fail("usage: weir backup DIR (weir backup --help)");
         return 2;
     }
+    if (settings->nats_url[0] != '\0') {
+        return command_fail("backup: the journal is in NATS: back it up with `nats stream backup`, "
+                            "and before it the store with the tools of its engine");
+    }
     struct backup backup = {.settings = settings, .to = argv[1], .pin = -1};
     log_set_level(LOG_ERROR);
     thread_lower_priority();

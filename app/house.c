@@ -265,6 +265,20 @@ static enum err start_sharing(struct house *house, struct err_detail *detail)
                          : err;
 }
 
+static const char *text_or_null(const char *text)
+{
+    return text[0] != '\0' ? text : NULL;
+}
+
+/* What an acknowledgement covers. */
+static const char *durability(const struct settings *settings)
+{
+    if (settings->nats_url[0] == '\0') {
+        return "fsync";
+    }
+    return strcmp(settings->nats_sync, "always") == 0 ? "jetstream_fsync" : "jetstream";
+}
+
 static void log_recovery(const struct journal_state *state)
 {
     if (state->is_new) {
@@ -294,6 +308,13 @@ static enum err start_journal(struct house *house, struct err_detail *detail)
         .disk_reserve_bytes = settings->disk_reserve_mb * MEBIBYTE,
         .replay_window_s = settings->journal_replay_s,
         .producer_count = house->loops,
+        .run = house->run,
+        .nats = {.url = text_or_null(settings->nats_url),
+                 .stream = settings->nats_stream,
+                 .replicas = (uint32_t)settings->nats_replicas,
+                 .pull_batch = (uint32_t)settings->nats_pull_batch,
+                 .ack_wait_s = (uint32_t)settings->nats_ack_wait_s,
+                 .ack_pending_max = (uint32_t)settings->nats_ack_pending},
     };
     enum err err = apply_cursor(house->store, &cursor);
     if (err == ERR_OK) {
@@ -336,13 +357,9 @@ static enum err open_api(struct house *house, struct err_detail *detail)
         .open_signup = settings->open_signup != 0,
         .journal_bytes_max = settings->journal_max_mb * MEBIBYTE,
         .metrics_moved = settings->metrics_port != 0,
+        .durability = durability(settings),
     };
     return api_open(&house->api, &options, detail);
-}
-
-static const char *text_or_null(const char *text)
-{
-    return text[0] != '\0' ? text : NULL;
 }
 
 static enum err open_server(struct house *house, struct err_detail *detail)

@@ -99,6 +99,22 @@ static const struct settings_row rows[] = {
         "maxmemory-policy noeviction. Empty: each node limits alone."),
     ROW("OPEN_SIGNUP", SWITCH, "0", 0, 1, "", open_signup,
         "1: POST /api/keys/generate makes an org and a key for anybody."),
+    ROW("NATS_URL", TEXT, "", 0, 0, "", nats_url,
+        "The journal in a stream of NATS JetStream (2.9 or later): nats://user:password@host:4222, "
+        "tls://host, several by commas; empty: in DATA_DIR. One server per stream."),
+    ROW("NATS_STREAM", TEXT, "weir", 0, 0, "", nats_stream,
+        "The stream, made when absent; its subjects are <stream>.frames.<lane>."),
+    ROW("NATS_REPLICAS", WHOLE, "1", 1, 5, "", nats_replicas,
+        "Servers of the NATS cluster that hold the stream."),
+    ROW("NATS_SYNC", TEXT, "interval", 0, 0, "", nats_sync,
+        "What jetstream.sync_interval is at the NATS servers, for durability in answers: always, "
+        "or interval (an acknowledged record may still be in their page cache)."),
+    ROW("NATS_PULL_BATCH_SIZE", WHOLE, "100", 1, 1000, "frames", nats_pull_batch,
+        "Frames asked for at a time."),
+    ROW("NATS_ACK_WAIT", WHOLE, "30", 1, 3600, "s", nats_ack_wait_s,
+        "Frames that are not applied by then are given again, and passed over."),
+    ROW("NATS_MAX_ACK_PENDING", WHOLE, "1000", 1, 65536, "frames", nats_ack_pending,
+        "Frames given to apply and not yet applied."),
     ROW("JOURNAL_MAX_MB", WHOLE, "4096", 16, 1048576, "MB", journal_max_mb,
         "Unapplied records and uploads held at most; one org may hold half."),
     ROW("JOURNAL_SEGMENT_MB", WHOLE, "64", 1, 1024, "MB", journal_segment_mb,
@@ -144,7 +160,7 @@ static const struct settings_row rows[] = {
 static const char *const ignored_names[] = {
     "ENABLE_ADAPTIVE_PROCESSING",
     "WORKER_POOL_SIZE",
-    "NATS_PULL_BATCH_SIZE",
+    "NATS_MAX_DELIVER",
 };
 
 /* Origin of each row's value; beside the struct so that it stays plain values. */
@@ -208,14 +224,9 @@ static void mask(char *text, size_t size, size_t from, size_t count)
     text[from + 3 + after] = '\0';
 }
 
-/* The password of a URL, between the user and the host or as a parameter. */
-static void hide_password(char *text, size_t size)
+/* In what follows "://": the password, or the token that stands alone. */
+static void hide_authority(char *text, size_t size, char *place, bool has_tokens)
 {
-    char *place = strstr(text, "://");
-    if (place == NULL) {
-        return;
-    }
-    place += 3;
     size_t authority = strcspn(place, "/?#");
     char *at = memrchr(place, '@', authority);
     if (at == NULL) { /* a slash in a password that should have been %2F */
@@ -225,6 +236,20 @@ static void hide_password(char *text, size_t size)
     char *colon = memchr(place, ':', authority);
     if (at != NULL && colon != NULL && colon < at) {
         mask(text, size, (size_t)(colon + 1 - text), (size_t)(at - colon - 1));
+    } else if (at != NULL && has_tokens) {
+        mask(text, size, (size_t)(place - text), (size_t)(at - place));
+    }
+}
+
+/* The passwords of a URL, or of several, between the user and the host or as a parameter. */
+static void hide_password(char *text, size_t size, bool has_tokens)
+{
+    char *place = strstr(text, "://");
+    if (place == NULL) {
+        return;
+    }
+    for (char *next = place; next != NULL; next = strstr(next + 3, "://")) {
+        hide_authority(text, size, next + 3, has_tokens);
     }
     char *parameter = strstr(place, "password=");
     if (parameter != NULL) {
@@ -239,7 +264,7 @@ static void value_text(const struct settings *settings, const struct settings_ro
     const char *field = (const char *)settings + row->offset;
     if (row->kind == SETTINGS_TEXT) {
         (void)snprintf(to, size, "%s", *(char *const *)(const void *)field);
-        hide_password(to, size);
+        hide_password(to, size, row->offset == offsetof(struct settings, nats_url));
         return;
     }
     uint64_t value = *(const uint64_t *)(const void *)field;
@@ -306,6 +331,27 @@ static enum err check_database(const struct settings *settings, struct err_detai
     return ERR_OK;
 }
 
+static bool is_stream_name(const char *name)
+{
+    size_t size = strlen(name);
+    return size > 0 && size <= 32 &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == size;
+}
+
+static enum err check_nats(const struct settings *settings, struct err_detail *detail)
+{
+    if (!is_stream_name(settings->nats_stream)) {
+        err_detail_set(detail, "NATS_STREAM: must be 1 to 32 of A-Z a-z 0-9 _ -");
+        return ERR_CONFIG;
+    }
+    if (strcmp(settings->nats_sync, "always") != 0 &&
+        strcmp(settings->nats_sync, "interval") != 0) {
+        err_detail_set(detail, "NATS_SYNC=%.80s: must be always or interval", settings->nats_sync);
+        return ERR_CONFIG;
+    }
+    return ERR_OK;
+}
+
 /* What the values must satisfy together. */
 static enum err check_whole(const struct settings *settings, struct err_detail *detail)
 {
@@ -323,7 +369,8 @@ static enum err check_whole(const struct settings *settings, struct err_detail *
         err_detail_set(detail, "DATA_DIR must not be empty");
         return ERR_CONFIG;
     }
-    return check_database(settings, detail);
+    enum err err = check_nats(settings, detail);
+    return err == ERR_OK ? check_database(settings, detail) : err;
 }
 
 static enum err line_read(struct settings *settings, struct slice line, struct err_detail *detail)

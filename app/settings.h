@@ -46,6 +46,13 @@ struct settings {
     uint64_t open_signup;
     char *redis_url;
     /* journal */
+    char *nats_url;
+    char *nats_stream;
+    uint64_t nats_replicas;
+    char *nats_sync;
+    uint64_t nats_pull_batch;
+    uint64_t nats_ack_wait_s;
+    uint64_t nats_ack_pending;
     uint64_t journal_max_mb;
     uint64_t journal_segment_mb;
     uint64_t journal_replay_s;

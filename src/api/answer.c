@@ -2,7 +2,8 @@
  *
  * A single event's 202 is the hot path: it is put together by hand, without a writer and without an
  * allocation. `durability` says what an answer promises: "fsync": the record is on stable storage
- * and survives a crash and a power cut; "stored": it is in the database too, and queryable. */
+ * and survives a crash and a power cut; "jetstream", "jetstream_fsync": what JetStream acknowledged
+ * (see openapi.yaml); "stored": it is in the database too, and queryable. */
 #include "api/records.h"
 
 #include "api/parameters.h"
@@ -36,6 +37,12 @@ static int api_stored_status(const struct api_request *request, const struct int
     return answer->accepted > 0 ? 201 : 200;
 }
 
+static const char *api_durability(const struct api_request *request,
+                                  const struct intake_answer *answer)
+{
+    return answer->is_stored ? "stored" : request->loop->api->options.durability;
+}
+
 static void api_answer_single(struct api_request *request, const struct intake_answer *answer)
 {
     uint8_t text[API_SINGLE_BYTES_MAX];
@@ -49,8 +56,10 @@ static void api_answer_single(struct api_request *request, const struct intake_a
     to = answer->is_stored ? API_PUT(to, "\",\"status\":\"stored\",\"position\":\"")
                            : API_PUT(to, "\",\"status\":\"accepted\",\"position\":\"");
     to = api_put(to, position, sizeof(position));
-    to = answer->is_stored ? API_PUT(to, "\",\"durability\":\"stored\"")
-                           : API_PUT(to, "\",\"durability\":\"fsync\"");
+    const char *durability = api_durability(request, answer);
+    to = API_PUT(to, "\",\"durability\":\"");
+    to = api_put(to, durability, strlen(durability));
+    *to++ = '"';
     if (is_duplicate) {
         to = API_PUT(to, ",\"duplicate\":true");
     }
@@ -76,7 +85,7 @@ static void api_answer_message(struct api_request *request, const struct intake_
                         "{\"status\":\"%s\",\"trace_id\":\"%.*s\",\"position\":\"%.*s\","
                         "\"durability\":\"%s\"}",
                         status, ID_TEXT_BYTES, id, API_POSITION_BYTES, position,
-                        answer->is_stored ? "stored" : "fsync");
+                        api_durability(request, answer));
     api_reply_json(request, 200, slice_make(text, (size_t)size));
 }
 
@@ -135,7 +144,7 @@ static void api_answer_batch(struct api_request *request, const struct intake_an
     json_write_member_u64(&writer, "rejected", answer->rejected);
     api_position_format(answer->position, position);
     json_write_member_string(&writer, "position", slice_make(position, sizeof(position)));
-    json_write_member_text(&writer, "durability", answer->is_stored ? "stored" : "fsync");
+    json_write_member_text(&writer, "durability", api_durability(request, answer));
     if (answer->is_upload) {
         api_remember_upload(request, answer);
         id_format(answer->id, id);
@@ -191,8 +200,10 @@ void api_records_refused(struct api_request *request, enum err err)
         problem.status = 503;
         problem.code = "journal_unavailable";
         problem.detail =
-            "The journal takes no writes at the moment (disk); nothing of this request "
-            "was taken.";
+            err == ERR_AWAY
+                ? "The server of the journal is away; this request is not known to be taken."
+                : "The journal takes no writes at the moment (disk); nothing of this request "
+                  "was taken.";
     }
     api_reply_problem(request, &problem, retry_after_s);
 }

@@ -31,6 +31,7 @@ struct api_options {
     bool open_signup;
     uint64_t journal_bytes_max; /* for the queue's capacity */
     bool metrics_moved;         /* /metrics has a port of its own and is 404 here */
+    const char *durability;     /* what a journal's word means, for answers; constant text */
 };
 
 MUST_CHECK enum err api_open(struct api **ret, const struct api_options *options,

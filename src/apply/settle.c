@@ -172,6 +172,7 @@ void apply_settle_part(struct apply *apply, struct apply_batch *batch)
     if (batch->upload == NULL) {
         push_release(apply, batch->job.commit, last->position);
         atomic_store_explicit(&apply->position, last->position, memory_order_release);
+        journal_reader_applied(apply->reader, last->position);
         apply->frames_unsettled -= batch->part_to - batch->part_from;
     }
     for (uint32_t i = batch->part_from; i < batch->part_to; i++) {

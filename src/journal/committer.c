@@ -20,7 +20,7 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "base/sys.h"
-#include "journal/internal.h"
+#include "journal/backend.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -282,7 +282,7 @@ static void committer_settle_uploads(struct journal *journal, const struct commi
             struct journal_frame frame;
             journal_frame_peek(batch->bytes + offset, &frame);
             if (frame.form == RECORD_FORM_UPLOAD_END) {
-                journal_upload_settle(journal, &frame);
+                (void)journal_upload_settle(journal, &frame); /* it keeps the segments */
             }
             offset += frame.bytes;
         }
@@ -402,9 +402,8 @@ static int committer_wait_ms(const struct journal *journal, bool is_short)
     return is_short ? (int)(COMMITTER_SAMPLE_NS / 1000000u) : (grows_old ? COMMITTER_LOOK_MS : -1);
 }
 
-void journal_committer_run(void *argument)
+void journal_local_commit(struct journal *journal)
 {
-    struct journal *journal = argument;
     bool is_closed = false;
     while (!is_closed) {
         bool is_short = atomic_load_explicit(&journal->room.is_short, memory_order_relaxed);

@@ -24,6 +24,14 @@
 #define JOURNAL_FILE_AGE_NS    (12 * JOURNAL_SEGMENT_AGE_NS)
 
 struct thread;
+struct journal_backend;
+struct nats_journal;
+
+/* What became of one frame of a batch, where frames of a batch need not follow each other. */
+struct journal_outcome {
+    uint64_t position;
+    enum err err;
+};
 
 /* A run of frames of one producer, in their final layout. */
 struct journal_batch {
@@ -38,8 +46,10 @@ struct journal_batch {
     uint32_t record_count; /* set by the committer */
     struct journal_ticket *first;
     struct journal_ticket **last;
-    enum err err;            /* the committer's answer */
-    uint64_t first_position; /* of its frames, which follow each other */
+    enum err err;                     /* the committer's answer */
+    uint64_t first_position;          /* of its frames, which follow each other; or else … */
+    struct journal_outcome *outcomes; /* … one for each frame; NULL: as above */
+    uint32_t waiting_count;           /* frames without outcome: the publisher's */
 };
 
 struct journal_batch_list {
@@ -111,6 +121,8 @@ struct journal_uploader {
 };
 
 struct journal {
+    const struct journal_backend *backend;
+    struct nats_journal *nats; /* NULL: local */
     struct journal_options options;
     char *directory;
     char *uploads_directory;
@@ -142,6 +154,9 @@ struct journal {
     atomic_uint_fast32_t spare_count;
     /* Of segments, spares and uploads. Relaxed: a sum for the gauge, from every thread. */
     atomic_uint_fast64_t disk_bytes;
+    /* Frames of earlier runs that apply's reader has not seen, where recovery did not count them.
+     * Relaxed: for the backlog's numbers. */
+    atomic_uint_fast64_t unread;
     struct mailbox *committer_mailbox;
     struct mailbox *preparer_mailbox;
     struct mailbox *uploader_mailbox;
@@ -185,7 +200,8 @@ MUST_CHECK enum err journal_recover(struct journal *journal, uint64_t applied_po
 /* --- uploads ------------------------------------------------------------------------------------
  */
 /* Committer: a frame of this form is durable; the upload that it names gets its final name. */
-void journal_upload_settle(struct journal *journal, const struct journal_frame *frame);
+/* False: it could not be renamed. */
+bool journal_upload_settle(struct journal *journal, const struct journal_frame *frame);
 void journal_uploader_discard(struct journal *journal);
 
 /* As journal_append, of a frame that the backlog holds already; on failure it still does. */

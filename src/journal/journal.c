@@ -11,7 +11,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/sys.h"
-#include "journal/internal.h"
+#include "journal/backend.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -45,6 +45,7 @@ enum err journal_open(struct journal **ret, const struct journal_options *option
     assert(options->segment_bytes >= JOURNAL_SEGMENT_BYTES_MIN);
     assert(options->segment_bytes % JOURNAL_SEGMENT_BYTES_MIN == 0);
     struct journal *journal = mem_alloc(sizeof(*journal));
+    journal->backend = options->nats.url != NULL ? &journal_nats : &journal_local;
     journal->options = *options;
     journal->directory = mem_copy_text(options->directory);
     journal->uploads_directory = mem_copy_text(options->uploads_directory);
@@ -63,7 +64,7 @@ enum err journal_open(struct journal **ret, const struct journal_options *option
         err = journal_make_mailboxes(journal);
     }
     if (err == ERR_OK) {
-        err = journal_recover(journal, applied_position, detail);
+        err = journal->backend->open(journal, applied_position, detail);
     }
     if (err != ERR_OK) {
         goto out;
@@ -82,18 +83,19 @@ void journal_state(const struct journal *journal, struct journal_state *ret)
 
 enum err journal_start(struct journal *journal, uint64_t base, struct err_detail *detail)
 {
-    struct journal_committer *committer = &journal->committer;
-    assert(committer->segment.fd < 0);
-    if (committer->next_position <= base) {
-        committer->next_position = base + 1;
-    }
-    committer->base = base;
-    journal_committer_sample_space(journal, clock_mono_ns());
-    enum err err = journal_committer_open_segment(journal);
-    if (err != ERR_OK) {
-        err_detail_set(detail, "open a segment in %s: %s", journal->directory, err_text(err));
-    }
-    return err;
+    return journal->backend->start(journal, base, detail);
+}
+
+void journal_committer_run(void *argument)
+{
+    struct journal *journal = argument;
+    journal->backend->commit(journal);
+}
+
+void journal_preparer_run(void *argument)
+{
+    struct journal *journal = argument;
+    journal->backend->prepare(journal);
 }
 
 void journal_stop(struct journal *journal)
@@ -114,6 +116,7 @@ void journal_close(struct journal *journal)
         (void)mailbox_run_all(journal->committer_mailbox); /* spares that came after the stop */
         journal_preparer_discard(journal);
     }
+    journal->backend->close(journal);
     assert(journal->committer.pending.first == NULL);
     journal_committer_discard(journal);
     mailbox_destroy(journal->committer_mailbox);
@@ -177,8 +180,52 @@ void journal_backlog(struct journal *journal, struct journal_backlog *ret)
     uint64_t durable = journal_durable_position(journal);
     uint64_t before = atomic_load_explicit(&room->before_oldest, memory_order_relaxed);
     ret->bytes = atomic_load_explicit(&room->bytes, memory_order_relaxed);
-    ret->records = atomic_load_explicit(&room->records, memory_order_relaxed);
+    uint64_t unread = atomic_load_explicit(&journal->unread, memory_order_relaxed);
+    ret->records = unread + atomic_load_explicit(&room->records, memory_order_relaxed);
     ret->oldest_received_ms =
         ret->bytes == 0 ? 0 : atomic_load_explicit(&room->oldest_ms, memory_order_relaxed);
-    ret->frames = ret->bytes == 0 || durable < before ? 0 : durable - before;
+    ret->frames = ret->bytes == 0 || durable < before ? unread : durable - before;
+}
+
+/* --- readers ---------------------------------------------------------------------------------- */
+
+enum err journal_reader_open(struct journal_reader **ret, struct journal *journal,
+                             uint64_t after_position)
+{
+    struct journal_reader *reader = NULL;
+    enum err err = journal->backend->reader_open(&reader, journal, after_position);
+    if (err == ERR_OK) {
+        reader->tells_progress =
+            atomic_fetch_add_explicit(&journal->readers, 1, memory_order_relaxed) == 0;
+        *ret = reader;
+    }
+    return err;
+}
+
+static int64_t reader_received_ms(const struct journal_frame *frame)
+{
+    struct record_frame record;
+    return record_frame_decode(frame->bytes_slice, &record) == ERR_OK ? record.received_ms : 0;
+}
+
+enum err journal_reader_next(struct journal_reader *reader, struct journal_frame *ret,
+                             bool *ret_has)
+{
+    enum err err = reader->journal->backend->reader_next(reader, ret, ret_has);
+    if (err == ERR_OK && *ret_has && reader->tells_progress) {
+        journal_room_read(&reader->journal->room, ret, reader_received_ms(ret));
+    }
+    return err;
+}
+
+void journal_reader_applied(struct journal_reader *reader, uint64_t position)
+{
+    reader->journal->backend->reader_applied(reader, position);
+}
+
+void journal_reader_close(struct journal_reader *reader)
+{
+    if (reader != NULL) {
+        reader->journal->backend->reader_close(reader);
+    }
 }

@@ -34,6 +34,16 @@ struct journal_reader;
 struct journal_upload;
 struct journal_upload_reader;
 
+/* A stream of NATS JetStream in place of segments. */
+struct journal_nats_options {
+    const char *url; /* NULL: local; nats://user:password@host:port, tls://…, several by commas */
+    const char *stream; /* its name; its subjects are <stream>.frames.<lane> */
+    uint32_t replicas;
+    uint32_t pull_batch;      /* frames asked for at a time */
+    uint32_t ack_wait_s;      /* of the consumer */
+    uint32_t ack_pending_max; /* frames given to apply and not applied */
+};
+
 struct journal_options {
     const char *directory;         /* segments; made when absent */
     const char *uploads_directory; /* upload files; made when absent */
@@ -43,6 +53,8 @@ struct journal_options {
     uint64_t disk_reserve_bytes;   /* DISK_RESERVE_MB: below it nothing is accepted */
     uint64_t replay_window_s;      /* applied segments stay this long while there is room */
     uint32_t producer_count;
+    uint64_t run; /* random number of this process, as in its frames */
+    struct journal_nats_options nats;
 };
 
 struct journal_state { /* what open found */
@@ -182,6 +194,8 @@ MUST_CHECK enum err journal_reader_open(struct journal_reader **ret, struct jour
 /* Durable frames only. *ret_has false: nothing more for now. */
 MUST_CHECK enum err journal_reader_next(struct journal_reader *reader, struct journal_frame *ret,
                                         bool *ret_has);
+/* Frames up to `position` are applied: a shared journal need not give them again. */
+void journal_reader_applied(struct journal_reader *reader, uint64_t position);
 void journal_reader_close(struct journal_reader *reader);
 /* Highest durable position; 0 before the first. */
 uint64_t journal_durable_position(const struct journal *journal);

@@ -20,7 +20,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sys.h"
-#include "journal/internal.h"
+#include "journal/backend.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -301,9 +301,8 @@ bool journal_preparer_step(struct journal *journal)
     return has_done;
 }
 
-void journal_preparer_run(void *argument)
+void journal_local_prepare(struct journal *journal)
 {
-    struct journal *journal = argument;
     while (!mailbox_is_closed(journal->preparer_mailbox)) {
         while (journal_preparer_step(journal)) {
         }

@@ -70,42 +70,64 @@ static void batch_free(struct journal_batch *batch)
     mem_free(batch);
 }
 
-/* Its frames were not taken: the backlog does not hold them. */
-static void batch_give_back(struct journal *journal, const struct journal_batch *batch)
+static enum err batch_outcome(const struct journal_batch *batch, uint32_t frame,
+                              uint64_t *ret_position)
+{
+    if (batch->outcomes != NULL && batch->err == ERR_OK) {
+        *ret_position = batch->outcomes[frame].position;
+        return batch->outcomes[frame].err;
+    }
+    *ret_position = batch->err == ERR_OK ? batch->first_position + frame : 0;
+    return batch->err;
+}
+
+/* Frames that were not taken, or all of them: the backlog does not hold them. */
+static void batch_give_back(struct journal *journal, const struct journal_batch *batch, bool all)
 {
     size_t offset = 0;
-    while (offset < batch->size) {
+    for (uint32_t i = 0; offset < batch->size; i++) {
         struct journal_frame frame;
+        uint64_t position;
         journal_frame_peek(batch->bytes + offset, &frame);
-        journal_room_give(&journal->room, frame.org, frame.bytes);
+        if (all || batch_outcome(batch, i, &position) != ERR_OK) {
+            journal_room_give(&journal->room, frame.org, frame.bytes);
+        }
         offset += frame.bytes;
     }
     assert(offset == batch->size);
 }
 
+static void producer_keep(struct journal_producer *producer, struct journal_batch *batch)
+{
+    if (batch->capacity > PRODUCER_KEEP_BYTES || producer->unused_count == PRODUCER_UNUSED_MAX) {
+        batch_free(batch);
+        return;
+    }
+    batch->next = producer->unused;
+    producer->unused = batch;
+    producer->unused_count++;
+}
+
 /* Runs the tickets; the batch is then unused or gone. */
 static void producer_settle(struct journal_producer *producer, struct journal_batch *batch)
 {
-    struct journal_ticket *ticket = batch->first;
-    enum err err = batch->err;
-    uint64_t position = err == ERR_OK ? batch->first_position : 0;
-    if (err != ERR_OK) {
-        batch_give_back(producer->journal, batch);
+    /* The batch may be filled again by a ticket; what the tickets need is kept aside. */
+    struct journal_batch done = *batch;
+    if (done.err != ERR_OK || done.outcomes != NULL) {
+        batch_give_back(producer->journal, batch, false);
     }
     producer->pool_bytes -= batch->size;
-    if (batch->capacity > PRODUCER_KEEP_BYTES || producer->unused_count == PRODUCER_UNUSED_MAX) {
-        batch_free(batch);
-    } else {
-        batch->next = producer->unused;
-        producer->unused = batch;
-        producer->unused_count++;
-    }
-    while (ticket != NULL) {
+    batch->outcomes = NULL;
+    producer_keep(producer, batch);
+    struct journal_ticket *ticket = done.first;
+    for (uint32_t i = 0; ticket != NULL; i++) {
         struct journal_ticket *next = ticket->next; /* the ticket may go with its callback */
-        ticket->on_durable(ticket, err, position);
-        position += err == ERR_OK;
+        uint64_t position;
+        enum err err = batch_outcome(&done, i, &position);
+        ticket->on_durable(ticket, err, err == ERR_OK ? position : 0);
         ticket = next;
     }
+    mem_free(done.outcomes);
 }
 
 void journal_producer_destroy(struct journal_producer *producer)
@@ -117,11 +139,11 @@ void journal_producer_destroy(struct journal_producer *producer)
     assert(producer->in_flight == 0 && producer->uploads == 0);
     struct journal_batch *batch;
     while ((batch = journal_batch_list_take(&producer->ready)) != NULL) {
-        batch_give_back(producer->journal, batch);
+        batch_give_back(producer->journal, batch, true);
         batch_free(batch);
     }
     if (producer->open != NULL) {
-        batch_give_back(producer->journal, producer->open);
+        batch_give_back(producer->journal, producer->open, true);
         batch_free(producer->open);
     }
     while ((batch = producer->unused) != NULL) {
@@ -202,6 +224,7 @@ static struct journal_batch *producer_take_unused(struct journal_producer *produ
     batch->first = NULL;
     batch->last = &batch->first;
     batch->err = ERR_OK;
+    batch->outcomes = NULL;
     return batch;
 }
 

@@ -14,37 +14,39 @@
  * under the reader has another salt, so nothing in it verifies, and it ends. */
 #include "base/mem.h"
 #include "base/sys.h"
-#include "journal/internal.h"
+#include "journal/backend.h"
 #include "journal/scan.h"
 
 #include <assert.h>
 #include <errno.h>
 
-struct journal_reader {
-    struct journal *journal;
+struct local_reader {
+    struct journal_reader base;
     uint64_t after; /* frames at or below this are passed over */
     int fd;         /* -1: in no segment yet */
     struct journal_segment_head head;
-    uint64_t size;       /* of the file */
-    bool is_limited;     /* it is not the newest any more: its void position is known */
-    bool tells_progress; /* apply's */
+    uint64_t size;   /* of the file */
+    bool is_limited; /* it is not the newest any more: its void position is known */
     struct journal_scan scan;
 };
 
-enum err journal_reader_open(struct journal_reader **ret, struct journal *journal,
-                             uint64_t after_position)
+static struct local_reader *local_reader_of(struct journal_reader *reader)
 {
-    struct journal_reader *reader = mem_alloc(sizeof(*reader));
-    reader->journal = journal;
+    return LIST_CONTAINER(reader, struct local_reader, base);
+}
+
+enum err journal_local_reader_open(struct journal_reader **ret, struct journal *journal,
+                                   uint64_t after_position)
+{
+    struct local_reader *reader = mem_alloc(sizeof(*reader));
+    reader->base.journal = journal;
     reader->after = after_position;
     reader->fd = -1;
-    reader->tells_progress =
-        atomic_fetch_add_explicit(&journal->readers, 1, memory_order_relaxed) == 0;
-    *ret = reader;
+    *ret = &reader->base;
     return ERR_OK;
 }
 
-static void reader_leave_segment(struct journal_reader *reader)
+static void reader_leave_segment(struct local_reader *reader)
 {
     if (reader->fd >= 0) {
         (void)sys_close(reader->fd); /* only read */
@@ -53,21 +55,20 @@ static void reader_leave_segment(struct journal_reader *reader)
     reader->fd = -1;
 }
 
-void journal_reader_close(struct journal_reader *reader)
+void journal_local_reader_close(struct journal_reader *base)
 {
-    if (reader != NULL) {
-        reader_leave_segment(reader);
-        mem_free(reader);
-    }
+    struct local_reader *reader = local_reader_of(base);
+    reader_leave_segment(reader);
+    mem_free(reader);
 }
 
-static enum err reader_enter(struct journal_reader *reader, const struct journal_file *file)
+static enum err reader_enter(struct local_reader *reader, const struct journal_file *file)
 {
     char path[JOURNAL_PATH_BYTES];
     uint32_t bad_bytes;
     int fd = -1;
     struct journal_segment_head head;
-    journal_file_path(path, reader->journal->directory, file);
+    journal_file_path(path, reader->base.journal->directory, file);
     enum err err = journal_segment_open_read(path, &fd, &head, &bad_bytes);
     if (err != ERR_OK) {
         return err;
@@ -97,14 +98,15 @@ static bool reader_wants(const struct journal_files *files, uint32_t i, uint64_t
 }
 
 /* Goes to the next readable segment after the one it is in; stays when there is none. */
-static enum err reader_advance(struct journal_reader *reader, bool *ret_has_moved)
+static enum err reader_advance(struct local_reader *reader, bool *ret_has_moved)
 {
     struct journal_files files;
     /* A segment has its name before it is the active one: who went in between would take its zeros
      * for the end of an old one. */
-    uint64_t active = atomic_load_explicit(&reader->journal->active_sequence, memory_order_acquire);
+    uint64_t active =
+        atomic_load_explicit(&reader->base.journal->active_sequence, memory_order_acquire);
     uint64_t sequence = reader->fd < 0 ? 0 : reader->head.sequence;
-    enum err err = journal_files_list(&files, reader->journal->directory);
+    enum err err = journal_files_list(&files, reader->base.journal->directory);
     if (err != ERR_OK) {
         return err;
     }
@@ -124,10 +126,10 @@ static enum err reader_advance(struct journal_reader *reader, bool *ret_has_move
 }
 
 /* A newer segment exists: from its first position on, nothing here counts. */
-static enum err reader_limit(struct journal_reader *reader)
+static enum err reader_limit(struct local_reader *reader)
 {
     struct journal_files files;
-    enum err err = journal_files_list(&files, reader->journal->directory);
+    enum err err = journal_files_list(&files, reader->base.journal->directory);
     if (err != ERR_OK) {
         return err;
     }
@@ -145,9 +147,9 @@ static enum err reader_limit(struct journal_reader *reader)
 
 /* How far may be looked now. Sequences only grow, so when the active one is ours before and after
  * the offset was loaded, the offset is ours. */
-static enum err reader_find_limit(struct journal_reader *reader, uint64_t *ret_limit)
+static enum err reader_find_limit(struct local_reader *reader, uint64_t *ret_limit)
 {
-    struct journal *journal = reader->journal;
+    struct journal *journal = reader->base.journal;
     uint64_t active = atomic_load_explicit(&journal->active_sequence, memory_order_acquire);
     uint64_t offset = atomic_load_explicit(&journal->durable_offset, memory_order_acquire);
     uint64_t again = atomic_load_explicit(&journal->active_sequence, memory_order_acquire);
@@ -163,14 +165,8 @@ static enum err reader_find_limit(struct journal_reader *reader, uint64_t *ret_l
     return err;
 }
 
-static int64_t reader_received_ms(const struct journal_frame *frame)
-{
-    struct record_frame record;
-    return record_frame_decode(frame->bytes_slice, &record) == ERR_OK ? record.received_ms : 0;
-}
-
 /* One item of the segment; *ret_has when it is a frame that is wanted, *ret_is_over at its end. */
-static enum err reader_step(struct journal_reader *reader, struct journal_frame *ret, bool *ret_has,
+static enum err reader_step(struct local_reader *reader, struct journal_frame *ret, bool *ret_has,
                             bool *ret_is_over)
 {
     struct journal_scan_item item;
@@ -191,9 +187,10 @@ static enum err reader_step(struct journal_reader *reader, struct journal_frame 
     return ERR_OK;
 }
 
-enum err journal_reader_next(struct journal_reader *reader, struct journal_frame *ret,
-                             bool *ret_has)
+enum err journal_local_reader_next(struct journal_reader *base, struct journal_frame *ret,
+                                   bool *ret_has)
 {
+    struct local_reader *reader = local_reader_of(base);
     bool has = false;
     bool has_moved = true;
     enum err err = ERR_OK;
@@ -203,7 +200,7 @@ enum err journal_reader_next(struct journal_reader *reader, struct journal_frame
     while (err == ERR_OK && has_moved && !has) {
         bool is_over = false;
         uint64_t active =
-            atomic_load_explicit(&reader->journal->active_sequence, memory_order_acquire);
+            atomic_load_explicit(&reader->base.journal->active_sequence, memory_order_acquire);
         err = reader_step(reader, ret, &has, &is_over);
         /* Looked at before the step: an end seen in what was active then is only an end for now. */
         if (err == ERR_OK && is_over) {
@@ -215,9 +212,6 @@ enum err journal_reader_next(struct journal_reader *reader, struct journal_frame
     }
     if (err != ERR_OK) {
         return err;
-    }
-    if (has && reader->tells_progress) {
-        journal_room_read(&reader->journal->room, ret, reader_received_ms(ret));
     }
     *ret_has = has;
     return ERR_OK;

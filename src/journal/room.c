@@ -68,11 +68,22 @@ static uint64_t room_load(const atomic_uint_fast64_t *number)
     return atomic_load_explicit(number, memory_order_relaxed);
 }
 
+static bool room_is_closed(struct journal_room *room)
+{
+    return atomic_load_explicit(&room->is_short, memory_order_relaxed) ||
+           atomic_load_explicit(&room->is_away, memory_order_relaxed);
+}
+
+static enum err room_closed_err(struct journal_room *room)
+{
+    return atomic_load_explicit(&room->is_away, memory_order_relaxed) ? ERR_AWAY : ERR_NO_SPACE;
+}
+
 enum err journal_room_take(struct journal_room *room, uint64_t org, uint64_t bytes)
 {
     struct room_change change = {bytes, room->bytes_max / 2, false};
-    if (atomic_load_explicit(&room->is_short, memory_order_relaxed)) {
-        return ERR_NO_SPACE;
+    if (room_is_closed(room)) {
+        return room_closed_err(room);
     }
     uint64_t before = atomic_fetch_add_explicit(&room->bytes, bytes, memory_order_relaxed);
     if (before + bytes <= room->bytes_max) {
@@ -88,8 +99,8 @@ enum err journal_room_take(struct journal_room *room, uint64_t org, uint64_t byt
 enum err journal_room_look(struct journal_room *room, uint64_t org, uint64_t bytes)
 {
     struct room_change change = {bytes, room->bytes_max / 2, bytes <= room->bytes_max / 2};
-    if (atomic_load_explicit(&room->is_short, memory_order_relaxed)) {
-        return ERR_NO_SPACE;
+    if (room_is_closed(room)) {
+        return room_closed_err(room);
     }
     (void)table_find(room->orgs, room_key(&org), room_visit_look, &change);
     bool fits = room_load(&room->bytes) + bytes <= room->bytes_max;
@@ -153,6 +164,11 @@ static uint64_t room_subtract_at_most(atomic_uint_fast64_t *number, uint64_t amo
     } while (!atomic_compare_exchange_weak_explicit(number, &before, after, memory_order_relaxed,
                                                     memory_order_relaxed));
     return after;
+}
+
+void journal_room_not_durable(struct journal_room *room, uint64_t records)
+{
+    (void)room_subtract_at_most(&room->records, records); /* zero is what "at most" ends at */
 }
 
 static void room_release(struct journal_room *room, uint64_t org, uint64_t bytes, uint64_t now_ns)

@@ -4,7 +4,7 @@
  * Thread: any. Numbers are atomics; each is a count of its own, so relaxed order is enough: nothing
  *         else is published by them. Orgs are in a base/table.
  * Memory: the owner embeds it.
- * Errors: take gives ERR_FULL or ERR_NO_SPACE and then holds nothing. */
+ * Errors: take gives ERR_FULL, ERR_NO_SPACE or ERR_AWAY and then holds nothing. */
 #pragma once
 #include "base/err.h"
 #include "journal/journal.h"
@@ -19,6 +19,7 @@ struct journal_room {
     atomic_uint_fast64_t bytes;
     atomic_uint_fast64_t records;
     atomic_bool is_short; /* the disk is below its reserve; set by the committer */
+    atomic_bool is_away;  /* the server that holds the journal is not reached */
     /* Drain rate: bytes credited since window_start_ns; closed by the one who wins the exchange. */
     atomic_uint_fast64_t window_start_ns;
     atomic_uint_fast64_t window_bytes;
@@ -46,6 +47,8 @@ void journal_room_force(struct journal_room *room, uint64_t org, uint64_t bytes)
 void journal_room_give(struct journal_room *room, uint64_t org, uint64_t bytes);
 /* Committer: `records` became durable at `wall_ms`. */
 void journal_room_durable(struct journal_room *room, uint64_t records, int64_t wall_ms);
+/* … and did not: what was counted when it was sent away. */
+void journal_room_not_durable(struct journal_room *room, uint64_t records);
 /* Reader: handed out this frame, received at received_ms. When everything handed out before is
  * credited, it is the oldest. */
 void journal_room_read(struct journal_room *room, const struct journal_frame *frame,

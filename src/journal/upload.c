@@ -429,7 +429,7 @@ void journal_upload_abort(struct journal_upload *upload)
     }
 }
 
-void journal_upload_settle(struct journal *journal, const struct journal_frame *frame)
+bool journal_upload_settle(struct journal *journal, const struct journal_frame *frame)
 {
     struct record_frame record;
     struct record_upload_end end;
@@ -437,11 +437,13 @@ void journal_upload_settle(struct journal *journal, const struct journal_frame *
     char to[JOURNAL_PATH_BYTES];
     if (record_frame_decode(frame->bytes_slice, &record) != ERR_OK ||
         record_upload_end_decode(record.body, &end) != ERR_OK) {
-        return; /* not one of ours: nothing has this name */
+        return true; /* not one of ours: nothing has this name */
     }
     journal_upload_path(from, journal, end.upload, false);
     journal_upload_path(to, journal, end.upload, true);
     if (sys_rename(from, to) != 0 && errno != ENOENT) {
         atomic_store_explicit(&journal->keeps_segments, true, memory_order_relaxed);
+        return false;
     }
+    return true;
 }

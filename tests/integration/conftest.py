@@ -3,7 +3,8 @@
 `weir` is a factory: weir(PORT=…, SETTING=…) starts a server of its own in a temporary directory on a
 free port and stops it by its process id. `server` is one that is shared by a module. The binary is
 build/release/weir, or the one that WEIR_BINARY names. With WEIR_TEST_STORE=postgres each of them has
-a database of its own on a PostgreSQL server that the first one starts.
+a database of its own on a PostgreSQL server that the first one starts; with WEIR_TEST_JOURNAL=nats a stream of its
+own on a NATS server.
 """
 import atexit
 import base64
@@ -27,9 +28,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("WEIR_BINARY", ROOT / "build/release/weir"))
 START_SECONDS = 30
 STORE = os.environ.get("WEIR_TEST_STORE", "sqlite")
+JOURNAL = os.environ.get("WEIR_TEST_JOURNAL", "local")
+DURABILITY = {"local": "fsync", "nats": "jetstream"}[JOURNAL]
 
 sys.path.insert(0, str(ROOT / "tests/support"))
-import postgres as postgres_server  # noqa: E402  (found by the line above)
+import nats as nats_server  # noqa: E402  (found by the line above)
+import postgres as postgres_server  # noqa: E402
 
 
 class Databases:
@@ -59,6 +63,24 @@ class Databases:
 databases = Databases()
 
 
+class Streams:
+    """A stream for each data directory, on one server."""
+
+    def __init__(self):
+        self.server = None
+        self.names = {}
+
+    def settings(self, data_dir):
+        if self.server is None:
+            self.server = nats_server.Nats()
+            atexit.register(self.server.close)
+        name = self.names.setdefault(data_dir, f"weir{len(self.names)}")
+        return {"NATS_URL": self.server.url, "NATS_STREAM": name}
+
+
+streams = Streams()
+
+
 class Answer:
     """Status, headers (lower case) and body of one answer."""
 
@@ -83,6 +105,10 @@ class Weir:
         self.settings = {"PORT": "0", "DATA_DIR": str(self.data_dir), "DISK_RESERVE_MB": "16"}
         if STORE == "postgres":
             self.settings.update(databases.settings(self.data_dir))
+        if JOURNAL == "nats":
+            self.settings.update(streams.settings(self.data_dir))
+        if "NATS_URL" in settings:
+            self.settings.pop("NATS_STREAM", None)
         self.settings.update({name: str(value) for name, value in settings.items()})
         self.wrap = list(wrap)
         self.process = None

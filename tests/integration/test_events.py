@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from black_box import check_problem
-from conftest import basic
+from conftest import DURABILITY, basic
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
@@ -24,7 +24,7 @@ def test_round_trip(server):
     answer = server.post("/api/events", sent)
     assert answer.status == 202
     assert set(answer.json) == {"id", "status", "position", "durability"}
-    assert answer.json["status"] == "accepted" and answer.json["durability"] == "fsync"
+    assert answer.json["status"] == "accepted" and answer.json["durability"] == DURABILITY
     assert answer.headers["cache-control"] == "no-store"
     got = server.get(f"/api/v1/events/{answer.json['id']}?wait_for={answer.json['position']}").json
     for name in ("type", "payload", "dedup_id", "subject", "source", "app"):
@@ -59,7 +59,7 @@ def test_wait_stored_is_bounded(weir):
     server = weir(APPLY_PAUSED=1, PROCESSING_TIMEOUT_SECONDS=1)
     for body in ({"type": "a", "payload": 1}, [{"type": "a", "payload": 2}]):
         answer = server.post("/api/events?wait=stored", body)
-        assert answer.status == 202 and answer.json["durability"] == "fsync", answer
+        assert answer.status == 202 and answer.json["durability"] == DURABILITY, answer
     assert server.get("/api/inbox").json["events"] == []
     server.kill()
     del server.settings["APPLY_PAUSED"]

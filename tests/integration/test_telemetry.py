@@ -6,6 +6,7 @@ import time
 import pytest
 
 from black_box import until
+from conftest import DURABILITY
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
@@ -66,7 +67,7 @@ def test_one_reading_and_back(plant):
                          "event_id": "e-1", "config_version": 3, "metadata": {"fw": "1.2"},
                          "metrics": [{"parameter_key": plant.voltage["key"], "value": 230.5, "quality": 192,
                                       "attributes": {"phase": "L1"}}]}, query="")
-    assert answer.status == 200 and answer.json["status"] == "queued" and answer.json["durability"] == "fsync"
+    assert answer.status == 200 and answer.json["status"] == "queued" and answer.json["durability"] == DURABILITY
     assert len(answer.json["trace_id"]) == 36
     got = plant.server.get(f"/api/v1/readings?device_id={plant.device['id']}&latest=true"
                            f"&wait_for={answer.json['position']}").json

@@ -1,0 +1,123 @@
+/* NATS: what the files of the JetStream backend share.
+ *
+ * Thread: the connection is any thread's (the library locks); each part says whose it is. The
+ *         library's own threads run nothing of ours but the callbacks of nats.c, which store
+ *         atomics and post mail.
+ * Memory: struct nats_journal owns the connection; a mail owns its message until it is taken.
+ * Errors: as in journal.h; the text of an address, which may hold a password, is in none. */
+#pragma once
+#include <nats/nats.h>
+
+#include "journal/backend.h"
+
+#define NATS_NAME_BYTES    64u
+#define NATS_CONSUMER      "ingest_workers"
+#define NATS_WAIT_MS       2000   /* for an answer of JetStream's own */
+#define NATS_IN_FLIGHT_MAX 4096u  /* frames published and not acknowledged */
+#define NATS_RESEND_MS     1000u  /* a frame without acknowledgement is sent again */
+#define NATS_GIVE_UP_MS    5000u  /* … and then answered as failed */
+#define NATS_DUPLICATES_MS 120000 /* JetStream knows message ids for so long: far above both */
+#define NATS_LOOK_MS       250
+#define NATS_PURGES        64u
+
+/* A message of a subscription, on its way to the thread that reads it. */
+struct nats_mail {
+    struct mail mail;
+    void *owner; /* of the feed */
+    natsMsg *message;
+};
+
+/* A subscription whose messages become mail. */
+struct nats_feed {
+    struct journal *journal;
+    natsSubscription *subscription; /* NULL: none */
+    struct mailbox *to;
+    void (*on_arrive)(struct mail *mail);
+    void *owner;
+    bool wakes_subscriber; /* of the journal, after each message */
+    atomic_bool is_over;   /* the library is done with it: released there, acquired here */
+    char inbox[NATS_NAME_BYTES];
+};
+
+/* A frame that was published. */
+struct nats_slot {
+    struct journal_batch *batch; /* NULL: free */
+    uint32_t frame;              /* its number in the batch */
+    uint32_t uses;               /* so that a late acknowledgement finds another name */
+    uint32_t next_free;          /* number + 1; 0: none */
+    size_t offset;               /* in the batch */
+    uint64_t message;            /* its id for JetStream's own detection of duplicates */
+    uint64_t first_ns;
+    uint64_t sent_ns;
+};
+
+struct nats_publisher {
+    struct nats_feed acks;
+    struct nats_slot *slots; /* NATS_IN_FLIGHT_MAX */
+    uint32_t free_first;     /* number + 1 */
+    uint32_t in_flight;
+    uint64_t messages;
+    struct journal_batch *batch; /* the one that is being published, from `offset` on */
+    uint32_t frame;
+    size_t offset;
+    uint64_t looked_ns;
+    bool was_ready;
+};
+
+struct nats_purge {
+    uint64_t at_ns;
+    uint64_t sequence;
+};
+
+struct nats_journal {
+    natsConnection *connection;
+    jsCtx *js;
+    char stream[NATS_NAME_BYTES];
+    uint64_t salt; /* of the frames' checksums */
+    int64_t created;
+    uint64_t first_sequence;
+    uint64_t last_sequence; /* when it was opened */
+    uint64_t base;          /* set by start, before the threads */
+    /* Stored (release) by the library's callbacks, loaded (acquire) by our threads. Each
+     * connection that is made raises the generation; one is verified when the stream was seen to be
+     * the same. */
+    atomic_bool is_connected;
+    atomic_bool is_closed;
+    atomic_uint_fast64_t generation;
+    atomic_uint_fast64_t verified; /* by the publisher */
+    atomic_bool is_foreign;        /* the stream was replaced by another of its name: never again */
+    /* When the subscriber is to be woken; 0: not. Stored by its reader, loaded by the preparer.
+     * Relaxed: a hint that is looked at again and again. */
+    atomic_uint_fast64_t wake_ns;
+    /* The stream is full: the replay window is given up. Relaxed, as above. */
+    atomic_bool is_full;
+    struct nats_publisher publisher;       /* the committer's thread */
+    struct nats_purge purges[NATS_PURGES]; /* the preparer's thread */
+    uint32_t purge_count;
+    uint64_t purged; /* sequence */
+};
+
+/* --- nats.c ----------------------------------------------------------------------------------- */
+/* Whether frames can be published and read now. Any thread. */
+bool journal_nats_is_ready(const struct nats_journal *nats);
+jsOptions journal_nats_options(void);
+/* `inbox`, and what is below it by one word when `is_wide`. */
+MUST_CHECK enum err journal_nats_feed_open(struct nats_feed *feed, bool is_wide);
+/* No callback runs any more; what came is in the mailbox. */
+void journal_nats_feed_close(struct nats_feed *feed);
+void journal_nats_mail_free(struct nats_mail *mail);
+
+/* --- nats_publish.c: the committer's thread -----------------------------------------------------
+ */
+MUST_CHECK enum err journal_nats_publisher_open(struct journal *journal);
+void journal_nats_publisher_close(struct journal *journal);
+void journal_nats_commit(struct journal *journal);
+
+/* --- nats_read.c: a reader's thread -------------------------------------------------------------
+ */
+enum err journal_nats_reader_open(struct journal_reader **ret, struct journal *journal,
+                                  uint64_t after_position);
+enum err journal_nats_reader_next(struct journal_reader *base, struct journal_frame *ret,
+                                  bool *ret_has);
+void journal_nats_reader_applied(struct journal_reader *base, uint64_t position);
+void journal_nats_reader_close(struct journal_reader *base);

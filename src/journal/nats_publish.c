@@ -1,0 +1,406 @@
+/* NATS publisher: the committer's thread of the JetStream backend.
+ *
+ * Happy path: take all mail; publish the frames of the batches that wait, each with a reply address
+ * that names its slot; JetStream's acknowledgements come back as mail and say the frames' numbers
+ * in the stream; a batch whose frames are all acknowledged goes back to its producer. Nothing waits
+ * for anything else: up to 4,096 frames are on the way at a time.
+ *
+ *   free -- publish --> SENT -- acknowledged, or refused --> free
+ *                        |  ^
+ *                        +--+ no word for a second, or a new connection: sent again, same id
+ *                        |
+ *                        +-- no word for five seconds --> failed, free
+ *
+ * Failure modes: away: batches are answered ERR_AWAY at once, and what is on the way is sent again
+ * when the server is back within five seconds. A frame that was sent and never acknowledged may be
+ * in the stream all the same, once: its sender was told to try again, and equal dedup_ids meet in
+ * the store. Sending again makes no second one, since JetStream knows the message's id. The stream
+ * is full: ERR_FULL; its disk: ERR_NO_SPACE. */
+#include "journal/nats.h"
+
+#include "base/clock.h"
+#include "base/hex.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define NS_PER_MS  UINT64_C(1000000)
+#define NAME_BYTES 16u /* of a slot in a reply address, and of a number in a message id */
+
+/* --- slots ------------------------------------------------------------------------------------ */
+
+static struct nats_slot *slot_take(struct nats_publisher *publisher)
+{
+    struct nats_slot *slot = &publisher->slots[publisher->free_first - 1];
+    publisher->free_first = slot->next_free;
+    publisher->in_flight++;
+    slot->uses++;
+    return slot;
+}
+
+static void slot_free(struct nats_publisher *publisher, struct nats_slot *slot)
+{
+    slot->batch = NULL;
+    slot->next_free = publisher->free_first;
+    publisher->free_first = (uint32_t)(slot - publisher->slots) + 1;
+    publisher->in_flight--;
+}
+
+static void publish_durable(struct journal *journal, uint64_t position)
+{
+    uint64_t durable = atomic_load_explicit(&journal->durable_position, memory_order_relaxed);
+    while (durable < position &&
+           !atomic_compare_exchange_weak_explicit(&journal->durable_position, &durable, position,
+                                                  memory_order_release, memory_order_relaxed)) {
+    }
+}
+
+/* The frame's outcome is known; with the last one its batch goes back. */
+static void slot_settle(struct journal *journal, struct nats_slot *slot, enum err err,
+                        uint64_t position)
+{
+    struct nats_publisher *publisher = &journal->nats->publisher;
+    struct journal_batch *batch = slot->batch;
+    batch->outcomes[slot->frame] = (struct journal_outcome){position, err};
+    if (err == ERR_OK) {
+        publish_durable(journal, position);
+        metrics_observe(METRIC_JOURNAL_COMMIT_SECONDS, clock_mono_ns() - slot->first_ns);
+    } else {
+        struct journal_frame frame;
+        journal_frame_peek(batch->bytes + slot->offset, &frame);
+        journal_room_not_durable(&journal->room, frame.record_count);
+        metrics_add(METRIC_JOURNAL_FAILURES, 1);
+    }
+    slot_free(publisher, slot);
+    batch->waiting_count--;
+    if (batch->waiting_count == 0 && publisher->batch != batch) {
+        metrics_add(METRIC_JOURNAL_COMMITS, 1);
+        metrics_observe(METRIC_JOURNAL_COMMIT_RECORDS, batch->frame_count);
+        journal_batch_return(batch);
+    }
+}
+
+/* --- acknowledgements --------------------------------------------------------------------------
+ */
+
+static bool hex_get(const char *from, uint32_t *ret)
+{
+    uint32_t value = 0;
+    for (int i = 0; i < 8; i++) {
+        const char *digits = "0123456789abcdef";
+        const char *at = from[i] == '\0' ? NULL : strchr(digits, from[i]);
+        if (at == NULL) {
+            return false;
+        }
+        value = value << 4u | (uint32_t)(at - digits);
+    }
+    *ret = value;
+    return true;
+}
+
+/* The slot that the address names; NULL when it is not its turn any more. */
+static struct nats_slot *slot_find(struct nats_publisher *publisher, const char *subject)
+{
+    const char *name = strrchr(subject, '.');
+    uint32_t number;
+    uint32_t uses;
+    if (name == NULL || strlen(name) != NAME_BYTES + 1 || !hex_get(name + 1, &number) ||
+        !hex_get(name + 9, &uses) || number >= NATS_IN_FLIGHT_MAX) {
+        return NULL;
+    }
+    struct nats_slot *slot = &publisher->slots[number];
+    return slot->batch != NULL && slot->uses == uses ? slot : NULL;
+}
+
+/* The number behind "name": in an answer of JetStream's; false when it has none. */
+static bool answer_number(const char *answer, const char *name, uint64_t *ret)
+{
+    const char *at = strstr(answer, name);
+    if (at == NULL) {
+        return false;
+    }
+    size_t digits = strspn(at + strlen(name), "0123456789");
+    return slice_to_u64(slice_make(at + strlen(name), digits), ret);
+}
+
+/* ERR_AWAY: it may be taken later, and is sent again. */
+static enum err refusal_err(struct nats_journal *nats, uint64_t code, const char *answer)
+{
+    switch (code) {
+    case JSStreamStoreFailedErr: /* which of its limits stands in the text alone */
+        if (strstr(answer, "maximum") != NULL) {
+            atomic_store_explicit(&nats->is_full, true, memory_order_relaxed);
+            return ERR_FULL;
+        }
+        return ERR_AWAY;
+    case JSInsufficientResourcesErr:
+    case JSStorageResourcesExceededErr:
+        atomic_store_explicit(&nats->is_full, true, memory_order_relaxed);
+        return ERR_NO_SPACE;
+    case JSStreamMessageExceedsMaximumErr:
+        return ERR_TOO_LARGE;
+    default:
+        return ERR_AWAY;
+    }
+}
+
+static void ack_take(struct journal *journal, natsMsg *message)
+{
+    struct nats_journal *nats = journal->nats;
+    struct nats_slot *slot = slot_find(&nats->publisher, natsMsg_GetSubject(message));
+    char answer[512];
+    uint64_t number = 0;
+    if (slot == NULL || natsMsg_GetDataLength(message) <= 0) {
+        return; /* late; or nobody was there to answer, then it is sent again */
+    }
+    (void)snprintf(answer, sizeof(answer), "%.*s", natsMsg_GetDataLength(message),
+                   natsMsg_GetData(message));
+    if (strstr(answer, "\"error\"") == NULL && answer_number(answer, "\"seq\":", &number)) {
+        slot_settle(journal, slot, ERR_OK, nats->base + number);
+        return;
+    }
+    enum err err = ERR_AWAY;
+    if (answer_number(answer, "\"err_code\":", &number)) {
+        err = refusal_err(nats, number, answer);
+    }
+    if (err != ERR_AWAY) {
+        slot_settle(journal, slot, err, 0);
+    }
+}
+
+static void on_ack(struct mail *mail)
+{
+    struct nats_mail *ack = LIST_CONTAINER(mail, struct nats_mail, mail);
+    ack_take(ack->owner, ack->message);
+    journal_nats_mail_free(ack);
+}
+
+/* --- publishing --------------------------------------------------------------------------------
+ */
+
+static natsStatus message_make(struct journal *journal, const struct nats_slot *slot, natsMsg **ret)
+{
+    const struct nats_journal *nats = journal->nats;
+    const uint8_t *bytes = slot->batch->bytes + slot->offset;
+    char subject[NATS_NAME_BYTES + 16];
+    char reply[NATS_NAME_BYTES + NAME_BYTES + 2];
+    char id[2 * NAME_BYTES + 1] = {0};
+    char name[NAME_BYTES + 1] = {0};
+    struct journal_frame frame;
+    journal_frame_peek(bytes, &frame);
+    if (frame.lane < LIMIT_LANES) {
+        (void)snprintf(subject, sizeof(subject), "%s.frames.%u", nats->stream, frame.lane);
+    } else {
+        (void)snprintf(subject, sizeof(subject), "%s.frames.mixed", nats->stream);
+    }
+    hex_put_u32((uint32_t)(slot - nats->publisher.slots), name);
+    hex_put_u32(slot->uses, name + 8);
+    (void)snprintf(reply, sizeof(reply), "%s.%s", nats->publisher.acks.inbox, name);
+    hex_put_u64(journal->options.run, id);
+    hex_put_u64(slot->message, id + NAME_BYTES);
+    natsStatus status = natsMsg_Create(ret, subject, reply, (const char *)bytes, (int)frame.bytes);
+    return status == NATS_OK ? natsMsgHeader_Set(*ret, "Nats-Msg-Id", id) : status;
+}
+
+/* What cannot be sent now is sent again when its time has come. */
+static void slot_send(struct journal *journal, struct nats_slot *slot, uint64_t now_ns)
+{
+    natsMsg *message = NULL;
+    if (message_make(journal, slot, &message) == NATS_OK) {
+        (void)natsConnection_PublishMsg(journal->nats->connection, message);
+    }
+    natsMsg_Destroy(message);
+    slot->sent_ns = now_ns;
+}
+
+/* The frame at the publisher's place in its batch. */
+static void publish_frame(struct journal *journal, uint64_t now_ns)
+{
+    struct nats_publisher *publisher = &journal->nats->publisher;
+    struct journal_batch *batch = publisher->batch;
+    struct journal_frame frame;
+    struct nats_slot *slot = slot_take(publisher);
+    uint8_t *bytes = batch->bytes + publisher->offset;
+    journal_frame_seal(bytes, 0, journal->nats->salt);
+    journal_frame_peek(bytes, &frame);
+    *slot = (struct nats_slot){.batch = batch,
+                               .frame = publisher->frame,
+                               .uses = slot->uses,
+                               .offset = publisher->offset,
+                               .message = publisher->messages++,
+                               .first_ns = now_ns};
+    publisher->offset += frame.bytes;
+    publisher->frame++;
+    /* Before it is sent: it may be applied before its acknowledgement is here. */
+    journal_room_durable(&journal->room, frame.record_count, clock_wall_ms());
+    /* An upload's end record makes it exist, so its file must have its name before. */
+    if (frame.form == RECORD_FORM_UPLOAD_END && !journal_upload_settle(journal, &frame)) {
+        slot_settle(journal, slot, ERR_IO, 0);
+    } else {
+        slot_send(journal, slot, now_ns);
+    }
+}
+
+static void batch_begin(struct nats_publisher *publisher, struct journal_batch *batch)
+{
+    batch->outcomes = mem_alloc_array(batch->frame_count, sizeof(*batch->outcomes));
+    batch->waiting_count = batch->frame_count;
+    publisher->batch = batch;
+    publisher->frame = 0;
+    publisher->offset = 0;
+}
+
+static void batch_end(struct nats_publisher *publisher)
+{
+    struct journal_batch *batch = publisher->batch;
+    publisher->batch = NULL;
+    if (batch->waiting_count == 0) {
+        journal_batch_return(batch);
+    }
+}
+
+/* Publishes what waits, as far as there are slots; answers it at once when that is no use. */
+static bool publish_pending(struct journal *journal)
+{
+    struct nats_journal *nats = journal->nats;
+    struct nats_publisher *publisher = &nats->publisher;
+    struct journal_batch_list *pending = &journal->committer.pending;
+    uint64_t now_ns = clock_mono_ns();
+    bool has_done = false;
+    while ((publisher->batch != NULL || pending->first != NULL) && publisher->free_first != 0) {
+        has_done = true;
+        if (publisher->batch == NULL) {
+            struct journal_batch *batch = journal_batch_list_take(pending);
+            if (!journal_nats_is_ready(nats)) {
+                batch->err = ERR_AWAY;
+                journal_batch_return(batch);
+                continue;
+            }
+            batch_begin(publisher, batch);
+        }
+        publish_frame(journal, now_ns);
+        if (publisher->offset == publisher->batch->size) {
+            batch_end(publisher);
+        }
+    }
+    return has_done;
+}
+
+/* --- time ------------------------------------------------------------------------------------- */
+
+/* Each frame on the way: given up, sent again, or left alone. */
+static void look_at_slots(struct journal *journal, uint64_t now_ns, bool send_all)
+{
+    struct nats_publisher *publisher = &journal->nats->publisher;
+    bool is_ready = journal_nats_is_ready(journal->nats);
+    for (uint32_t i = 0; i < NATS_IN_FLIGHT_MAX && publisher->in_flight > 0; i++) {
+        struct nats_slot *slot = &publisher->slots[i];
+        if (slot->batch == NULL) {
+            continue;
+        }
+        if (now_ns - slot->first_ns >= NATS_GIVE_UP_MS * NS_PER_MS) {
+            slot_settle(journal, slot, ERR_AWAY, 0);
+        } else if (is_ready && (send_all || now_ns - slot->sent_ns >= NATS_RESEND_MS * NS_PER_MS)) {
+            slot_send(journal, slot, now_ns);
+        }
+    }
+}
+
+/* A connection was made anew: is it still the same stream? */
+static bool verify(struct nats_journal *nats)
+{
+    jsStreamInfo *info = NULL;
+    jsErrCode code = 0;
+    uint64_t generation = atomic_load_explicit(&nats->generation, memory_order_acquire);
+    jsOptions options = journal_nats_options();
+    natsStatus status = js_GetStreamInfo(&info, nats->js, nats->stream, &options, &code);
+    bool is_same = status == NATS_OK && info->Created == nats->created;
+    if (!is_same && (status == NATS_OK || code == JSStreamNotFoundErr)) {
+        log_write(LOG_ERROR, "journal",
+                  "NATS: stream %s is not the one that was opened: restore it, or restart to go on "
+                  "with what is there",
+                  nats->stream);
+        atomic_store_explicit(&nats->is_foreign, true, memory_order_release);
+    }
+    if (is_same) {
+        atomic_store_explicit(&nats->verified, generation, memory_order_release);
+        log_write(LOG_INFO, "journal", "NATS: connected again");
+    }
+    jsStreamInfo_Destroy(info);
+    return is_same;
+}
+
+static void look(struct journal *journal)
+{
+    struct nats_journal *nats = journal->nats;
+    struct nats_publisher *publisher = &nats->publisher;
+    uint64_t now_ns = clock_mono_ns();
+    bool is_connected = atomic_load_explicit(&nats->is_connected, memory_order_acquire);
+    bool send_all = false;
+    if (is_connected && !journal_nats_is_ready(nats) &&
+        !atomic_load_explicit(&nats->is_foreign, memory_order_acquire)) {
+        send_all = verify(nats);
+    }
+    bool is_ready = journal_nats_is_ready(nats);
+    if (publisher->was_ready && !is_ready) {
+        log_write(LOG_WARN, "journal", "NATS is away: refusing");
+    }
+    publisher->was_ready = is_ready;
+    /* The callback sets it; what it said after this look comes with a wake, and another look. */
+    atomic_store_explicit(&journal->room.is_away, !is_ready, memory_order_relaxed);
+    if (send_all || now_ns - publisher->looked_ns >= NATS_LOOK_MS * NS_PER_MS) {
+        publisher->looked_ns = now_ns;
+        look_at_slots(journal, now_ns, send_all);
+        journal_committer_sample_space(journal, now_ns); /* uploads have files here */
+    }
+}
+
+void journal_nats_commit(struct journal *journal)
+{
+    struct nats_publisher *publisher = &journal->nats->publisher;
+    bool is_closed = false;
+    while (!is_closed || publisher->in_flight > 0) {
+        bool is_calm = publisher->in_flight == 0 && journal_nats_is_ready(journal->nats) &&
+                       !atomic_load_explicit(&journal->room.is_short, memory_order_relaxed);
+        if (is_closed) {
+            nats_Sleep(1); /* a closed mailbox does not wait; acknowledgements still come */
+        } else {
+            mailbox_wait(journal->committer_mailbox, is_calm ? -1 : NATS_LOOK_MS);
+        }
+        /* Before the mail is taken: what was posted before closing is then in it. */
+        is_closed = mailbox_is_closed(journal->committer_mailbox);
+        do {
+            (void)mailbox_run_all(journal->committer_mailbox);
+            look(journal);
+        } while (publish_pending(journal));
+    }
+}
+
+enum err journal_nats_publisher_open(struct journal *journal)
+{
+    struct nats_publisher *publisher = &journal->nats->publisher;
+    publisher->slots = mem_alloc_array(NATS_IN_FLIGHT_MAX, sizeof(*publisher->slots));
+    for (uint32_t i = NATS_IN_FLIGHT_MAX; i > 0; i--) {
+        publisher->slots[i - 1].next_free = publisher->free_first;
+        publisher->free_first = i;
+    }
+    publisher->was_ready = true;
+    publisher->acks = (struct nats_feed){.journal = journal,
+                                         .to = journal->committer_mailbox,
+                                         .on_arrive = on_ack,
+                                         .owner = journal};
+    return journal_nats_feed_open(&publisher->acks, true);
+}
+
+void journal_nats_publisher_close(struct journal *journal)
+{
+    struct nats_publisher *publisher = &journal->nats->publisher;
+    journal_nats_feed_close(&publisher->acks);
+    (void)mailbox_run_all(journal->committer_mailbox); /* late acknowledgements */
+    mem_free(publisher->slots);
+}

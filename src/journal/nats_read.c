@@ -1,0 +1,401 @@
+/* NATS reader: frames out of the stream, in its order, from a place on.
+ *
+ * The store's cursor is the truth, so the consumer is made anew from the reader's own place: at the
+ * start, after each new connection, and whenever a delivery is missing. Its deliveries are numbered
+ * by JetStream; as long as the numbers follow each other none is missing, and what was seen before
+ * (given again after NATS_ACK_WAIT) is passed over.
+ *
+ * Happy path: a request for NATS_PULL_BATCH_SIZE frames waits at the server; messages become mail
+ * and wake the subscriber; when the last one of the request has come, the next request goes. What
+ * is applied is acknowledged, all at once up to a place.
+ *
+ * Failure modes: away: nothing more for now; looked at again twice a second. A message that does
+ * not verify is damage: logged, counted, passed over. The stream ends before the reader's place: it
+ * is an older copy of itself, whose new frames would be taken for old ones: ERR_CORRUPT. */
+#include "journal/nats.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define READER_MAILS       4096u
+#define READER_REPLY_BYTES 256u
+#define READER_EXPIRES_S   30u
+#define READER_BYTES_MAX   (8u << 20u) /* of one request */
+#define READER_RETRY_NS    UINT64_C(500000000)
+#define NS_PER_S           UINT64_C(1000000000)
+
+/* A frame that was given and is not applied. */
+struct reader_given {
+    uint64_t position;
+    char reply[READER_REPLY_BYTES]; /* where to it is acknowledged */
+};
+
+struct nats_reader {
+    struct journal_reader base;
+    struct nats_feed feed;
+    struct mailbox *mailbox;
+    struct mail *arrived; /* in order */
+    struct mail **arrived_last;
+    struct nats_mail *given; /* the frame of the last call */
+    uint64_t after;          /* number of the last message that was given */
+    uint64_t delivered;      /* by this consumer: number of its last delivery */
+    uint64_t generation;     /* of the connection that it was made on */
+    bool is_made;
+    uint32_t asked;       /* messages that the request still gives */
+    uint64_t asked_until; /* monotonic ns: then it has ended, or is lost */
+    uint64_t retry_ns;    /* after a failure: not before */
+    struct reader_given *ring;
+    uint32_t ring_size;
+    uint32_t ring_first;
+    uint32_t ring_count;
+};
+
+static struct nats_reader *reader_of(struct journal_reader *base)
+{
+    return LIST_CONTAINER(base, struct nats_reader, base);
+}
+
+static void on_delivery(struct mail *mail)
+{
+    struct nats_mail *delivery = LIST_CONTAINER(mail, struct nats_mail, mail);
+    struct nats_reader *reader = delivery->owner;
+    mail->next = NULL;
+    *reader->arrived_last = mail;
+    reader->arrived_last = &mail->next;
+}
+
+static struct nats_mail *arrived_take(struct nats_reader *reader)
+{
+    struct mail *mail = reader->arrived;
+    if (mail == NULL) {
+        return NULL;
+    }
+    reader->arrived = mail->next;
+    if (reader->arrived == NULL) {
+        reader->arrived_last = &reader->arrived;
+    }
+    return LIST_CONTAINER(mail, struct nats_mail, mail);
+}
+
+/* The subscription and what came by it. */
+static void reader_leave(struct nats_reader *reader)
+{
+    struct nats_mail *mail;
+    journal_nats_feed_close(&reader->feed);
+    (void)mailbox_run_all(reader->mailbox);
+    while ((mail = arrived_take(reader)) != NULL) {
+        journal_nats_mail_free(mail);
+    }
+    reader->is_made = false;
+    reader->asked = 0;
+    reader->ring_count = 0;
+}
+
+static struct nats_journal *reader_nats(struct nats_reader *reader)
+{
+    return reader->base.journal->nats;
+}
+
+static natsStatus consumer_make(struct nats_reader *reader)
+{
+    struct nats_journal *nats = reader_nats(reader);
+    const struct journal_nats_options *options = &reader->base.journal->options.nats;
+    char subject[NATS_NAME_BYTES + 16];
+    jsOptions js = journal_nats_options();
+    jsConsumerConfig config;
+    (void)jsConsumerConfig_Init(&config);
+    (void)snprintf(subject, sizeof(subject), "%s.frames.*", nats->stream);
+    config.Durable = NATS_CONSUMER;
+    config.Description = "Weir's apply; made anew from the store's cursor at each start";
+    config.DeliverPolicy = js_DeliverByStartSequence;
+    config.OptStartSeq = reader->after + 1;
+    config.AckPolicy = js_AckAll;
+    config.AckWait = options->ack_wait_s * INT64_C(1000000000);
+    config.MaxDeliver = -1; /* apply alone gives a record up */
+    config.MaxAckPending = options->ack_pending_max;
+    config.FilterSubject = subject;
+    natsStatus status = js_DeleteConsumer(nats->js, nats->stream, NATS_CONSUMER, &js, NULL);
+    if (status != NATS_OK && status != NATS_NOT_FOUND) {
+        return status;
+    }
+    return js_AddConsumer(NULL, nats->js, nats->stream, &config, &js, NULL);
+}
+
+static void reader_make(struct nats_reader *reader, uint64_t now_ns)
+{
+    struct nats_journal *nats = reader_nats(reader);
+    uint64_t generation = atomic_load_explicit(&nats->generation, memory_order_acquire);
+    reader_leave(reader);
+    natsStatus status = consumer_make(reader);
+    if (status == NATS_OK && journal_nats_feed_open(&reader->feed, false) == ERR_OK) {
+        reader->is_made = true;
+        reader->generation = generation;
+        reader->delivered = 0;
+        return;
+    }
+    log_write(LOG_WARN, "journal", "NATS: consumer %s: %s, will try again", NATS_CONSUMER,
+              natsStatus_GetText(status));
+    reader->retry_ns = now_ns + READER_RETRY_NS;
+}
+
+static void reader_ask(struct nats_reader *reader, uint64_t now_ns)
+{
+    struct nats_journal *nats = reader_nats(reader);
+    uint32_t batch = reader->base.journal->options.nats.pull_batch;
+    char subject[3 * NATS_NAME_BYTES];
+    char request[128];
+    (void)snprintf(subject, sizeof(subject), "$JS.API.CONSUMER.MSG.NEXT.%s.%s", nats->stream,
+                   NATS_CONSUMER);
+    (void)snprintf(request, sizeof(request),
+                   "{\"batch\":%" PRIu32 ",\"max_bytes\":%u,\"expires\":%" PRIu64 "}", batch,
+                   READER_BYTES_MAX, READER_EXPIRES_S * NS_PER_S);
+    if (natsConnection_PublishRequestString(nats->connection, subject, reader->feed.inbox,
+                                            request) == NATS_OK) {
+        reader->asked = batch;
+        reader->asked_until = now_ns + (READER_EXPIRES_S + 5) * NS_PER_S;
+    } else {
+        reader->retry_ns = now_ns + READER_RETRY_NS;
+    }
+}
+
+/* A word of the server about the request: it has ended, or the consumer is gone. */
+static void reader_on_status(struct nats_reader *reader, natsMsg *message)
+{
+    const char *status = NULL;
+    const char *text = NULL;
+    (void)natsMsgHeader_Get(message, "Status", &status);
+    (void)natsMsgHeader_Get(message, "Description", &text);
+    if (status != NULL && strcmp(status, "100") == 0) {
+        return;
+    }
+    reader->asked = 0;
+    bool has_ended = status != NULL && (strcmp(status, "404") == 0 || strcmp(status, "408") == 0);
+    bool was_large = text != NULL && strstr(text, "MaxBytes") != NULL;
+    if (!has_ended && !was_large) {
+        reader->is_made = false;
+    }
+}
+
+/* What arrived is the next delivery of a message that was not given yet. */
+static bool reader_accept(struct nats_reader *reader, natsMsg *message, uint64_t *ret_sequence)
+{
+    jsMsgMetaData *meta = NULL;
+    if (natsMsg_GetMetaData(&meta, message) != NATS_OK) {
+        return false;
+    }
+    uint64_t delivery = meta->Sequence.Consumer;
+    *ret_sequence = meta->Sequence.Stream;
+    jsMsgMetaData_Destroy(meta);
+    reader->asked -= reader->asked > 0;
+    if (delivery != reader->delivered + 1) {
+        reader->is_made = false; /* one is missing: from the reader's place again */
+        return false;
+    }
+    reader->delivered = delivery;
+    return *ret_sequence > reader->after;
+}
+
+/* Frames of other runs, and of other nodes, were not charged to this one's backlog. */
+static void reader_charge(struct journal *journal, const struct journal_frame *frame)
+{
+    struct record_frame record;
+    struct record_upload_end end;
+    if (record_frame_decode(frame->bytes_slice, &record) != ERR_OK ||
+        record.run == journal->options.run) {
+        return;
+    }
+    journal_room_force(&journal->room, frame->org, frame->bytes);
+    if (frame->form == RECORD_FORM_UPLOAD_END &&
+        record_upload_end_decode(record.body, &end) == ERR_OK) {
+        journal_room_force(&journal->room, frame->org, end.stored_bytes);
+        journal_slots_force(&journal->slots, frame->org);
+    }
+    journal_room_durable(&journal->room, frame->record_count, record.received_ms);
+}
+
+static bool reader_decode(struct nats_reader *reader, natsMsg *message, uint64_t sequence,
+                          struct journal_frame *ret)
+{
+    struct nats_journal *nats = reader_nats(reader);
+    const uint8_t *bytes = (const uint8_t *)natsMsg_GetData(message);
+    int size = natsMsg_GetDataLength(message);
+    bool is_whole = size >= (int)JOURNAL_FRAME_HEAD_BYTES &&
+                    journal_frame_claimed_size(bytes) == (uint64_t)size &&
+                    journal_frame_decode(bytes, nats->salt, ret);
+    if (!is_whole) {
+        log_write(LOG_ERROR, "journal", "NATS: message %" PRIu64 " is damaged, it is passed over",
+                  sequence);
+        metrics_add(METRIC_JOURNAL_DAMAGED, (uint64_t)size);
+        return false;
+    }
+    ret->position = nats->base + sequence;
+    return true;
+}
+
+static void reader_note(struct nats_reader *reader, const struct journal_frame *frame,
+                        natsMsg *message)
+{
+    if (reader->ring_count == reader->ring_size) {
+        return; /* acknowledged with a later one */
+    }
+    uint32_t at = (reader->ring_first + reader->ring_count) % reader->ring_size;
+    reader->ring[at].position = frame->position;
+    (void)snprintf(reader->ring[at].reply, sizeof(reader->ring[at].reply), "%s",
+                   natsMsg_GetReply(message));
+    reader->ring_count++;
+}
+
+/* What the stream held at the start and was not given yet: at least a record each. */
+static void reader_tell_unread(struct nats_reader *reader)
+{
+    const struct nats_journal *nats = reader_nats(reader);
+    uint64_t unread = nats->last_sequence > reader->after ? nats->last_sequence - reader->after : 0;
+    atomic_store_explicit(&reader->base.journal->unread, unread, memory_order_relaxed);
+}
+
+/* The next frame among what arrived. */
+static bool reader_take(struct nats_reader *reader, struct journal_frame *ret)
+{
+    struct nats_mail *mail;
+    while (reader->is_made && (mail = arrived_take(reader)) != NULL) {
+        uint64_t sequence;
+        if (natsMsg_GetReply(mail->message) == NULL) {
+            reader_on_status(reader, mail->message);
+        } else if (reader_accept(reader, mail->message, &sequence)) {
+            reader->after = sequence;
+            reader_tell_unread(reader);
+            if (reader_decode(reader, mail->message, sequence, ret)) {
+                reader_charge(reader->base.journal, ret);
+                reader_note(reader, ret, mail->message);
+                reader->given = mail;
+                return true;
+            }
+        }
+        journal_nats_mail_free(mail);
+    }
+    return false;
+}
+
+/* A consumer, and a request that waits at the server. */
+static void reader_prepare(struct nats_reader *reader)
+{
+    struct nats_journal *nats = reader_nats(reader);
+    uint64_t now_ns = clock_mono_ns();
+    uint64_t wake_ns = now_ns + READER_RETRY_NS;
+    if (journal_nats_is_ready(nats) && now_ns >= reader->retry_ns) {
+        bool is_new =
+            reader->generation != atomic_load_explicit(&nats->generation, memory_order_acquire);
+        bool is_lost = reader->asked > 0 && now_ns >= reader->asked_until;
+        if (!reader->is_made || is_new || is_lost) {
+            reader_make(reader, now_ns);
+        }
+        if (reader->is_made && reader->asked == 0) {
+            reader_ask(reader, now_ns);
+        }
+        wake_ns = reader->asked > 0 ? reader->asked_until : wake_ns;
+    }
+    /* A connection that breaks meanwhile is seen at the end of the request, or by a new one: */
+    (void)mailbox_run_all(reader->mailbox);
+    uint64_t soon_ns = now_ns + READER_RETRY_NS;
+    atomic_store_explicit(&nats->wake_ns, wake_ns < soon_ns ? wake_ns : soon_ns,
+                          memory_order_relaxed);
+}
+
+enum err journal_nats_reader_next(struct journal_reader *base, struct journal_frame *ret,
+                                  bool *ret_has)
+{
+    struct nats_reader *reader = reader_of(base);
+    if (reader->given != NULL) {
+        journal_nats_mail_free(reader->given);
+        reader->given = NULL;
+    }
+    *ret_has = reader_take(reader, ret);
+    if (!*ret_has) {
+        reader_prepare(reader);
+        *ret_has = reader_take(reader, ret);
+    }
+    return ERR_OK;
+}
+
+void journal_nats_reader_applied(struct journal_reader *base, uint64_t position)
+{
+    struct nats_reader *reader = reader_of(base);
+    const char *reply = NULL;
+    while (reader->ring_count > 0 && reader->ring[reader->ring_first].position <= position) {
+        reply = reader->ring[reader->ring_first].reply;
+        reader->ring_first = (reader->ring_first + 1) % reader->ring_size;
+        reader->ring_count--;
+    }
+    if (reply != NULL) { /* a lost one is made good by the next, or by the cursor */
+        (void)natsConnection_PublishString(reader_nats(reader)->connection, reply, "+ACK");
+    }
+}
+
+void journal_nats_reader_close(struct journal_reader *base)
+{
+    struct nats_reader *reader = reader_of(base);
+    if (reader->given != NULL) {
+        journal_nats_mail_free(reader->given);
+    }
+    reader_leave(reader);
+    mailbox_destroy(reader->mailbox);
+    mem_free(reader->ring);
+    mem_free(reader);
+}
+
+/* What the stream must still hold for who has applied up to `after`. */
+static enum err reader_check_place(const struct nats_journal *nats, uint64_t after)
+{
+    if (after > nats->last_sequence) {
+        log_write(LOG_ERROR, "journal",
+                  "NATS: stream %s ends at message %" PRIu64 ", and %" PRIu64
+                  " is applied: it is an older copy; delete it to begin a new one",
+                  nats->stream, nats->last_sequence, after);
+        return ERR_CORRUPT;
+    }
+    if (nats->first_sequence > after + 1) {
+        log_write(LOG_ERROR, "journal",
+                  "NATS: messages %" PRIu64 " to %" PRIu64 " of stream %s are gone and were not "
+                  "applied",
+                  after + 1, nats->first_sequence - 1, nats->stream);
+        metrics_add(METRIC_JOURNAL_DROPPED, nats->first_sequence - after - 1);
+    }
+    return ERR_OK;
+}
+
+enum err journal_nats_reader_open(struct journal_reader **ret, struct journal *journal,
+                                  uint64_t after_position)
+{
+    struct nats_journal *nats = journal->nats;
+    uint64_t after = after_position > nats->base ? after_position - nats->base : 0;
+    enum err err = reader_check_place(nats, after);
+    if (err != ERR_OK) {
+        return err;
+    }
+    struct nats_reader *reader = mem_alloc(sizeof(*reader));
+    reader->base.journal = journal;
+    reader->after = after;
+    reader->arrived_last = &reader->arrived;
+    reader->ring_size = journal->options.nats.ack_pending_max;
+    reader->ring = mem_alloc_array(reader->ring_size, sizeof(*reader->ring));
+    err = mailbox_create(&reader->mailbox, READER_MAILS);
+    reader->feed = (struct nats_feed){.journal = journal,
+                                      .to = reader->mailbox,
+                                      .on_arrive = on_delivery,
+                                      .owner = reader,
+                                      .wakes_subscriber = true};
+    if (err != ERR_OK) {
+        journal_nats_reader_close(&reader->base);
+        return err;
+    }
+    reader_tell_unread(reader);
+    *ret = &reader->base;
+    return ERR_OK;
+}

@@ -1,0 +1,300 @@
+"""Promise: with NATS_URL the journal is a stream of JetStream: what was acknowledged is applied once, whichever process
+is killed, stopped or away; what cannot work is one clear line without the password; it comes back by itself."""
+import json
+import re
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from black_box import audit, drained, end_load, event, events, metric, post, start_load, until
+from conftest import BINARY, nats_server
+from test_bad_input import refused_start
+
+BACK_SECONDS = 10
+
+
+@pytest.fixture
+def nats():
+    servers = []
+
+    def make(**options):
+        servers.append(nats_server.Nats(**options))
+        return servers[-1]
+
+    yield make
+    for one in servers:
+        one.close()
+
+
+def ready(server):
+    return server.get("/health/ready", key=None)
+
+
+def until_back(server):
+    until(lambda: ready(server).status == 200, BACK_SECONDS)
+
+
+def numbers(server):
+    return sorted(one["payload"]["number"] for one in events(server))
+
+
+def test_one_event_and_many(weir, nats):
+    one = nats()
+    server = weir(NATS_URL=one.url)
+    answer = server.post("/api/events", event(1))
+    assert answer.status == 202 and answer.json["durability"] == "jetstream", answer
+    answer = server.post("/api/events?wait=stored", event(2))
+    assert answer.status == 201 and answer.json["durability"] == "stored", answer
+    answer = server.post("/api/v1/events/batch?wait=stored", [event(n) for n in range(3, 500)])
+    assert answer.status == 201 and answer.json["accepted"] == 497, answer
+    lines = "".join(json.dumps({**event(n), "payload": {"number": n, "text": "x" * 500}}) + "\n" for n in range(500, 2000))
+    answer = server.post("/api/v1/events/batch?wait=stored", lines, headers={"Content-Type": "application/x-ndjson"})
+    assert answer.status == 201 and answer.json["accepted"] == 1500 and answer.json["upload_id"], answer
+    assert numbers(server) == list(range(1, 2000))
+    state = one.stream()["state"]
+    assert state["messages"] == 4 and state["last_seq"] == 4, "a frame is a message, an upload's end record too"
+    assert set(one.ask("$JS.API.CONSUMER.NAMES.weir")["consumers"]) == {"ingest_workers"}
+    consumer = one.ask("$JS.API.CONSUMER.INFO.weir.ingest_workers")
+    assert consumer["config"]["max_deliver"] == -1 and consumer["num_pending"] == 0
+    until(lambda: one.ask("$JS.API.CONSUMER.INFO.weir.ingest_workers")["num_ack_pending"] == 0)
+
+
+def test_positions_rise_over_restarts(weir, nats):
+    server = weir(NATS_URL=nats(user="weir", password="geheim").url)
+    first = server.post("/api/events?wait=stored", event(1)).json["position"]
+    assert server.stop() == 0
+    server.start()
+    second = server.post("/api/events?wait=stored", event(2)).json["position"]
+    assert int(first, 16) + 1 == int(second, 16)
+    assert numbers(server) == [1, 2]
+
+
+def test_what_is_not_applied_waits_in_the_stream(weir, nats):
+    server = weir(NATS_URL=nats().url, APPLY_PAUSED=1)
+    for number in range(100):
+        post(server, number)
+    assert events(server) == [] and server.kill() is not None
+    server.settings["APPLY_PAUSED"] = "0"
+    server.start()
+    drained(server)
+    assert numbers(server) == list(range(100))
+    drained(server)
+
+
+def test_weir_is_killed_under_load(weir, nats, tmp_path):
+    server = weir(NATS_URL=nats().url)
+    for _ in range(3):
+        process = start_load(server, connections=16, seconds=2, ids=tmp_path / "ids")
+        time.sleep(1)
+        server.kill()
+        process.communicate(timeout=60)
+        server.start()
+    assert audit(server, tmp_path / "ids") > 0
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped", "paused"])
+def test_nats_goes_and_comes_under_load(weir, nats, tmp_path, how):
+    one = nats()
+    server = weir(NATS_URL=one.url)
+    process = start_load(server, connections=16, seconds=6, rate=3000, ids=tmp_path / "ids")
+    for _ in range(2):
+        time.sleep(0.7)
+        if how == "paused":
+            one.signal(signal.SIGSTOP)
+            time.sleep(1)
+            one.signal(signal.SIGCONT)
+        elif how == "stopped":
+            one.signal(signal.SIGTERM)
+            one.process.wait()
+            time.sleep(0.3)
+            one.start()
+        else:
+            one.kill()
+            time.sleep(0.3)
+            one.start()
+        until_back(server)
+    end_load(process)
+    until_back(server)
+    assert server.post("/api/events?wait=stored", event(-1)).status == 201
+    assert audit(server, tmp_path / "ids") > 0
+
+
+def test_away_is_said_at_once(weir, nats):
+    one = nats()
+    server = weir(NATS_URL=one.url)
+    post(server, 1)
+    drained(server)
+    one.kill()
+    until(lambda: ready(server).status == 503)
+    assert ready(server).json["parts"]["journal"]["code"] == "unavailable"
+    started = time.monotonic()
+    answer = server.post("/api/events", event(2))
+    assert answer.status == 503 and answer.json["code"] == "journal_unavailable" and "retry-after" in answer.headers, answer
+    assert time.monotonic() - started < 2, "it is known to be away: nothing is waited for"
+    assert numbers(server) == [1], "what is stored can be read meanwhile"
+    one.start()
+    until_back(server)
+    post(server, 2)
+    drained(server)
+    assert numbers(server) == [1, 2]
+
+
+def test_what_is_applied_durably_is_purged(weir, nats):
+    one = nats()
+    server = weir(NATS_URL=one.url, JOURNAL_REPLAY_SECONDS=0)
+    for number in range(50):
+        post(server, number)
+    until(lambda: one.stream()["state"]["messages"] == 0)
+    server.kill()
+    server.start()
+    post(server, 50)
+    drained(server)
+    assert numbers(server) == list(range(51))
+
+
+def test_what_is_to_be_replayed_is_kept(weir, nats):
+    one = nats()
+    server = weir(NATS_URL=one.url)
+    post(server, 1)
+    drained(server)
+    server.stop()
+    assert one.stream()["state"]["messages"] == 1
+
+
+def test_a_full_stream_refuses(weir, nats):
+    one = nats()
+    one.make_stream(max_bytes=200_000)
+    server = weir(NATS_URL=one.url, APPLY_PAUSED=1)
+    taken = 0
+    while True:
+        answer = server.post("/api/events", {**event(taken), "payload": {"number": taken, "text": "x" * 5000}})
+        if answer.status != 202:
+            break
+        taken += 1
+    assert answer.status == 429 and answer.json["code"] == "queue_full", answer
+    server.stop()
+    server.settings["APPLY_PAUSED"] = "0"
+    server.settings["JOURNAL_REPLAY_SECONDS"] = "0"
+    server.start()
+    until(lambda: server.post("/api/events", event(taken)).status == 202)
+    drained(server)
+    assert numbers(server) == list(range(taken + 1))
+
+
+def test_a_stream_that_was_deleted_meanwhile(weir, nats):
+    one = nats()
+    server = weir(NATS_URL=one.url)
+    before = server.post("/api/events?wait=stored", event(1)).json["position"]
+    one.delete_stream()
+    one.make_stream()
+    one.kill()
+    one.start()
+    until(lambda: ready(server).status == 503)
+    assert server.post("/api/events", event(2)).status == 503, "its numbers would begin again"
+    server.stop()
+    server.start()
+    after = server.post("/api/events?wait=stored", event(2)).json["position"]
+    assert int(after, 16) > int(before, 16)
+    assert numbers(server) == [1, 2]
+
+
+@pytest.mark.parametrize("limit, says", [
+    ({"retention": "workqueue"}, "retention"), ({"discard": "old"}, "discard"), ({"storage": "memory"}, "storage"),
+    ({"max_age": 3_600_000_000_000}, "max_age"), ({"max_msgs_per_subject": 10, "discard": "new"}, "max_msgs_per_subject"),
+    ({"max_msg_size": 1000}, "max_msg_size"), ({"duplicate_window": 1_000_000_000}, "duplicate_window"),
+    ({"no_ack": True}, "no_ack"),
+])
+def test_a_stream_with_other_limits(weir, nats, limit, says):
+    one = nats()
+    one.make_stream(**limit)
+    line = refused_start(weir(start=False, NATS_URL=one.url))
+    assert says in line and "weir" in line, line
+
+
+def test_another_number_of_replicas(weir, nats):
+    one = nats()
+    one.make_stream()
+    assert "NATS_REPLICAS" in refused_start(weir(start=False, NATS_URL=one.url, NATS_REPLICAS=3))
+
+
+def test_a_second_server_on_the_same_stream(weir, nats):
+    one = nats()
+    server = weir(NATS_URL=one.url)
+    post(server, 1)
+    drained(server)
+    line = refused_start(weir(start=False, NATS_URL=one.url))
+    assert "another server" in line, line
+    post(server, 2)
+    drained(server)
+    assert numbers(server) == [1, 2]
+
+
+def test_a_wrong_password(weir, nats):
+    one = nats(user="weir", password="geheim")
+    server = weir(start=False, NATS_URL=one.url.replace("geheim", "falsch"))
+    line = refused_start(server)
+    assert "NATS_URL" in line and "password" in line and "falsch" not in line, line
+
+
+def test_a_server_without_jetstream(weir, nats):
+    line = refused_start(weir(start=False, NATS_URL=nats(jetstream=False).url))
+    assert "JetStream" in line, line
+
+
+def test_the_password_is_never_shown(tmp_path):
+    done = subprocess.run([str(BINARY), "config"], cwd=tmp_path, capture_output=True, text=True, timeout=30,
+                          env={"NATS_URL": "nats://weir:geheim@a:4222,nats://weir:noch@b:4222,nats://zeichen@c:4222"})
+    shown = re.search("^NATS_URL=(.*)  #", done.stdout, re.M).group(1)
+    assert not re.search("geheim|noch|zeichen", shown) and "@a" in shown, shown
+
+
+@pytest.mark.parametrize("name, value", [("NATS_STREAM", "a.b"), ("NATS_STREAM", ""), ("NATS_SYNC", "never")])
+def test_a_wrong_setting(weir, name, value):
+    assert name in refused_start(weir(start=False, **{name: value}))
+
+
+def test_frames_of_the_local_journal_are_not_left_behind(weir, nats):
+    one = nats()
+    server = weir(APPLY_PAUSED=1, NATS_URL="")
+    post(server, 1)
+    server.kill()
+    server.settings["APPLY_PAUSED"] = "0"
+    server.settings["NATS_URL"] = one.url
+    assert "not applied" in refused_start(server)
+    server.settings["NATS_URL"] = ""
+    server.start()
+    drained(server)
+    server.stop()
+    server.settings["NATS_URL"] = one.url
+    server.start()
+    post(server, 2)
+    drained(server)
+    assert numbers(server) == [1, 2]
+
+
+def test_backup_says_who_makes_it(weir, nats):
+    server = weir(NATS_URL=nats().url)
+    done = server.command("backup", str(server.data_dir) + "-copy", check=False)
+    assert done.returncode == 1 and "nats stream backup" in done.stderr
+
+
+def test_many_at_once(weir, nats):
+    """Each of many connections gets its own positions, and none twice."""
+    server = weir(NATS_URL=nats().url)
+    found = []
+
+    def send(first):
+        found.extend(server.post("/api/events", event(first + n)).json["position"] for n in range(50))
+
+    threads = [threading.Thread(target=send, args=(first,)) for first in range(0, 800, 50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 800
+    drained(server)
+    assert numbers(server) == list(range(800))
+    assert metric(server, "journal_records_dropped_total") == 0

@@ -1,0 +1,109 @@
+"""A NATS server with JetStream for tests, from Debian's package, in a temporary directory on a free port; and the
+little of its protocol that tests need to look into it."""
+import ctypes
+import json
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+START_SECONDS = 30
+
+
+def die_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+class Nats:
+    """One server. It may be stopped, paused and started again on the same port, with what it has stored."""
+
+    def __init__(self, user=None, password=None, jetstream=True):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weir-nats-"))
+        self.port = free_port()
+        self.credentials = {"user": user, "pass": password} if user else {}
+        self.jetstream = jetstream
+        self.process = None
+        self.start()
+
+    @property
+    def url(self):
+        who = "{user}:{pass}@".format(**self.credentials) if self.credentials else ""
+        return f"nats://{who}127.0.0.1:{self.port}"
+
+    def words(self):
+        words = ["nats-server", "-a", "127.0.0.1", "-p", str(self.port)]
+        if self.jetstream:
+            words += ["-js", "-sd", str(self.folder / "store")]
+        if self.credentials:
+            words += ["--user", self.credentials["user"], "--pass", self.credentials["pass"]]
+        return words
+
+    def start(self):
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen(self.words(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            preexec_fn=die_with_parent)
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            try:
+                if not self.jetstream or "error" not in self.ask("$JS.API.INFO"):
+                    return self
+            except OSError:
+                pass
+            assert time.monotonic() < deadline, (self.folder / "log").read_text()
+            time.sleep(0.02)
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def kill(self):
+        """At once, as a crash."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def close(self):
+        self.kill()
+        shutil.rmtree(self.folder)
+
+    def ask(self, subject, body=None):
+        """One request; the JSON that is answered."""
+        data = b"" if body is None else json.dumps(body).encode()
+        hello = {"verbose": False, "pedantic": False, "name": "test", "lang": "python", "version": "1", **self.credentials}
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as one:
+            answers = one.makefile("rb")
+            assert answers.readline().startswith(b"INFO ")
+            one.sendall(b"CONNECT %s\r\nSUB answer 1\r\nPUB %s answer %d\r\n%s\r\n"
+                        % (json.dumps(hello).encode(), subject.encode(), len(data), data))
+            while True:
+                line = answers.readline()
+                if line.startswith(b"PING"):
+                    one.sendall(b"PONG\r\n")
+                elif line.startswith(b"MSG "):
+                    return json.loads(answers.read(int(line.split()[-1])))
+                elif not line or line.startswith(b"-ERR"):
+                    raise OSError(line)
+
+    def stream(self, name="weir"):
+        return self.ask("$JS.API.STREAM.INFO." + name)
+
+    def make_stream(self, name="weir", **config):
+        """As the journal makes it, but for what is given."""
+        whole = {"name": name, "subjects": [name + ".frames.*"], "retention": "limits", "max_consumers": -1,
+                 "max_msgs": -1, "max_bytes": -1, "max_age": 0, "max_msgs_per_subject": -1, "max_msg_size": -1,
+                 "discard": "new", "storage": "file", "num_replicas": 1, "duplicate_window": 120_000_000_000, **config}
+        answer = self.ask("$JS.API.STREAM.CREATE." + name, whole)
+        assert "error" not in answer, answer
+
+    def delete_stream(self, name="weir"):
+        assert self.ask("$JS.API.STREAM.DELETE." + name)["success"]

@@ -1,0 +1,302 @@
+/* Promise: with its frames in a JetStream stream the journal keeps what the local one promises:
+ * what a ticket called durable is read again once, in order of its position, from any place on,
+ * by this run and by the next; what is damaged is passed over, and another stream of the same name
+ * is never taken for this one.
+ * link: nats_server.c */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/hash.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "base/thread.h"
+#include "journal/internal.h"
+#include "support/nats_server.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define FRAMES 3000u
+
+struct rig {
+    struct nats_server server;
+    char root[64];
+    char directory[96];
+    char uploads[96];
+    struct journal_options options;
+    struct journal *journal;
+    struct journal_producer *producer;
+    struct mailbox *loop;  /* the producer's */
+    struct mailbox *apply; /* the subscriber's */
+    struct thread *threads[2];
+};
+
+struct ticket {
+    struct journal_ticket ticket;
+    uint64_t position;
+    enum err err;
+    bool is_answered;
+};
+
+static void rig_open(struct rig *rig)
+{
+    struct err_detail detail = {""};
+    if (journal_open(&rig->journal, &rig->options, 0, &detail) != ERR_OK) {
+        fail_msg("%s", detail.text);
+    }
+    assert_int_equal(journal_start(rig->journal, 0, &detail), ERR_OK);
+    assert_int_equal(mailbox_create(&rig->loop, 1024), ERR_OK);
+    assert_int_equal(mailbox_create(&rig->apply, 16), ERR_OK);
+    assert_int_equal(journal_producer_create(&rig->producer, rig->journal, 0, rig->loop), ERR_OK);
+    journal_subscribe(rig->journal, rig->apply);
+    assert_int_equal(thread_start(&rig->threads[0], "commit", journal_committer_run, rig->journal),
+                     ERR_OK);
+    assert_int_equal(thread_start(&rig->threads[1], "prepare", journal_preparer_run, rig->journal),
+                     ERR_OK);
+}
+
+static void rig_close(struct rig *rig)
+{
+    journal_stop(rig->journal);
+    thread_join(rig->threads[0]);
+    thread_join(rig->threads[1]);
+    (void)mailbox_run_all(rig->loop);
+    journal_subscribe(rig->journal, NULL);
+    journal_producer_destroy(rig->producer);
+    journal_close(rig->journal);
+    mailbox_destroy(rig->loop);
+    mailbox_destroy(rig->apply);
+}
+
+static void rig_init(struct rig *rig)
+{
+    *rig = (struct rig){.producer = NULL};
+    assert_int_equal(hash_start(), ERR_OK);
+    nats_server_init(&rig->server);
+    nats_server_start(&rig->server);
+    (void)snprintf(rig->root, sizeof(rig->root), "./nats_rig_XXXXXX");
+    assert_non_null(mkdtemp(rig->root));
+    (void)snprintf(rig->directory, sizeof(rig->directory), "%s/journal", rig->root);
+    (void)snprintf(rig->uploads, sizeof(rig->uploads), "%s/uploads", rig->root);
+    rig->options = (struct journal_options){
+        .directory = rig->directory,
+        .uploads_directory = rig->uploads,
+        .segment_bytes = UINT64_C(1024) * 1024,
+        .backlog_bytes_max = UINT64_C(64) * 1024 * 1024,
+        .producer_count = 1,
+        .run = 7,
+        .nats = {.url = rig->server.url,
+                 .stream = "test",
+                 .replicas = 1,
+                 .pull_batch = 100,
+                 .ack_wait_s = 30,
+                 .ack_pending_max = 1000},
+    };
+    rig_open(rig);
+}
+
+static void rig_finish(struct rig *rig)
+{
+    rig_close(rig);
+    nats_server_finish(&rig->server);
+    assert_int_equal(rmdir(rig->directory), 0);
+    assert_int_equal(rmdir(rig->uploads), 0);
+    assert_int_equal(rmdir(rig->root), 0);
+}
+
+static void on_durable(struct journal_ticket *ticket, enum err err, uint64_t position)
+{
+    struct ticket *mine = LIST_CONTAINER(ticket, struct ticket, ticket);
+    assert_false(mine->is_answered);
+    mine->is_answered = true;
+    mine->err = err;
+    mine->position = position;
+}
+
+static enum err append(struct rig *rig, struct ticket *ticket, uint32_t number)
+{
+    struct record_frame record = {.form = RECORD_FORM_EVENT,
+                                  .org = 5,
+                                  .received_ms = 1000,
+                                  .record_count = 1,
+                                  .run = rig->options.run};
+    uint8_t body[400] = {0};
+    struct buffer head;
+    buffer_init(&head, 4096);
+    assert_int_equal(record_frame_encode_head(&record, &head), ERR_OK);
+    buffer_put_u32(body, number);
+    struct journal_frame_parts parts = {.org = 5,
+                                        .lane = number % 3 == 0 ? RECORD_LANE_MIXED
+                                                                : (uint8_t)(number % LIMIT_LANES),
+                                        .form = RECORD_FORM_EVENT,
+                                        .record_count = 1,
+                                        .head = buffer_slice(&head),
+                                        .body = slice_make(body, 4 + number % 300)};
+    *ticket = (struct ticket){.ticket = {.on_durable = on_durable}};
+    enum err err = journal_append(rig->producer, &parts, &ticket->ticket);
+    buffer_finish(&head);
+    return err;
+}
+
+static void wait_for(struct rig *rig, const struct ticket *ticket)
+{
+    while (!ticket->is_answered) {
+        mailbox_wait(rig->loop, -1);
+        (void)mailbox_run_all(rig->loop);
+    }
+}
+
+/* Appends frames numbered from `first` on and waits for all of them. */
+static void append_many(struct rig *rig, struct ticket *tickets, uint32_t first, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        assert_int_equal(append(rig, &tickets[i], first + i), ERR_OK);
+        if (i % 7 == 0) {
+            journal_submit(rig->producer);
+        }
+    }
+    journal_submit(rig->producer);
+    for (uint32_t i = 0; i < count; i++) {
+        wait_for(rig, &tickets[i]);
+        assert_int_equal(tickets[i].err, ERR_OK);
+    }
+}
+
+/* The next frame's number; its position must be `position`. */
+static uint32_t read_one(struct rig *rig, struct journal_reader *reader, uint64_t position)
+{
+    struct journal_frame frame;
+    struct record_frame record;
+    bool has = false;
+    assert_int_equal(journal_reader_next(reader, &frame, &has), ERR_OK);
+    while (!has) {
+        mailbox_wait(rig->apply, -1);
+        (void)mailbox_run_all(rig->apply);
+        assert_int_equal(journal_reader_next(reader, &frame, &has), ERR_OK);
+    }
+    assert_int_equal(frame.position, position);
+    assert_int_equal(record_frame_decode(frame.bytes_slice, &record), ERR_OK);
+    uint32_t number = buffer_get_u32(record.body.data);
+    assert_int_equal(record.body.size, 4 + number % 300);
+    journal_reader_applied(reader, frame.position);
+    journal_credit(rig->journal, frame.org, frame.bytes, frame.record_count);
+    return number;
+}
+
+static void test_what_is_durable_is_read_in_order(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct journal_reader *reader = NULL;
+    struct journal_backlog backlog;
+    struct ticket *tickets = mem_alloc_array(FRAMES, sizeof(*tickets));
+    rig_init(&rig);
+    append_many(&rig, tickets, 0, FRAMES);
+    assert_int_equal(journal_durable_position(rig.journal), FRAMES);
+    assert_int_equal(journal_reader_open(&reader, rig.journal, 0), ERR_OK);
+    for (uint32_t i = 0; i < FRAMES; i++) {
+        assert_int_equal(tickets[i].position, i + 1);
+        assert_int_equal(read_one(&rig, reader, i + 1), i);
+    }
+    journal_backlog(rig.journal, &backlog);
+    assert_int_equal(backlog.bytes, 0);
+    assert_int_equal(backlog.records, 0);
+    journal_reader_close(reader);
+    rig_finish(&rig);
+    mem_free(tickets);
+}
+
+static void test_the_next_run_reads_on_from_its_place(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct journal_reader *reader = NULL;
+    struct journal_backlog backlog;
+    struct ticket tickets[20];
+    rig_init(&rig);
+    append_many(&rig, tickets, 0, 20);
+    rig_close(&rig);
+    rig.options.run = 8; /* what it reads was not charged by it */
+    rig_open(&rig);
+    assert_int_equal(journal_reader_open(&reader, rig.journal, 15), ERR_OK);
+    for (uint32_t i = 15; i < 20; i++) {
+        assert_int_equal(read_one(&rig, reader, i + 1), i);
+    }
+    append_many(&rig, tickets, 20, 1);
+    assert_int_equal(read_one(&rig, reader, 21), 20);
+    journal_backlog(rig.journal, &backlog);
+    assert_int_equal(backlog.bytes, 0);
+    journal_reader_close(reader);
+    assert_int_equal(journal_reader_open(&reader, rig.journal, 1000), ERR_CORRUPT);
+    rig_finish(&rig);
+}
+
+static void test_damage_is_passed_over(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct journal_reader *reader = NULL;
+    struct ticket tickets[2];
+    jsCtx *js = NULL;
+    rig_init(&rig);
+    append_many(&rig, tickets, 0, 1);
+    natsConnection *connection = nats_server_connect(&rig.server);
+    assert_int_equal(natsConnection_JetStream(&js, connection, NULL), NATS_OK);
+    uint64_t before = metrics_total(METRIC_JOURNAL_DAMAGED);
+    assert_int_equal(js_Publish(NULL, js, "test.frames.1", "no frame at all", 15, NULL, NULL),
+                     NATS_OK);
+    jsCtx_Destroy(js);
+    natsConnection_Destroy(connection);
+    append_many(&rig, tickets, 1, 1);
+    assert_int_equal(journal_reader_open(&reader, rig.journal, 0), ERR_OK);
+    assert_int_equal(read_one(&rig, reader, 1), 0);
+    assert_int_equal(read_one(&rig, reader, 3), 1);
+    assert_int_equal(metrics_total(METRIC_JOURNAL_DAMAGED), before + 15);
+    journal_reader_close(reader);
+    rig_finish(&rig);
+}
+
+static void test_a_server_that_goes_and_comes(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct journal_reader *reader = NULL;
+    struct ticket tickets[2];
+    rig_init(&rig);
+    append_many(&rig, tickets, 0, 1);
+    assert_int_equal(journal_reader_open(&reader, rig.journal, 0), ERR_OK);
+    assert_int_equal(read_one(&rig, reader, 1), 0);
+    nats_server_kill(&rig.server);
+    while (journal_room(rig.journal, 5, 1) != ERR_AWAY) {
+        nats_Sleep(1);
+    }
+    assert_int_equal(append(&rig, &tickets[0], 1), ERR_AWAY);
+    nats_server_start(&rig.server);
+    while (journal_room(rig.journal, 5, 1) != ERR_OK) {
+        nats_Sleep(1);
+    }
+    append_many(&rig, tickets, 1, 2);
+    assert_int_equal(read_one(&rig, reader, 2), 1);
+    assert_int_equal(read_one(&rig, reader, 3), 2);
+    journal_reader_close(reader);
+    rig_finish(&rig);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_is_durable_is_read_in_order),
+        cmocka_unit_test(test_the_next_run_reads_on_from_its_place),
+        cmocka_unit_test(test_damage_is_passed_over),
+        cmocka_unit_test(test_a_server_that_goes_and_comes),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    nats_Close();
+    return failed;
+}
