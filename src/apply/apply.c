@@ -126,14 +126,14 @@ uint64_t apply_position(const struct apply *apply)
 /* --- with the writer
  * ------------------------------------------------------------------------------ */
 
-/* As many frames as the limit allows, at least one. */
+/* As many frames as the limit of rows allows, at least one. */
 static void choose_part(struct apply *apply, struct apply_batch *batch)
 {
     uint32_t rows = 0;
     uint32_t to = batch->part_from;
     while (to < batch->frame_count &&
-           (to == batch->part_from || rows + batch->frames[to].event_count <= apply->part_rows)) {
-        rows += batch->frames[to].event_count;
+           (to == batch->part_from || rows + apply_frame_rows(batch, to) <= apply->part_rows)) {
+        rows += apply_frame_rows(batch, to);
         to++;
     }
     batch->part_to = to;
@@ -168,8 +168,11 @@ static void post_part(struct apply *apply)
 
 static uint32_t part_rows(const struct apply_batch *batch)
 {
-    const struct apply_frame *last = &batch->frames[batch->part_to - 1];
-    return last->first_event + last->event_count - batch->frames[batch->part_from].first_event;
+    uint32_t rows = 0;
+    for (uint32_t i = batch->part_from; i < batch->part_to; i++) {
+        rows += apply_frame_rows(batch, i);
+    }
+    return rows;
 }
 
 static void finish_batch(struct apply *apply)

@@ -101,6 +101,14 @@ struct apply_frame *apply_fill_begin(struct apply_batch *batch)
     return frame;
 }
 
+uint32_t apply_frame_rows(const struct apply_batch *batch, uint32_t frame)
+{
+    const struct apply_frame *one = &batch->frames[frame];
+    uint32_t end = frame + 1 < batch->frame_count ? one[1].first_reading : batch->reading_count;
+    uint32_t readings = end - one->first_reading;
+    return readings > one->event_count ? readings : one->event_count;
+}
+
 static void copy_text(uint8_t **to, struct slice *ret, struct slice text)
 {
     *ret = slice_make(NULL, 0);

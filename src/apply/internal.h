@@ -25,7 +25,7 @@
  * delay beside that of his own request. */
 #define APPLY_GAP_MS          10u
 #define APPLY_GAP_ROWS        2000u
-#define APPLY_SLICE_ROWS      1000u /* of a slice, in one step of its cursor */
+#define APPLY_SLICE_ROWS      1000u /* of a slice, in one step of its cursor; and one element's more */
 #define APPLY_CAREFUL_ROWS    4096u
 #define APPLY_RELEASES        64u
 #define APPLY_LEASE_MS        60000
@@ -41,6 +41,8 @@ enum apply_upload_state {
 
 /* An upload of few elements and bytes is applied in one transaction. */
 #define APPLY_WHOLE_BYTES_MAX (8u << 20u)
+/* A message may hold readings by the hundred. */
+#define APPLY_WHOLE_READING_BYTES_MAX (512u << 10u)
 
 enum apply_table { APPLY_TABLE_WRITTEN, APPLY_TABLE_MISSING, APPLY_TABLE_UNWRITTEN };
 
@@ -222,6 +224,9 @@ MUST_CHECK enum err apply_fill_frame(struct apply *apply, struct apply_batch *ba
 MUST_CHECK enum err apply_fill_event(struct apply_batch *batch, struct apply_frame *frame,
                                      const struct record_event *event);
 struct apply_frame *apply_fill_begin(struct apply_batch *batch);
+/* What it costs the writer: events, or the readings of messages. Of the frame that is being filled,
+ * frame_count, so far. */
+uint32_t apply_frame_rows(const struct apply_batch *batch, uint32_t frame);
 
 /* --- upload.c -----------------------------------------------------------------------------------
  */

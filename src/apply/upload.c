@@ -47,8 +47,11 @@ bool apply_upload_is_done(const struct apply_upload *upload)
 
 static bool is_whole(const struct apply_upload *upload)
 {
+    uint64_t bytes_max = format_form_is_reading((enum record_form)upload->end.form)
+                             ? APPLY_WHOLE_READING_BYTES_MAX
+                             : APPLY_WHOLE_BYTES_MAX;
     return upload->end.element_count <= LIMIT_BATCH_ATOMIC_ELEMENTS &&
-           upload->end.decoded_bytes <= APPLY_WHOLE_BYTES_MAX && upload->slice_next == 0 &&
+           upload->end.decoded_bytes <= bytes_max && upload->slice_next == 0 &&
            upload->slice_done == 0;
 }
 
@@ -411,7 +414,8 @@ static enum err take_item(struct slice_walk *walk, const struct format_item *ite
             err = apply_fill_readings(walk->batch, walk->apply->format);
         }
     }
-    if (err == ERR_OK && walk->step->event_count >= APPLY_SLICE_ROWS) {
+    if (err == ERR_OK && !walk->batch->is_whole &&
+        apply_frame_rows(walk->batch, walk->batch->frame_count) >= APPLY_SLICE_ROWS) {
         step_end(walk, done);
     }
     return err;

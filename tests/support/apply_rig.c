@@ -22,7 +22,7 @@ struct rig_ticket {
 
 void apply_rig_init(struct apply_rig *rig)
 {
-    *rig = (struct apply_rig){.retention_days = 30};
+    *rig = (struct apply_rig){.retention_days = 30, .upload_form = RECORD_FORM_EVENT_LINES};
     assert_int_equal(sem_init(&rig->applied, 0, 0), 0);
     store_fixture_init(&rig->store);
     (void)snprintf(rig->journal_directory, sizeof(rig->journal_directory), "%s/journal",
@@ -262,7 +262,7 @@ struct id apply_rig_upload(struct apply_rig *rig, uint64_t org, struct slice lin
     int64_t now_ms = clock_wall_ms();
     struct id id = id_make_v7(now_ms);
     struct record_upload_end end = {
-        .upload = id, .form = RECORD_FORM_EVENT_LINES, .decoded_bytes = lines.size};
+        .upload = id, .form = (uint8_t)rig->upload_form, .decoded_bytes = lines.size};
     assert_int_equal(journal_upload_begin(&upload, rig->producer, id, org), ERR_OK);
     write_all(rig, upload, lines);
     note_slices(upload, lines, slice_elements, &end);

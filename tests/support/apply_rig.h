@@ -31,7 +31,8 @@ struct apply_rig {
     uint64_t last_position;
     struct apply *apply;
     struct thread *apply_thread;
-    uint32_t retention_days; /* 30; counts from the next start */
+    enum record_form upload_form; /* EVENT_LINES */
+    uint32_t retention_days;      /* 30; counts from the next start */
     sem_t applied;
     struct record_result results[APPLY_RIG_RESULTS]; /* by waiter */
     atomic_bool has_result[APPLY_RIG_RESULTS];       /* set after the result */
