@@ -132,7 +132,6 @@ def test_compose_files_fit_together(name):
 
 def test_settings_in_files_are_settings():
     known = set(re.findall(r"^\| ([A-Z0-9_]+) \|", (ROOT / "docs/config.md").read_text(), re.M))
-    known |= {"NATS_URL", "REDIS_URL"}  # of the engines for many nodes
     compose = [yaml.safe_load((DEPLOY / name).read_text())["services"] for name in ("compose.yaml", "compose.cluster.yaml")]
     used = {n for file in compose for name, spec in file.items() if name.startswith("weir") for n in spec.get("environment", {})}
     for path in (DEPLOY / "kubernetes").glob("*.yaml"):

@@ -12,6 +12,7 @@ import pytest
 from black_box import audit, drained, end_load, event, events, metric, post, start_load, until
 from conftest import BINARY, nats_server
 from test_bad_input import refused_start
+from test_outages import hold_database
 
 BACK_SECONDS = 10
 
@@ -237,6 +238,22 @@ def test_a_wrong_password(weir, nats):
     server = weir(start=False, NATS_URL=one.url.replace("geheim", "falsch"))
     line = refused_start(server)
     assert "NATS_URL" in line and "password" in line and "falsch" not in line, line
+
+
+def test_what_is_given_again_is_applied_once(weir, nats):
+    """The database is locked for longer than NATS_ACK_WAIT, with more frames than may be under way."""
+    one = nats()
+    server = weir(NATS_URL=one.url, NATS_ACK_WAIT=1, NATS_MAX_ACK_PENDING=20, NATS_PULL_BATCH_SIZE=7)
+    post(server, 0)
+    drained(server)
+    lock = hold_database(server)
+    for number in range(1, 300):
+        post(server, number)
+    until(lambda: one.ask("$JS.API.CONSUMER.INFO.weir.ingest_workers")["num_redelivered"] > 0)
+    lock.rollback()
+    drained(server)
+    assert numbers(server) == list(range(300))
+    assert metric(server, "dedup_duplicates_total") == 0, "they were passed over before the store saw them"
 
 
 def test_a_server_without_jetstream(weir, nats):
