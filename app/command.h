@@ -14,6 +14,8 @@ int command_journal(const struct settings *settings, int argc, char **argv);
 int command_backup(const struct settings *settings, int argc, char **argv);
 /* argv[0] is "restore". */
 int command_restore(const struct settings *settings, int argc, char **argv);
+/* argv[0] is "migrate-store". */
+int command_migrate(const struct settings *settings, int argc, char **argv);
 /* argv[0] is "config". */
 int command_config(const struct settings *settings, int argc, char **argv);
 /* argv[0] is "bench". */

@@ -16,6 +16,7 @@ static const char usage[] =
     "  weir journal check|dump     verify or show what is on disk\n"
     "  weir backup DIR             copy everything, while the server runs\n"
     "  weir restore DIR            into an empty DATA_DIR\n"
+    "  weir migrate-store FROM TO  all data from one store to another\n"
     "  weir config                 effective settings, and where each came from\n"
     "  weir bench                  load generator and audit\n"
     "  weir version\n"
@@ -63,6 +64,9 @@ static int run(const struct settings *settings, int argc, char **argv)
     }
     if (strcmp(argv[0], "restore") == 0) {
         return command_restore(settings, argc, argv);
+    }
+    if (strcmp(argv[0], "migrate-store") == 0) {
+        return command_migrate(settings, argc, argv);
     }
     if (strcmp(argv[0], "config") == 0) {
         return command_config(settings, argc, argv);

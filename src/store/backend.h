@@ -26,6 +26,7 @@ struct store_log {
 };
 
 struct store_backend;
+struct store_loader;
 
 struct store_connection {
     const struct store_backend *backend;
@@ -101,10 +102,17 @@ struct store_backend {
     /* *ret_is false: the org has no event of this id. */
     enum err (*find_event)(struct store_connection *connection, uint64_t org, const uint8_t id[16],
                            bool *ret_is, uint64_t *ret_sequence);
+    const struct store_loader *loader;
 };
 
 extern const struct store_backend store_sqlite;
 extern const struct store_backend store_postgres;
+
+/* Opens the engine of options->url with the role WRITER, waits for locks, brings the schema up to
+ * date. must_exist: ERR_NOT_FOUND for a database that holds nothing of ours yet. */
+MUST_CHECK enum err store_connect(struct store_connection **ret,
+                                  const struct store_options *options, bool must_exist,
+                                  struct err_detail *detail);
 
 /* True when the job that runs should give way in the middle of a statement. */
 bool store_must_yield(const struct store_connection *connection);

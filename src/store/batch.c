@@ -246,3 +246,23 @@ out:
     batch->places = NULL;
     return err;
 }
+
+enum err store_batch_load(struct store_batch *batch, const struct store_batch_engine *engine)
+{
+    assert(batch->count > 0 && batch->count < UINT32_MAX);
+    batch->places = mem_alloc_array(batch->count, sizeof(*batch->places));
+    batch->scratch = mem_alloc_array(batch->count, sizeof(*batch->scratch));
+    for (size_t i = 0; i < batch->count; i++) {
+        const struct store_event *event = &batch->events[i];
+        assert(i == 0 || event->sequence > batch->events[i - 1].sequence);
+        batch->events[i].state = STORE_EVENT_INSERTED;
+        batch->places[i] = (struct store_key){event->org, event->sequence, (uint32_t)i};
+    }
+    enum err err = engine->insert_span(batch, (struct store_span){0, batch->count});
+    for (size_t i = 0; i < batch->count && err == ERR_OK; i++) {
+        err = batch->events[i].state == STORE_EVENT_INSERTED ? ERR_OK : ERR_REFUSED;
+    }
+    mem_free(batch->scratch);
+    mem_free(batch->places);
+    return err;
+}

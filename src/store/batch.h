@@ -39,6 +39,9 @@ struct store_batch_engine {
 
 enum err store_batch_insert(struct store_batch *batch, const struct store_batch_engine *engine,
                             bool careful);
+/* Events as they stood in another store: their sequences are given, and rise; totals and hours are
+ * tables of their own there. ERR_REFUSED: two of them have one id. */
+enum err store_batch_load(struct store_batch *batch, const struct store_batch_engine *engine);
 /* The place of a sequence number that this batch gave, or NULL. */
 const struct store_key *store_batch_place(const struct store_batch *batch, uint64_t sequence);
 void store_keys_sort(struct store_key *keys, size_t count);

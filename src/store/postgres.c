@@ -17,6 +17,7 @@
  * done in it. After an error nothing more is taken until a savepoint or the whole is rolled back.
  */
 #include "store/postgres.h"
+#include "store/load.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -393,4 +394,5 @@ const struct store_backend store_postgres = {
     .error_text = postgres_error_text,
     .insert_events = store_postgres_insert_events,
     .find_event = store_postgres_find_event,
+    .loader = &store_postgres_loader,
 };

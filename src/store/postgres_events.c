@@ -12,60 +12,17 @@
  * Failure modes: when something of higher priority waits and the transaction has lasted its time,
  * the copy is broken off and the job fails with ERR_BUSY. A row that the engine refuses (a text
  * with a NUL, an index entry that is too long, a trigger): ERR_REFUSED. */
-#include "store/postgres.h"
+#include "store/postgres_copy.h"
 
 #include "store/batch.h"
 
 #include <assert.h>
 
 #define ROWS_PER_LOOK    256u /* rows between looks at who waits */
-#define COPY_PART_BYTES  (128u << 10u)
 #define COPY_COLUMNS     14u
 #define COPY_FIXED_BYTES 128u /* of a row, without its texts */
 
 static const char copy_sql[] = "COPY weir_rows FROM STDIN (FORMAT binary)";
-
-/* The file header of the format: a signature, flags, no extension. */
-static const char copy_head[] = "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0\0";
-
-static uint8_t *put_u16(uint8_t *to, uint16_t value)
-{
-    value = __builtin_bswap16(value);
-    memcpy(to, &value, sizeof(value));
-    return to + sizeof(value);
-}
-
-static uint8_t *put_u32(uint8_t *to, uint32_t value)
-{
-    value = __builtin_bswap32(value);
-    memcpy(to, &value, sizeof(value));
-    return to + sizeof(value);
-}
-
-static uint8_t *put_i64(uint8_t *to, int64_t value)
-{
-    uint64_t swapped = __builtin_bswap64((uint64_t)value);
-    to = put_u32(to, sizeof(swapped));
-    memcpy(to, &swapped, sizeof(swapped));
-    return to + sizeof(swapped);
-}
-
-static uint8_t *put_null(uint8_t *to)
-{
-    return put_u32(to, UINT32_MAX);
-}
-
-static uint8_t *put_text(uint8_t *to, struct slice text)
-{
-    if (text.data == NULL) {
-        return put_null(to);
-    }
-    to = put_u32(to, (uint32_t)text.size);
-    if (text.size > 0) {
-        memcpy(to, text.data, text.size);
-    }
-    return to + text.size;
-}
 
 static enum err append_row(struct buffer *copy, const struct store_event *event)
 {
@@ -76,41 +33,25 @@ static enum err append_row(struct buffer *copy, const struct store_event *event)
     if (err != ERR_OK) {
         return err == ERR_TOO_LARGE ? ERR_REFUSED : err;
     }
-    uint8_t *to = put_u16(copy->data + copy->size, COPY_COLUMNS);
-    to = put_i64(to, (int64_t)event->org);
-    to = put_i64(to, (int64_t)event->sequence);
-    to = put_i64(to, (int64_t)event->position);
-    to = put_i64(to, event->occurred_ms);
-    to = put_i64(to, event->created_ms);
-    to = event->subject.data == NULL ? put_null(to)
-                                     : put_i64(to, store_subject_key(event->org, event->subject));
-    to = put_text(to, slice_make(event->id, 16));
-    to = put_text(to, event->type);
-    to = put_text(to, event->subject);
-    to = put_text(to, event->source);
-    to = put_text(to, event->app);
-    to = put_text(to, dedup_id);
-    to = put_text(to, event->payload);
-    to = put_text(to, event->attributes);
+    uint8_t *to = postgres_put_u16(copy->data + copy->size, COPY_COLUMNS);
+    to = postgres_put_i64(to, (int64_t)event->org);
+    to = postgres_put_i64(to, (int64_t)event->sequence);
+    to = postgres_put_i64(to, (int64_t)event->position);
+    to = postgres_put_i64(to, event->occurred_ms);
+    to = postgres_put_i64(to, event->created_ms);
+    to = event->subject.data == NULL
+             ? postgres_put_null(to)
+             : postgres_put_i64(to, store_subject_key(event->org, event->subject));
+    to = postgres_put_bytes(to, slice_make(event->id, 16));
+    to = postgres_put_bytes(to, event->type);
+    to = postgres_put_bytes(to, event->subject);
+    to = postgres_put_bytes(to, event->source);
+    to = postgres_put_bytes(to, event->app);
+    to = postgres_put_bytes(to, dedup_id);
+    to = postgres_put_bytes(to, event->payload);
+    to = postgres_put_bytes(to, event->attributes);
     assert((size_t)(to - copy->data) <= copy->size + size);
     copy->size = (size_t)(to - copy->data);
-    return ERR_OK;
-}
-
-static enum err send_part(struct postgres_connection *c)
-{
-    int sent = 0;
-    while (c->copy.size > 0 && sent == 0) {
-        sent = PQputCopyData(c->session, (const char *)c->copy.data, (int)c->copy.size);
-        if (sent < 0) {
-            return store_postgres_fail(c, NULL);
-        }
-        enum err err = store_postgres_await_room(c);
-        if (err != ERR_OK) {
-            return err;
-        }
-    }
-    buffer_clear(&c->copy);
     return ERR_OK;
 }
 
@@ -118,8 +59,7 @@ static enum err copy_rows(struct store_batch *batch, struct store_span span, siz
 {
     struct postgres_connection *c = postgres_from(batch->connection);
     size_t count = 0;
-    buffer_clear(&c->copy);
-    enum err err = buffer_append(&c->copy, copy_head, sizeof(copy_head) - 1);
+    enum err err = postgres_copy_head(&c->copy);
     for (size_t i = span.from; i < span.from + span.count && err == ERR_OK; i++) {
         const struct store_key *place = &batch->places[i];
         struct store_event *event = &batch->events[place->index];
@@ -132,17 +72,12 @@ static enum err copy_rows(struct store_batch *batch, struct store_span span, siz
             return ERR_BUSY;
         }
         err = append_row(&c->copy, event);
-        if (err == ERR_OK && c->copy.size >= COPY_PART_BYTES) {
-            err = send_part(c);
+        if (err == ERR_OK && c->copy.size >= POSTGRES_COPY_PART_BYTES) {
+            err = store_postgres_copy_part(c, &c->copy);
         }
     }
     if (err == ERR_OK) {
-        err = buffer_reserve(&c->copy, 2);
-    }
-    if (err == ERR_OK) {
-        (void)put_u16(c->copy.data + c->copy.size, UINT16_MAX);
-        c->copy.size += 2;
-        err = send_part(c);
+        err = store_postgres_copy_rest(c, &c->copy);
     }
     *ret_count = count;
     return err;
@@ -163,15 +98,9 @@ static enum err stage_rows(struct store_batch *batch, struct store_span span, si
         return err;
     }
     err = copy_rows(batch, span, ret_count);
-    if (c->session == NULL) {
-        return err;
-    }
-    if (PQputCopyEnd(c->session, err == ERR_OK ? NULL : "given up") < 0) {
-        return store_postgres_fail(c, NULL);
-    }
-    enum err end = store_postgres_drain(c);
-    c->is_staged = true;
-    return err != ERR_OK ? err : end;
+    err = store_postgres_copy_end(c, err);
+    c->is_staged = c->session != NULL;
+    return err;
 }
 
 static enum err run_plain(struct store_connection *connection, const char *sql)
@@ -243,6 +172,13 @@ enum err store_postgres_insert_events(struct store_connection *connection,
 {
     struct store_batch batch = {.connection = connection, .events = events, .count = count};
     return store_batch_insert(&batch, &engine, careful);
+}
+
+enum err store_postgres_load_events(struct store_connection *connection, struct store_event *events,
+                                    size_t count)
+{
+    struct store_batch batch = {.connection = connection, .events = events, .count = count};
+    return store_batch_load(&batch, &engine);
 }
 
 enum err store_postgres_find_event(struct store_connection *connection, uint64_t org,

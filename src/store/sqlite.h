@@ -116,5 +116,8 @@ enum err store_sqlite_rows_register(struct sqlite_connection *c);
 
 enum err store_sqlite_insert_events(struct store_connection *connection, struct store_event *events,
                                     size_t count, bool careful);
+/* store_loader.events */
+enum err store_sqlite_load_events(struct store_connection *connection, struct store_event *events,
+                                  size_t count);
 enum err store_sqlite_find_event(struct store_connection *connection, uint64_t org,
                                  const uint8_t id[16], bool *ret_is, uint64_t *ret_sequence);

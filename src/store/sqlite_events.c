@@ -189,6 +189,15 @@ enum err store_sqlite_insert_events(struct store_connection *connection, struct 
     return err;
 }
 
+enum err store_sqlite_load_events(struct store_connection *connection, struct store_event *events,
+                                  size_t count)
+{
+    struct store_batch batch = {.connection = connection, .events = events, .count = count};
+    enum err err = store_batch_load(&batch, &engine);
+    sqlite_from(connection)->rows = (struct sqlite_rows){.connection = connection};
+    return err;
+}
+
 enum err store_sqlite_find_event(struct store_connection *connection, uint64_t org,
                                  const uint8_t id[16], bool *ret_is, uint64_t *ret_sequence)
 {

@@ -21,6 +21,7 @@
  * Failure modes: another process holds the database: ERR_BUSY after a second, ERR_LOCKED at open.
  * Disk full: ERR_NO_SPACE. In each case the transaction is rolled back, and the next one tries
  * again. */
+#include "store/load.h"
 #include "store/sqlite.h"
 
 #include "base/clock.h"
@@ -493,4 +494,5 @@ const struct store_backend store_sqlite = {
     .error_text = sqlite_error_text,
     .insert_events = store_sqlite_insert_events,
     .find_event = store_sqlite_find_event,
+    .loader = &store_sqlite_loader,
 };

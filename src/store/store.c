@@ -9,14 +9,17 @@
 #include "store/checkpointer.h"
 #include "store/migrate.h"
 #include "store/reader.h"
+#include "store/transfer.h"
 #include "store/writer.h"
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/sys.h"
 #include "base/thread.h"
 
 #include <assert.h>
+#include <errno.h>
 
 struct store {
     struct store_log log;
@@ -88,14 +91,55 @@ static enum err open_patiently(const struct store_backend *backend, struct store
     return err;
 }
 
+/* An engine makes what is not there; who only wants to read is not to leave an empty database. */
+static enum err check_is_there(const struct store_options *options, struct err_detail *detail)
+{
+    struct stat found;
+    const char *path = strchr(options->url, ':');
+    if (store_url_is_postgres(options->url) || path == NULL || sys_stat(path + 1, &found) == 0) {
+        return ERR_OK;
+    }
+    enum err err = err_from_errno(errno);
+    err_detail_set(detail, "%s: %s", path + 1, err_text(err));
+    return err;
+}
+
+enum err store_connect(struct store_connection **ret, const struct store_options *options,
+                       bool must_exist, struct err_detail *detail)
+{
+    struct store_connection *connection = NULL;
+    const struct engine *engine = engine_of(options->url);
+    uint32_t version = 0;
+    enum err err = must_exist ? check_is_there(options, detail) : ERR_OK;
+    if (err == ERR_OK) {
+        err = open_patiently(engine->backend, &connection, options, detail);
+    }
+    if (err == ERR_OK && must_exist) {
+        err = engine->backend->schema_version(connection, &version);
+        if (err == ERR_OK && version == 0) {
+            err_detail_set(detail, "holds no store of weir");
+            err = ERR_NOT_FOUND;
+        }
+    }
+    if (err == ERR_OK) {
+        err = store_migrate(connection, engine->schema, detail);
+    }
+    if (err == ERR_OK) {
+        *ret = connection;
+        connection = NULL;
+    }
+    engine->backend->close(connection);
+    return err;
+}
+
 static enum err open_writer(struct store *store, const struct store_options *options,
                             struct err_detail *detail)
 {
     struct store_connection *connection = NULL;
     const struct engine *engine = engine_of(options->url);
-    enum err err = open_patiently(engine->backend, &connection, options, detail);
+    enum err err = store_connect(&connection, options, false, detail);
     if (err == ERR_OK) {
-        err = store_migrate(connection, engine->schema, detail);
+        err = store_transfer_check(connection, detail);
     }
     if (err == ERR_OK) {
         /* What a killed run has left in the WAL becomes durable before anybody relies on it. */

@@ -60,12 +60,16 @@ void *store_reader(struct store *store, uint32_t index);
 void store_stop(struct store *store);
 /* After the threads were joined: checkpoints, closes. NULL is fine. */
 void store_close(struct store *store);
-/* Copies the database of `options`, which any process may be using, to a new file `path`, as it is
- * at one moment; in constant memory, not synced. on_progress (may be NULL) sees pages.
- * ERR_UNSUPPORTED: the engine has tools of its own for this, which the detail names. */
+/* Copies a database, which any process may be using, to a new file, as it is at one moment, not
+ * synced. on_progress (may be NULL) sees pages. ERR_UNSUPPORTED: the detail names a better tool. */
 MUST_CHECK enum err store_backup(const struct store_options *options, const char *path,
                                  void (*on_progress)(uint64_t done, uint64_t all, void *context),
                                  void *context, struct err_detail *detail);
+/* Copies every row of `from` to `to`, which is empty or holds half a transfer, and compares both
+ * (transfer.c). ERR_EXISTS: `to` is not empty; ERR_REFUSED: it cannot hold a row. */
+MUST_CHECK enum err store_transfer(const struct store_options *from, const struct store_options *to,
+                                   void (*on_progress)(uint64_t done, uint64_t all, void *context),
+                                   void *context, uint64_t *ret_rows, struct err_detail *detail);
 /* Whether the store takes writes now, and if not why (for /health/ready). */
 enum err store_health(const struct store *store);
 
@@ -285,8 +289,7 @@ MUST_CHECK enum err store_rollup_compute(struct store_connection *connection, ui
 MUST_CHECK enum err store_rollups_refresh(struct store_connection *connection, uint32_t limit,
                                           uint32_t *ret_done);
 
-/* --- acknowledged events: ranges of sequences (event_acks) -------------------------------------
- */
+/* --- acknowledged events: ranges of sequences (event_acks) ----------------------------------- */
 struct store_range {
     uint64_t first;
     uint64_t last;
