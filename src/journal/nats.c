@@ -186,6 +186,8 @@ static natsStatus options_fill(natsOptions *options, struct journal *journal)
     (void)natsOptions_SetPingInterval(options, 2000);
     (void)natsOptions_SetMaxPingsOut(options, 2);
     (void)natsOptions_SetWriteDeadline(options, NATS_WAIT_MS);
+    /* Else the library's own flusher lets a millisecond pass before it writes. */
+    (void)natsOptions_SetSendAsap(options, true);
     (void)natsOptions_SetErrorHandler(options, on_error, NULL);
     (void)natsOptions_SetDisconnectedCB(options, on_disconnected, journal);
     (void)natsOptions_SetReconnectedCB(options, on_reconnected, journal);
