@@ -1,10 +1,11 @@
 /* Raw bodies of uploads are kept for a time after they were applied, and then deleted.
  *
- * Once an hour, and at the start, the store is asked which are due: their time is over, or they
- * hold what was to be erased. Their files go only when the commit that finished them is durable:
- * before that, a power cut would want to read them again; and not while a backup runs, whose copy
- * of the store may still have to apply them. Then the rows are marked. Some hundred are taken at a
- * time; when all of those went, the next are looked for at once.
+ * Once an hour, and at the start, the store is asked which are due: their time, the org's or else
+ * the server's, is over, or they hold what was to be erased. Their files go only when the commit
+ * that finished them is durable: before that, a power cut would want to read them again; and not
+ * while a backup runs, whose copy of the store may still have to apply them. Then the rows are
+ * marked. Some hundred are taken at a time; when all of those went, the next are looked for at
+ * once.
  *
  * Failure modes: a crash between the two leaves rows whose file is gone: the next look finds them,
  * deletes nothing and marks them. */
@@ -16,12 +17,11 @@
 #define LOOK_NS  (3600ull * 1000000000u)
 #define AGAIN_NS (1000000000ull)
 #define OLD_MAX  256u
-#define DAY_MS   86400000ll
 
 struct old_query {
     struct store_job job;
     struct apply *apply;
-    int64_t before_ms;
+    int64_t now_ms;
 };
 
 static void query_done(struct store_job *job)
@@ -37,14 +37,17 @@ static enum err find_run(struct store_job *job, struct store_connection *connect
     bool has_row = true;
     apply->old_count = 0;
     enum err err = store_prepare(connection,
-                                 "SELECT id, org FROM uploads WHERE state <> 1 AND (raw_deleted = 2"
-                                 " OR (raw_deleted = 0 AND finished_ms <= $1)) LIMIT $2",
+                                 "SELECT u.id, u.org FROM uploads u LEFT JOIN orgs o"
+                                 " ON o.number = u.org WHERE u.state <> 1 AND (u.raw_deleted = 2"
+                                 " OR (u.raw_deleted = 0 AND u.finished_ms <="
+                                 " $1 - 86400000 * coalesce(o.raw_days, $2))) LIMIT $3",
                                  &statement);
     if (err != ERR_OK) {
         return err;
     }
-    store_bind_i64(statement, 1, query->before_ms);
-    store_bind_i64(statement, 2, OLD_MAX);
+    store_bind_i64(statement, 1, query->now_ms);
+    store_bind_i64(statement, 2, (int64_t)apply->options.raw_retention_days);
+    store_bind_i64(statement, 3, OLD_MAX);
     while ((err = store_step(statement, &has_row)) == ERR_OK && has_row) {
         struct slice id = store_column_bytes(statement, 0);
         if (id.size == sizeof(struct id) && apply->old_count < OLD_MAX) {
@@ -85,8 +88,7 @@ static enum err run_query(struct apply *apply, struct old_query *query,
 
 static void find_old(struct apply *apply)
 {
-    struct old_query query = {.before_ms =
-                                  clock_wall_ms() - apply->options.raw_retention_days * DAY_MS};
+    struct old_query query = {.now_ms = clock_wall_ms()};
     if (apply->old == NULL) {
         apply->old = mem_alloc_array(OLD_MAX, sizeof(*apply->old));
     }
@@ -99,7 +101,7 @@ static void find_old(struct apply *apply)
 /* False: not all of them went, or could be marked. */
 static bool delete_old(struct apply *apply)
 {
-    struct old_query query = {.before_ms = 0};
+    struct old_query query = {.now_ms = 0};
     uint32_t count = 0;
     for (uint32_t i = 0; i < apply->old_count; i++) {
         enum err err = journal_upload_delete(apply->options.journal, apply->old[i].id);

@@ -349,6 +349,43 @@ static void test_raw_body_goes_after_its_time(void **state)
     buffer_finish(&lines);
 }
 
+/* An org's own time goes before the server's, be it shorter or longer. */
+static void test_an_org_says_how_long_raw_bodies_stay(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct buffer lines;
+    struct slice text = make_lines(&lines, 0, 2000, 0);
+    (void)apply_rig_upload(rig, 1, text, 1000, 8);
+    (void)apply_rig_upload(rig, 2, text, 1000, 9);
+    (void)apply_rig_upload(rig, 1, text, 1000, 10);
+    apply_rig_start(rig);
+    while (apply_rig_number(rig, "SELECT count(*) FROM uploads WHERE state = 2") < 3) {
+        (void)sched_yield();
+    }
+    apply_rig_stop(rig);
+    rig->retention_days = 2;
+    assert_int_equal(store_fixture_sql(&rig->store,
+                                       "UPDATE orgs SET raw_days = CASE number WHEN 1 THEN 1 "
+                                       "WHEN 2 THEN 50 END"),
+                     ERR_OK);
+    /* 36 hours old, 49 days old, and new. */
+    assert_int_equal(
+        store_fixture_sql(&rig->store,
+                          "UPDATE uploads SET finished_ms = finished_ms - CASE WHEN org = 2 THEN "
+                          "4233600000 WHEN position = (SELECT min(position) FROM uploads) THEN "
+                          "129600000 ELSE 0 END"),
+        ERR_OK);
+    apply_rig_start(rig);
+    while (apply_rig_number(rig, "SELECT max(raw_deleted) FROM uploads") == 0) {
+        (void)sched_yield();
+    }
+    assert_int_equal(apply_rig_number(rig, "SELECT sum(raw_deleted) FROM uploads"), 1);
+    assert_int_equal(apply_rig_number(rig, "SELECT raw_deleted FROM uploads WHERE org = 1 ORDER BY "
+                                           "position LIMIT 1"),
+                     1);
+    buffer_finish(&lines);
+}
+
 static enum err insert_finished(struct store_connection *connection, void *context)
 {
     const uint32_t *count = context;
@@ -532,6 +569,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_small_event_passes_big_uploads, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lost_file_fails_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_raw_bodies_go, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_org_says_how_long_raw_bodies_stay, setup, teardown),
         cmocka_unit_test_setup_teardown(test_orphans_are_deleted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_latency_is_of_each_record, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unreadable_file_delays_nobody, setup, teardown),
