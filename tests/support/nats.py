@@ -2,6 +2,7 @@
 little of its protocol that tests need to look into it."""
 import ctypes
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -50,7 +51,7 @@ class Nats:
     def start(self):
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(self.words(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            preexec_fn=die_with_parent)
+                                            env={"PATH": os.environ["PATH"]}, preexec_fn=die_with_parent)
         deadline = time.monotonic() + START_SECONDS
         while True:
             assert self.process.poll() is None, (self.folder / "log").read_text()
