@@ -3,7 +3,9 @@
  *
  * Looked for once in a run, some at a time, when nothing else is to be done. A file is an orphan
  * only if its end record was durable before this run and everything of that time is applied: its
- * row was made then, so that it is not there means that it was deleted.
+ * row was made then, so that it is not there means that it was deleted. Unless the journal was
+ * damaged, or a dead letter tells of an end record that could not be used: then a file without a
+ * row may be all that is left of an acknowledged body, and stays.
  *
  * Failure modes: the folder or the store cannot be read: given up until the next run; nothing is
  * deleted that was not asked about. */
@@ -17,7 +19,8 @@
 struct orphans_query {
     struct store_job job;
     struct id ids[ORPHANS_PER_LOOK];
-    uint32_t count; /* asked about; then the orphans among them */
+    uint32_t count;     /* asked about; then the orphans among them */
+    bool keeps_rowless; /* what has no row may have lost it */
 };
 
 static void orphans_done(struct store_job *job)
@@ -25,14 +28,41 @@ static void orphans_done(struct store_job *job)
     (void)job;
 }
 
-static enum err orphans_is_known(struct store_connection *connection, struct id id, bool *ret)
+/* A frame whose head could not be read names no upload: it may be any. */
+static enum err orphans_has_letter(struct store_connection *connection, struct id id, bool *ret)
 {
     struct store_statement *statement = NULL;
-    enum err err = store_prepare(
-        connection, "SELECT 1 FROM uploads WHERE id = $1 AND raw_deleted = 0", &statement);
+    enum err err = store_prepare(connection,
+                                 "SELECT 1 FROM dead_letters WHERE form = $2"
+                                 " AND (id = $1 OR kind = 'frame') LIMIT 1",
+                                 &statement);
     if (err == ERR_OK) {
         store_bind_blob(statement, 1, slice_make(id.bytes, sizeof(id.bytes)));
+        store_bind_i64(statement, 2, RECORD_FORM_UPLOAD_END);
         err = store_step(statement, ret);
+        store_reset(statement);
+    }
+    return err;
+}
+
+static enum err orphans_is_wanted(struct store_connection *connection,
+                                  const struct orphans_query *query, struct id id, bool *ret)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    enum err err =
+        store_prepare(connection, "SELECT raw_deleted FROM uploads WHERE id = $1", &statement);
+    if (err == ERR_OK) {
+        store_bind_blob(statement, 1, slice_make(id.bytes, sizeof(id.bytes)));
+        err = store_step(statement, &has_row);
+    }
+    if (err == ERR_OK && has_row) {
+        *ret = store_column_i64(statement, 0) == 0;
+        store_reset(statement);
+    } else if (err == ERR_OK && query->keeps_rowless) {
+        *ret = true;
+    } else if (err == ERR_OK) {
+        err = orphans_has_letter(connection, id, ret);
     }
     return err;
 }
@@ -42,12 +72,12 @@ static enum err orphans_run(struct store_job *job, struct store_connection *conn
     struct orphans_query *query = (struct orphans_query *)job;
     uint32_t orphans = 0;
     for (uint32_t i = 0; i < query->count; i++) {
-        bool is_known = true;
-        enum err err = orphans_is_known(connection, query->ids[i], &is_known);
+        bool is_wanted = true;
+        enum err err = orphans_is_wanted(connection, query, query->ids[i], &is_wanted);
         if (err != ERR_OK) {
             return err;
         }
-        if (!is_known) {
+        if (!is_wanted) {
             query->ids[orphans++] = query->ids[i];
         }
     }
@@ -70,6 +100,7 @@ static bool orphans_look_at_some(struct apply *apply, struct orphans_query *quer
     if (query->count == 0) {
         return has;
     }
+    query->keeps_rowless = journal_has_damage(apply->options.journal);
     query->job.priority = STORE_RESULTS;
     query->job.run = orphans_run;
     query->job.on_done = orphans_done;

@@ -130,6 +130,7 @@ struct journal {
     struct journal_room room;
     struct journal_slots slots;
     uint64_t recovered_position; /* the highest that earlier runs made durable; set at open */
+    bool has_damage;             /* now or in an earlier run; set at open */
 
     /* Committer stores, in this order, after a commit: offset, position (release). Readers load
      * position or offset (acquire): what lies below has been written. */

@@ -81,6 +81,11 @@ void journal_state(const struct journal *journal, struct journal_state *ret)
     *ret = journal->state;
 }
 
+bool journal_has_damage(const struct journal *journal)
+{
+    return journal->has_damage;
+}
+
 enum err journal_start(struct journal *journal, uint64_t base, struct err_detail *detail)
 {
     return journal->backend->start(journal, base, detail);

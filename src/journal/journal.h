@@ -177,6 +177,9 @@ MUST_CHECK enum err journal_upload_walk_next(struct journal_upload_walk *walk, s
 void journal_upload_walk_close(struct journal_upload_walk *walk);
 /* The highest position that earlier runs made durable: their end records lie at or below it. */
 uint64_t journal_recovered_position(const struct journal *journal);
+/* Whether frames were lost, in this start or any before: something is missing or in quarantine, or
+ * that cannot be told. An end record may be among them. */
+bool journal_has_damage(const struct journal *journal);
 
 /* --- reading -------------------------------------------------------------------------------- */
 struct journal_frame {

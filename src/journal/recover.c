@@ -102,6 +102,26 @@ static void recover_quarantine(struct recovery *recovery, const struct recovery_
               size, offset, segment->path, path);
 }
 
+/* Copies are never deleted by the program: one of them tells of damage for good. */
+static bool recover_has_quarantine(const struct journal *journal)
+{
+    char path[JOURNAL_PATH_BYTES];
+    bool has_file = false;
+    (void)snprintf(path, sizeof(path), "%s/quarantine", journal->directory);
+    DIR *handle = sys_opendir(path);
+    if (handle == NULL) {
+        return errno != ENOENT; /* not known: assumed */
+    }
+    errno = 0;
+    for (struct dirent *entry = sys_readdir(handle); entry != NULL && !has_file;
+         entry = sys_readdir(handle)) {
+        has_file = entry->d_name[0] != '.';
+    }
+    has_file = has_file || errno != 0;
+    (void)sys_closedir(handle); /* only read */
+    return has_file;
+}
+
 static void recover_damage(struct recovery *recovery, const struct recovery_segment *segment,
                            uint64_t offset, uint64_t size)
 {
@@ -335,6 +355,8 @@ static void recover_settle(struct recovery *recovery)
             recovery->files.rows[recovery->files.segment_count - 1].number + 1;
     }
     journal->recovered_position = highest;
+    journal->has_damage =
+        state->damaged_bytes > 0 || recovery->missing > 0 || recover_has_quarantine(journal);
     atomic_store_explicit(&journal->durable_position, highest, memory_order_release);
     metrics_add(METRIC_JOURNAL_TORN, state->torn_bytes > 0);
     metrics_add(METRIC_JOURNAL_DAMAGED, state->damaged_bytes);

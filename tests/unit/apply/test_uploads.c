@@ -470,6 +470,99 @@ static void test_orphans_are_deleted(void **state)
     buffer_finish(&lines);
 }
 
+/* In every segment: the id stands in the end record, and nothing else of it is in the journal. */
+static uint32_t spoil_end_record(const struct apply_rig *rig, struct id id)
+{
+    static uint8_t bytes[1u << 20u];
+    uint32_t count = 0;
+    DIR *directory = opendir(rig->journal_directory);
+    assert_non_null(directory);
+    for (struct dirent *entry = readdir(directory); entry != NULL; entry = readdir(directory)) {
+        char path[320];
+        (void)snprintf(path, sizeof(path), "%s/%.64s", rig->journal_directory, entry->d_name);
+        int fd = open(path, O_RDWR | O_CLOEXEC);
+        ssize_t size = fd < 0 ? 0 : pread(fd, bytes, sizeof(bytes), 0);
+        const uint8_t *at = size > 0 ? memmem(bytes, (size_t)size, id.bytes, 16) : NULL;
+        if (at != NULL) {
+            uint8_t flipped = *at ^ 1u;
+            assert_int_equal(pwrite(fd, &flipped, 1, at - bytes), 1);
+            count++;
+        }
+        if (fd >= 0) {
+            assert_int_equal(close(fd), 0);
+        }
+    }
+    assert_int_equal(closedir(directory), 0);
+    return count;
+}
+
+/* What is looked at in the same turn, since it is known to be deleted, tells that the look is over.
+ */
+static void look_for_orphans(struct apply_rig *rig, struct slice text, uint32_t waiter)
+{
+    struct id gone = apply_rig_upload(rig, 1, text, 1000, waiter);
+    apply_rig_start(rig);
+    (void)apply_rig_result(rig, waiter);
+    apply_rig_stop(rig);
+    assert_int_equal(store_fixture_sql(&rig->store,
+                                       "UPDATE uploads SET raw_deleted = 1 WHERE position ="
+                                       " (SELECT max(position) FROM uploads)"),
+                     ERR_OK);
+    apply_rig_close(rig);
+    apply_rig_open(rig);
+    apply_rig_start(rig);
+    while (has_file(rig, gone)) {
+        (void)sched_yield();
+    }
+    apply_rig_stop(rig);
+}
+
+/* The end record is damaged, so no row was made of it: its file is the last copy, also when a later
+ * start does not see the damage any more. */
+static void test_damage_deletes_no_upload(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct buffer lines;
+    struct slice text = make_lines(&lines, 0, 1000, 0);
+    struct id lost = apply_rig_upload(rig, 1, text, 1000, RECORD_WAITER_NONE);
+    apply_rig_append(rig, RECORD_FORM_EVENT, 1, "{\"type\":\"a\",\"payload\":1}", 1, 1);
+    apply_rig_close(rig);
+    assert_int_equal(spoil_end_record(rig, lost), 1);
+    apply_rig_open(rig);
+    for (uint32_t start = 0; start < 2; start++) {
+        look_for_orphans(rig, text, 2 + start);
+        assert_true(has_file(rig, lost));
+        assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM uploads"), start + 1);
+    }
+    buffer_finish(&lines);
+}
+
+/* An end record that could be read and not used is a dead letter; a row of it was never made, or
+ * went since. */
+static void test_letter_keeps_its_upload(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct buffer lines;
+    struct slice text = make_lines(&lines, 0, 1000, 0);
+    struct id named = apply_rig_upload(rig, 1, text, 1000, 1);
+    apply_rig_start(rig);
+    (void)apply_rig_result(rig, 1);
+    apply_rig_stop(rig);
+    assert_int_equal(store_fixture_sql(&rig->store,
+                                       "INSERT INTO dead_letters (id, org, kind, reason, position,"
+                                       " element, form, record, received_ms)"
+                                       " SELECT id, org, 'upload', 'unreadable', position, 0, 64,"
+                                       " head, received_ms FROM uploads"),
+                     ERR_OK);
+    assert_int_equal(store_fixture_sql(&rig->store, "DELETE FROM uploads"), ERR_OK);
+    look_for_orphans(rig, text, 2);
+    assert_true(has_file(rig, named));
+    assert_int_equal(store_fixture_sql(&rig->store, "DELETE FROM dead_letters"), ERR_OK);
+    look_for_orphans(rig, text, 3);
+    assert_false(has_file(rig, named));
+    buffer_finish(&lines);
+}
+
 /* ingest_queue_latency_seconds counts records, of uploads too, and not batches. */
 static void test_latency_is_of_each_record(void **state)
 {
@@ -571,6 +664,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_many_raw_bodies_go, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_org_says_how_long_raw_bodies_stay, setup, teardown),
         cmocka_unit_test_setup_teardown(test_orphans_are_deleted, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damage_deletes_no_upload, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_letter_keeps_its_upload, setup, teardown),
         cmocka_unit_test_setup_teardown(test_latency_is_of_each_record, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unreadable_file_delays_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unreadable_file_is_given_up, setup, teardown),
