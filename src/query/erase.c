@@ -20,10 +20,12 @@
 #include <string.h>
 
 #define ERASE_SQL_BYTES_MAX 640u
+#define ERASE_SELECT        "SELECT e.sequence, e.position, e.type, e.source, e.dedup_id"
 
 struct erase_row {
     uint64_t sequence;
     uint64_t position;
+    bool is_ours; /* it came from no request */
 };
 
 static enum err erase_bind_and_run(struct store_connection *connection, const char *sql, int64_t a,
@@ -66,7 +68,7 @@ static enum err erase_prepare_list(struct store_connection *connection,
     struct buffer sql;
     const struct query_filter *filter = &erase->filter;
     buffer_init(&sql, ERASE_SQL_BYTES_MAX);
-    enum err err = buffer_append_text(&sql, "SELECT e.sequence, e.position");
+    enum err err = buffer_append_text(&sql, ERASE_SELECT);
     if (err == ERR_OK) {
         err = query_filter_sql(filter, connection, &sql);
     }
@@ -96,14 +98,24 @@ static enum err erase_prepare_one(struct store_connection *connection,
         store_find_event(connection, erase->filter.org, erase->id->bytes, ret_is, &sequence);
     if (err == ERR_OK && *ret_is) {
         err = store_prepare(connection,
-                            "SELECT e.sequence, e.position, e.subject FROM events e"
-                            " WHERE e.sequence = $1 AND e.position <> 0",
+                            ERASE_SELECT " FROM events e WHERE e.sequence = $1 AND e.position <> 0",
                             ret);
     }
     if (err == ERR_OK && *ret_is) {
         store_bind_i64(*ret, 1, (int64_t)sequence);
     }
     return err;
+}
+
+/* What apply says of devices has the position up to which it had come, and that may be of an upload
+ * that is somebody else's. */
+static bool erase_is_ours(struct store_statement *statement)
+{
+    struct slice type = store_column_bytes(statement, 2);
+    struct slice source = store_column_bytes(statement, 3);
+    return slice_equal(source, SLICE_LITERAL("weir")) && store_column_is_null(statement, 4) &&
+           (slice_equal(type, SLICE_LITERAL("device.silent")) ||
+            slice_equal(type, SLICE_LITERAL("device.back")));
 }
 
 /* Takes the rows of this step; they are changed when the statement is done. */
@@ -120,7 +132,8 @@ static enum err erase_find(struct store_connection *connection, struct query_era
         if (err == ERR_OK && has_row) {
             assert(count < erase->limit);
             rows[count++] = (struct erase_row){(uint64_t)store_column_i64(statement, 0),
-                                               (uint64_t)store_column_i64(statement, 1)};
+                                               (uint64_t)store_column_i64(statement, 1),
+                                               erase_is_ours(statement)};
         }
     }
     *ret_count = count;
@@ -169,13 +182,14 @@ static enum err erase_event(struct store_connection *connection, uint64_t sequen
     return store_execute(statement);
 }
 
-/* The events of an upload have its position. */
+/* The events of an upload have its position; one of readings has none. */
 static enum err erase_upload(struct store_connection *connection, struct query_erase *erase,
                              uint64_t position)
 {
     enum err err = erase_bind_and_run(connection,
                                       "UPDATE uploads SET raw_deleted = 2, errors = NULL"
-                                      " WHERE org = $1 AND position = $2 AND raw_deleted = 0",
+                                      " WHERE org = $1 AND position = $2 AND raw_deleted = 0"
+                                      " AND form NOT IN " QUERY_READING_FORMS,
                                       (int64_t)erase->filter.org, (int64_t)position);
     if (err == ERR_OK) {
         erase->uploads += store_changes(connection);
@@ -192,8 +206,8 @@ static enum err erase_events(struct store_connection *connection, struct query_e
     enum err err = erase_find(connection, erase, rows, &count);
     for (uint32_t i = 0; i < count && err == ERR_OK; i++) {
         err = erase_event(connection, rows[i].sequence);
-        bool is_same = i > 0 && rows[i].position == rows[i - 1].position;
-        if (err == ERR_OK && !is_same) {
+        bool is_same = i > 0 && rows[i].position == rows[i - 1].position && !rows[i - 1].is_ours;
+        if (err == ERR_OK && !is_same && !rows[i].is_ours) {
             err = erase_upload(connection, erase, rows[i].position);
         }
         erase->after = rows[i].sequence;

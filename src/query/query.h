@@ -115,6 +115,9 @@ MUST_CHECK enum err query_acknowledge(struct store_connection *connection, uint6
                                       const struct id *ids, uint32_t count,
                                       uint32_t *ret_acknowledged);
 
+/* Forms of bodies that hold readings, as SQL; all others hold events. */
+#define QUERY_READING_FORMS "(10, 11, 12)"
+
 /* --- erasing -----------------------------------------------------------------------------------
  */
 /* What of an org is to go: one event, or all of a subject or of an app. */

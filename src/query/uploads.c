@@ -3,6 +3,7 @@
 #include "query/query.h"
 
 #include "query/page.h"
+#include "record/record.h"
 #include "store/store.h"
 #include "json/json.h"
 
@@ -32,6 +33,10 @@ enum {
     UPLOAD_FINISHED,
     UPLOAD_RAW_DELETED,
 };
+
+static_assert(RECORD_FORM_READING == 10 && RECORD_FORM_READING_ARRAY == 11 &&
+                  RECORD_FORM_READING_LINES == 12,
+              "the forms of readings, as SQL has them");
 
 #define QUERY_UPLOAD_APPLYING 1 /* uploads.state */
 

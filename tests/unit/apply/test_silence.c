@@ -1,12 +1,13 @@
 /* Promise: a device is silent when nothing of it came, and not while what it has sent waits to be
- * applied.
+ * applied; and erasing what was said of it touches nobody's upload.
  *
  * link: store_fixture.c apply_rig.c
- * with: manage */
+ * with: manage query */
 #include "support/apply_rig.h"
 
 #include "base/clock.h"
 #include "manage/manage.h"
+#include "query/query.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,6 +17,7 @@
 #include <cmocka.h>
 #include <sched.h>
 #include <stdio.h>
+#include <string.h>
 
 #define SILENT "SELECT count(*) FROM events WHERE type = 'device.silent'"
 #define BACK   "SELECT count(*) FROM events WHERE type = 'device.back'"
@@ -93,11 +95,53 @@ static void test_what_came_waits(void **state)
     assert_int_equal(apply_rig_number(rig, BACK), 0);
 }
 
+static enum err run_erase(struct store_connection *connection, void *context)
+{
+    return query_erase_step(connection, context);
+}
+
+static void erase_all_of(struct apply_rig *rig, const char *subject, struct query_erase *ret)
+{
+    *ret = (struct query_erase){.filter.org = 1, .limit = QUERY_ERASE_ROWS_MAX};
+    ret->filter.subject = slice_from_text(subject);
+    assert_int_equal(store_fixture_run(&rig->store, run_erase, ret), ERR_OK);
+    assert_false(ret->has_more);
+}
+
+/* The event of ours has the position of an upload that it did not come with. */
+static void test_erasing_spares_uploads(void **state)
+{
+    static const char line[] = "{\"type\":\"t\",\"subject\":\"ann\",\"payload\":1}\n";
+    struct apply_rig *rig = *state;
+    struct query_erase erase;
+    char subject[ID_TEXT_BYTES + 1] = "";
+    (void)apply_rig_upload(rig, 1, slice_from_text(line), 1, 4);
+    apply_rig_start(rig);
+    (void)apply_rig_result(rig, 4);
+    while (apply_rig_number(rig, SILENT) == 0) {
+        (void)sched_yield();
+    }
+    apply_rig_stop(rig);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM events e JOIN uploads u"
+                                           " ON u.position = e.position"),
+                     2);
+    memcpy(subject, strchr(message, ':') + 2, ID_TEXT_BYTES);
+    erase_all_of(rig, subject, &erase);
+    assert_int_equal(erase.events, 1);
+    assert_int_equal(erase.uploads, 0);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM uploads WHERE raw_deleted = 0"),
+                     1);
+    erase_all_of(rig, "ann", &erase);
+    assert_int_equal(erase.events, 1);
+    assert_int_equal(erase.uploads, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_nothing_came, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_came_waits, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_erasing_spares_uploads, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
