@@ -269,6 +269,9 @@ static enum err postgres_commit(struct store_connection *connection)
     if (err == ERR_AWAY && c->session == NULL && c->xid[0] != '\0') {
         c->is_in_transaction = false;
         err = resolve(c);
+    } else if (err == ERR_OK && c->was_rolled_back) {
+        err = ERR_AWAY; /* so COMMIT is answered when the transaction was aborted: no error */
+        c->is_in_transaction = false;
     }
     if (err == ERR_OK) {
         if (place[0] != '\0') {

@@ -88,6 +88,7 @@ struct postgres_connection {
     enum err away; /* why the last try failed */
     bool is_in_transaction;
     enum err failed;              /* first error of the transaction */
+    bool was_rolled_back;         /* by what was run last */
     char xid[POSTGRES_XID_BYTES]; /* of the transaction */
     uint64_t deadline_ns;         /* of the job */
     uint64_t changes;             /* of the last statement */

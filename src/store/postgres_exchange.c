@@ -195,6 +195,7 @@ static enum err take_all(struct postgres_connection *c, char *ret, size_t size)
             first = store_postgres_fail(c, result);
         } else {
             keep_last(result, ret, size);
+            c->was_rolled_back |= strcmp(PQcmdStatus(result), "ROLLBACK") == 0;
         }
         PQclear(result);
         if (c->session == NULL) {
@@ -241,6 +242,7 @@ enum err store_postgres_run(struct postgres_connection *c, const char *sql, char
     if (c->session == NULL) {
         return ERR_AWAY;
     }
+    c->was_rolled_back = false;
     if (PQsendQuery(c->session, sql) == 0) {
         return store_postgres_fail(c, NULL);
     }

@@ -4,6 +4,8 @@
  * link: store_fixture.c */
 #include "support/store_fixture.h"
 
+#include "store/postgres.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -84,6 +86,26 @@ static void test_values_round_trip(void **state)
     } else {
         assert_int_equal(store_fixture_run(fixture, run_round_trip, &with_nul), ERR_OK);
     }
+}
+
+/* The engine has aborted the transaction and nobody here remembers it. */
+static enum err run_unnoticed_error(struct store_connection *connection, void *context)
+{
+    struct postgres_connection *c = postgres_from(connection);
+    (void)context;
+    assert_int_not_equal(store_postgres_run(c, "SELECT 1 / 0", NULL, 0), ERR_OK);
+    c->failed = ERR_OK;
+    return ERR_OK;
+}
+
+/* COMMIT of an aborted transaction is answered without an error. */
+static void test_a_rolled_back_commit_is_told(void **state)
+{
+    struct store_fixture *fixture = *state;
+    if (fixture->is_postgres) {
+        assert_int_equal(store_fixture_run(fixture, run_unnoticed_error, NULL), ERR_AWAY);
+    }
+    assert_int_equal(store_fixture_number(fixture, "SELECT 1"), 1);
 }
 
 static enum err run_reuse(struct store_connection *connection, void *context)
@@ -178,6 +200,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_values_round_trip, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_rolled_back_commit_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(test_statements_are_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(test_open_statements_are_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(test_errors_are_ours, setup, teardown),
