@@ -689,17 +689,21 @@ static enum err take_due(struct store_connection *connection, int64_t now_ms, st
     return err;
 }
 
+/* One that nobody waits for is not silent, which nobody was told either: it is not due until it is
+ * heard of again. */
 static enum err mark_silent(struct store_connection *connection, const struct due *due,
                             int64_t now_ms)
 {
     struct store_statement *statement = NULL;
     enum err err = store_prepare(
-        connection, "UPDATE device_states SET silent_ms = $1 WHERE org = $2 AND device = $3",
+        connection,
+        due->is_active ? "UPDATE device_states SET silent_ms = $1 WHERE org = $2 AND device = $3"
+                       : "UPDATE device_states SET due_ms = $1 WHERE org = $2 AND device = $3",
         &statement);
     if (err != ERR_OK) {
         return err;
     }
-    store_bind_i64(statement, 1, now_ms);
+    store_bind_i64(statement, 1, due->is_active ? now_ms : INT64_MAX);
     store_bind_i64(statement, 2, (int64_t)due->org);
     store_bind_i64(statement, 3, (int64_t)due->device);
     return store_execute(statement);

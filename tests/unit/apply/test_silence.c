@@ -1,5 +1,6 @@
 /* Promise: a device is silent when nothing of it came, and not while what it has sent waits to be
- * applied; and erasing what was said of it touches nobody's upload.
+ * applied; who is out of use is neither silent nor back; and erasing what was said of it touches
+ * nobody's upload.
  *
  * link: store_fixture.c apply_rig.c
  * with: manage query */
@@ -95,6 +96,24 @@ static void test_what_came_waits(void **state)
     assert_int_equal(apply_rig_number(rig, BACK), 0);
 }
 
+/* One that is out of use when it is due: nobody is told, neither then nor when it is heard of. */
+static void test_retired_does_not_come_back(void **state)
+{
+    struct apply_rig *rig = *state;
+    assert_int_equal(store_fixture_sql(&rig->store, "UPDATE devices SET status = 'retired'"),
+                     ERR_OK);
+    apply_rig_start(rig);
+    while (apply_rig_number(rig, "SELECT count(*) FROM device_states WHERE silent_ms <> 0"
+                                 " OR due_ms > 181000") == 0) {
+        (void)sched_yield();
+    }
+    apply_rig_append(rig, RECORD_FORM_READING, 1, message, 1, 3);
+    assert_int_equal(apply_rig_result(rig, 3)->err, ERR_OK);
+    assert_true(apply_rig_number(rig, "SELECT max(last_received_ms) FROM device_states") > 1000);
+    assert_int_equal(apply_rig_number(rig, SILENT), 0);
+    assert_int_equal(apply_rig_number(rig, BACK), 0);
+}
+
 static enum err run_erase(struct store_connection *connection, void *context)
 {
     return query_erase_step(connection, context);
@@ -141,6 +160,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_nothing_came, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_came_waits, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_retired_does_not_come_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_erasing_spares_uploads, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
