@@ -47,7 +47,7 @@ static void api_erase_done(struct api_job *job)
 {
     struct api_erase *asked = (struct api_erase *)job;
     char text[128];
-    if (job->store.err == ERR_BUSY) {
+    if (job->store.err == ERR_EXISTS) {
         struct http_problem problem = {.status = 409,
                                        .code = "upload_in_progress",
                                        .detail = "An upload is still being applied; erase again "

@@ -202,7 +202,7 @@ static enum err api_upload_delete_query(struct api_job *job, struct store_connec
 
 static void api_upload_deleted(struct api_job *job)
 {
-    if (job->store.err == ERR_BUSY) {
+    if (job->store.err == ERR_EXISTS) {
         struct http_problem problem = {.status = 409,
                                        .code = "upload_in_progress",
                                        .detail = "The upload is still being applied.",

@@ -54,7 +54,7 @@ static enum err erase_check_uploads(struct store_connection *connection, uint64_
     err = store_step(statement, &has_row);
     if (err == ERR_OK && has_row) {
         store_reset(statement);
-        err = ERR_BUSY;
+        err = ERR_EXISTS;
     }
     return err;
 }

@@ -137,8 +137,8 @@ struct query_erase {
 };
 /* One step, inside a durable job. What an event said goes; its id stays taken, so neither a retry
  * of its client nor anything that is applied once more brings it back. Raw bodies that hold such
- * events are given to nobody any more and deleted within the hour. ERR_BUSY: an upload of the org
- * is being applied, whose events may be among them. */
+ * events are given to nobody any more and deleted within the hour. ERR_EXISTS: an upload of the
+ * org is being applied, whose events may be among them. */
 MUST_CHECK enum err query_erase_step(struct store_connection *connection,
                                      struct query_erase *erase);
 
@@ -176,11 +176,12 @@ MUST_CHECK enum err query_upload_get(struct store_connection *connection, uint64
 /* How its body is to be read (enum record_form); ERR_NOT_FOUND also when the body is gone. */
 MUST_CHECK enum err query_upload_form(struct store_connection *connection, uint64_t org,
                                       struct id id, uint32_t *ret_form);
-/* ERR_BUSY while it is being applied. Otherwise it writes, so that the caller's durable commit
- * makes durable what applying the upload wrote: only then may the file go. */
+/* ERR_EXISTS while it is being applied (ERR_BUSY would be the engine). Otherwise it writes, so that
+ * the caller's durable commit makes durable what applying the upload wrote: only then may the file
+ * go. */
 MUST_CHECK enum err query_upload_settle(struct store_connection *connection, uint64_t org,
                                         struct id id);
-/* Forgets an upload that is finished; ERR_BUSY while it is being applied. */
+/* Forgets an upload that is finished; ERR_EXISTS while it is being applied. */
 MUST_CHECK enum err query_upload_delete(struct store_connection *connection, uint64_t org,
                                         struct id id);
 

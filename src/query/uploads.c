@@ -169,7 +169,7 @@ static enum err query_upload_check(struct store_connection *connection, uint64_t
     }
     bool is_applying = store_column_i64(statement, 0) == QUERY_UPLOAD_APPLYING;
     store_reset(statement);
-    return is_applying ? ERR_BUSY : ERR_OK;
+    return is_applying ? ERR_EXISTS : ERR_OK;
 }
 
 enum err query_upload_settle(struct store_connection *connection, uint64_t org, struct id id)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+import sqlite3
 import threading
 
 import pytest
@@ -125,6 +126,19 @@ def test_delete_keeps_the_events(server):
 # --- a backlog that is full -------------------------------------------------------------------------
 
 MEGABYTE = 1_000_000
+
+
+@pytest.mark.sqlite_alone
+def test_a_busy_store_is_no_upload_in_progress(weir):
+    server = weir()
+    got = server.post("/api/events/batch?wait=stored", lines(events(3000, "busy", 100)), headers=NDJSON).json
+    database = sqlite3.connect(server.data_dir / "weir.db", isolation_level=None)
+    database.execute("BEGIN IMMEDIATE")
+    for answer in (server.request("DELETE", f"/api/v1/uploads/{got['upload_id']}"),
+                   server.post("/api/v1/erase", {"subject": "ann"})):
+        assert answer.status == 503 and answer.json["code"] == "unavailable", answer
+    database.close()
+    until(lambda: server.request("DELETE", f"/api/v1/uploads/{got['upload_id']}").status == 204)
 
 
 def random_lines(megabytes):

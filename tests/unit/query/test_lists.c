@@ -156,8 +156,8 @@ static void test_deleting_an_upload(void **state)
     assert_int_equal(store_fixture_run(&fixture.store, run_delete, &ask), ERR_OK);
     assert_int_equal(store_fixture_run(&fixture.store, run_delete, &ask), ERR_NOT_FOUND);
     ask.id = id_of(5);
-    assert_int_equal(store_fixture_run(&fixture.store, run_settle, &ask), ERR_BUSY);
-    assert_int_equal(store_fixture_run(&fixture.store, run_delete, &ask), ERR_BUSY);
+    assert_int_equal(store_fixture_run(&fixture.store, run_settle, &ask), ERR_EXISTS);
+    assert_int_equal(store_fixture_run(&fixture.store, run_delete, &ask), ERR_EXISTS);
     assert_int_equal(store_fixture_number(&fixture.store, "SELECT count(*) FROM uploads"), 1);
 }
 
