@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "journal/journal.h"
+#include "query/query.h"
 #include "json/json.h"
 
 #include <assert.h>
@@ -118,6 +119,8 @@ static void api_remember_upload(const struct api_request *request,
                                     .accepted = answer->accepted + answer->duplicates,
                                     .rejected = answer->rejected,
                                     .received_ms = clock_wall_ms()};
+    bool is_readings = (request->route->scope & GATE_WRITE_TELEMETRY) != 0;
+    accepted.area = is_readings ? QUERY_AREA_READINGS : QUERY_AREA_EVENTS;
     table_put(request->loop->api->accepted, slice_make(answer->id.bytes, sizeof(answer->id.bytes)),
               &accepted);
 }

@@ -85,6 +85,7 @@ struct api_accepted {
     uint64_t accepted;
     uint64_t rejected;
     int64_t received_ms;
+    uint32_t area; /* enum query_area */
 };
 
 struct api {

@@ -23,7 +23,7 @@ static enum err api_letters_query(struct api_job *job, struct store_connection *
 void api_dead_letters_get(struct api_request *request)
 {
     struct api_parameters parameters;
-    struct query_page page = {.org = request->identity.org};
+    struct query_page page = {.org = request->identity.org, .areas = api_areas(request)};
     api_parameters_begin(&parameters, request);
     page.limit = api_parameter_limit(&parameters);
     page.oldest_first = api_parameter_order(&parameters, false);
@@ -34,6 +34,7 @@ void api_dead_letters_get(struct api_request *request)
     }
     struct api_letters_job *list = api_job_create(request, sizeof(*list));
     list->page = page;
+    request->seed += page.areas; /* the tag is of what this key may see */
     list->job.query = api_letters_query;
     api_read(&list->job);
 }

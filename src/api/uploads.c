@@ -18,7 +18,26 @@ struct api_page_job {
     struct api_job job; /* first */
     struct query_page page;
     struct id id;
+    uint32_t areas; /* of one */
 };
+
+uint32_t api_areas(const struct api_request *request)
+{
+    uint32_t scopes = request->identity.scopes;
+    bool has_events = (scopes & (GATE_READ | GATE_READ_EVENTS)) != 0;
+    bool has_readings = (scopes & (GATE_READ | GATE_READ_TELEMETRY)) != 0;
+    return (has_events ? QUERY_AREA_EVENTS : 0u) | (has_readings ? QUERY_AREA_READINGS : 0u);
+}
+
+/* Who may write an area is told what became of what it sent. */
+static uint32_t api_areas_of_status(const struct api_request *request)
+{
+    uint32_t scopes = request->identity.scopes;
+    bool has_events = (scopes & (GATE_WRITE | GATE_WRITE_EVENTS)) != 0;
+    bool has_readings = (scopes & (GATE_WRITE | GATE_WRITE_TELEMETRY)) != 0;
+    return api_areas(request) | (has_events ? QUERY_AREA_EVENTS : 0u) |
+           (has_readings ? QUERY_AREA_READINGS : 0u);
+}
 
 static enum err api_uploads_query(struct api_job *job, struct store_connection *connection)
 {
@@ -29,7 +48,7 @@ static enum err api_uploads_query(struct api_job *job, struct store_connection *
 void api_uploads_get(struct api_request *request)
 {
     struct api_parameters parameters;
-    struct query_page page = {.org = request->identity.org};
+    struct query_page page = {.org = request->identity.org, .areas = api_areas(request)};
     api_parameters_begin(&parameters, request);
     page.limit = api_parameter_limit(&parameters);
     page.oldest_first = api_parameter_order(&parameters, false);
@@ -40,6 +59,7 @@ void api_uploads_get(struct api_request *request)
     }
     struct api_page_job *list = api_job_create(request, sizeof(*list));
     list->page = page;
+    request->seed += page.areas;
     list->job.query = api_uploads_query;
     api_read(&list->job);
 }
@@ -59,14 +79,14 @@ static struct api_page_job *api_upload_job(struct api_request *request)
 }
 
 /* Accepted, and its end record not applied yet: it is no row, and its owner may ask already. */
-static enum err api_upload_accepted(struct api_job *job, struct id id)
+static enum err api_upload_accepted(struct api_job *job, struct id id, uint32_t areas)
 {
     const struct api *api = job->request->loop->api;
     struct api_accepted accepted = {0};
     char text[ID_TEXT_BYTES];
     char time[CLOCK_TEXT_BYTES];
     if (!table_copy(api->accepted, slice_make(id.bytes, sizeof(id.bytes)), &accepted) ||
-        accepted.org != job->org) {
+        accepted.org != job->org || (accepted.area & areas) == 0) {
         return ERR_NOT_FOUND;
     }
     id_format(id, text);
@@ -86,14 +106,16 @@ static enum err api_upload_accepted(struct api_job *job, struct id id)
 static enum err api_upload_query(struct api_job *job, struct store_connection *connection)
 {
     const struct api_page_job *one = (const struct api_page_job *)job;
-    enum err err = query_upload_get(connection, job->org, one->id, &job->body);
-    return err == ERR_NOT_FOUND ? api_upload_accepted(job, one->id) : err;
+    enum err err = query_upload_get(connection, job->org, one->id, one->areas, &job->body);
+    return err == ERR_NOT_FOUND ? api_upload_accepted(job, one->id, one->areas) : err;
 }
 
 void api_upload_get(struct api_request *request)
 {
     struct api_page_job *one = api_upload_job(request);
     if (one != NULL) {
+        one->areas = api_areas_of_status(request);
+        request->seed += one->areas; /* the tag is of what this key may see */
         one->job.query = api_upload_query;
         api_read(&one->job);
     }
@@ -105,6 +127,7 @@ void api_upload_get(struct api_request *request)
 struct api_raw {
     struct api_download download; /* first */
     struct id id;
+    uint32_t areas;
     struct journal_upload_reader *reader;
     uint64_t offset;
 };
@@ -121,7 +144,7 @@ static enum err api_raw_open(struct api_raw *raw, struct store_connection *conne
 {
     const struct api *api = raw->download.job.request->loop->api;
     uint32_t form = 0;
-    enum err err = query_upload_form(connection, raw->download.job.org, raw->id, &form);
+    enum err err = query_upload_form(connection, raw->download.job.org, raw->id, raw->areas, &form);
     if (err == ERR_OK) {
         raw->download.type = api_raw_type(form);
         err = journal_upload_open(&raw->reader, api->options.journal, raw->id);
@@ -169,6 +192,8 @@ void api_upload_raw(struct api_request *request)
     }
     struct api_raw *raw = api_download_create(request, sizeof(*raw));
     raw->id = id;
+    raw->areas = api_areas(request);
+    request->seed += raw->areas;
     raw->download.page = api_raw_page;
     raw->download.on_destroy = api_raw_destroy;
     id_format(id, text);

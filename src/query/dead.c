@@ -24,9 +24,13 @@ enum {
     DEAD_RECEIVED,
 };
 
+static_assert(RECORD_FORM_UPLOAD_END == 64, "as the SQL has it");
+
+/* Of an end record nothing but its head is shown: to both areas. */
 #define QUERY_DEAD_SELECT                                                                          \
     "SELECT number, id, kind, reason, detail, record, received_ms FROM dead_letters "              \
-    "WHERE org = $1 "
+    "WHERE org = $1 AND ($4 IN (1, 3) AND form NOT IN " QUERY_READING_FORMS                        \
+    " OR $4 IN (2, 3) AND form IN " QUERY_READING_FORMS " OR form = 64) "
 
 /* A record that is one JSON value is shown as it is, anything else as a text. */
 static bool query_dead_is_json(struct json_reader *reader, struct slice record)

@@ -32,6 +32,7 @@ static void query_page_bind(struct store_statement *statement, const struct quer
     bool is_first = page->after == 0 && !page->oldest_first;
     store_bind_i64(statement, 2, is_first ? INT64_MAX : (int64_t)page->after);
     store_bind_i64(statement, 3, (int64_t)page->limit + 1);
+    store_bind_i64(statement, 4, page->areas);
 }
 
 enum err query_page_list(struct store_connection *connection, const struct query_page *page,

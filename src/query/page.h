@@ -9,8 +9,8 @@ struct store_statement;
 
 struct query_page_shape {
     const char *name; /* of the array */
-    /* [oldest_first]: its cursors, and its text: $1 org, $2 place behind which to go on, $3 limit;
-     * column 0 is the place. */
+    /* [oldest_first]: its cursors, and its text: $1 org, $2 place behind which to go on, $3 limit,
+     * $4 areas; column 0 is the place. */
     enum query_list list[2];
     const char *sql[2];
     enum err (*write)(struct store_statement *statement, struct buffer *to, void *context);

@@ -162,20 +162,23 @@ MUST_CHECK enum err query_tail_end(struct store_connection *connection, uint64_t
 
 /* --- uploads -----------------------------------------------------------------------------------
  */
+/* What the body of an upload, or a dead letter, is about. */
+enum query_area { QUERY_AREA_EVENTS = 1, QUERY_AREA_READINGS = 2 };
 struct query_page {
     uint64_t org;
     uint32_t limit;
     uint64_t after; /* place of the cursor; 0: from the start */
     bool oldest_first;
+    uint32_t areas; /* enum query_area, a set: of what is shown */
 };
 /* {"uploads":[…],"next_cursor":…}. */
 MUST_CHECK enum err query_uploads_list(struct store_connection *connection,
                                        const struct query_page *page, struct buffer *to);
 MUST_CHECK enum err query_upload_get(struct store_connection *connection, uint64_t org,
-                                     struct id id, struct buffer *to);
+                                     struct id id, uint32_t areas, struct buffer *to);
 /* How its body is to be read (enum record_form); ERR_NOT_FOUND also when the body is gone. */
 MUST_CHECK enum err query_upload_form(struct store_connection *connection, uint64_t org,
-                                      struct id id, uint32_t *ret_form);
+                                      struct id id, uint32_t areas, uint32_t *ret_form);
 /* ERR_EXISTS while it is being applied (ERR_BUSY would be the engine). Otherwise it writes, so that
  * the caller's durable commit makes durable what applying the upload wrote: only then may the file
  * go. */

@@ -38,6 +38,11 @@ static_assert(RECORD_FORM_READING == 10 && RECORD_FORM_READING_ARRAY == 11 &&
                   RECORD_FORM_READING_LINES == 12,
               "the forms of readings, as SQL has them");
 
+/* The areas are an enum query_area, a set. */
+#define UPLOAD_IN_AREAS(areas)                                                                     \
+    "AND ((" areas " IN (1, 3) AND form NOT IN " QUERY_READING_FORMS ")"                           \
+    " OR (" areas " IN (2, 3) AND form IN " QUERY_READING_FORMS ")) "
+
 #define QUERY_UPLOAD_APPLYING 1 /* uploads.state */
 
 static const char *query_upload_state(int64_t state)
@@ -105,17 +110,20 @@ enum err query_uploads_list(struct store_connection *connection, const struct qu
     static const struct query_page_shape shape = {
         .name = "uploads",
         .list = {QUERY_LIST_UPLOADS, QUERY_LIST_UPLOADS_OLDEST},
-        .sql = {"SELECT " QUERY_UPLOAD_COLUMNS " FROM uploads WHERE org = $1 AND position < $2 "
-                "ORDER BY position DESC LIMIT $3",
-                "SELECT " QUERY_UPLOAD_COLUMNS " FROM uploads WHERE org = $1 AND position > $2 "
-                "ORDER BY position LIMIT $3"},
+        .sql = {"SELECT " QUERY_UPLOAD_COLUMNS
+                " FROM uploads WHERE org = $1 AND position < $2 " UPLOAD_IN_AREAS(
+                    "$4") "ORDER BY position DESC LIMIT $3",
+                "SELECT " QUERY_UPLOAD_COLUMNS
+                " FROM uploads WHERE org = $1 AND position > $2 " UPLOAD_IN_AREAS(
+                    "$4") "ORDER BY position LIMIT $3"},
         .write = query_upload_write,
     };
     return query_page_list(connection, page, &shape, NULL, to);
 }
 
-static enum err query_upload_find(struct store_connection *connection, const char *sql,
-                                  uint64_t org, struct id id, struct store_statement **ret)
+static enum err query_upload_find_in(struct store_connection *connection, const char *sql,
+                                     uint64_t org, struct id id, uint32_t areas,
+                                     struct store_statement **ret)
 {
     bool has_row = false;
     enum err err = store_prepare(connection, sql, ret);
@@ -124,6 +132,7 @@ static enum err query_upload_find(struct store_connection *connection, const cha
     }
     store_bind_i64(*ret, 1, (int64_t)org);
     store_bind_blob(*ret, 2, slice_make(id.bytes, sizeof(id.bytes)));
+    store_bind_i64(*ret, 3, areas);
     err = store_step(*ret, &has_row);
     if (err == ERR_OK && !has_row) {
         err = ERR_NOT_FOUND;
@@ -132,12 +141,14 @@ static enum err query_upload_find(struct store_connection *connection, const cha
 }
 
 enum err query_upload_get(struct store_connection *connection, uint64_t org, struct id id,
-                          struct buffer *to)
+                          uint32_t areas, struct buffer *to)
 {
     struct store_statement *statement = NULL;
-    enum err err = query_upload_find(
-        connection, "SELECT " QUERY_UPLOAD_COLUMNS " FROM uploads WHERE org = $1 AND id = $2", org,
-        id, &statement);
+    enum err err =
+        query_upload_find_in(connection,
+                             "SELECT " QUERY_UPLOAD_COLUMNS
+                             " FROM uploads WHERE org = $1 AND id = $2 " UPLOAD_IN_AREAS("$3"),
+                             org, id, areas, &statement);
     if (err == ERR_OK) {
         err = query_upload_write(statement, to, NULL);
         store_reset(statement);
@@ -146,12 +157,14 @@ enum err query_upload_get(struct store_connection *connection, uint64_t org, str
 }
 
 enum err query_upload_form(struct store_connection *connection, uint64_t org, struct id id,
-                           uint32_t *ret_form)
+                           uint32_t areas, uint32_t *ret_form)
 {
     struct store_statement *statement = NULL;
-    enum err err = query_upload_find(
-        connection, "SELECT form FROM uploads WHERE org = $1 AND id = $2 AND raw_deleted = 0", org,
-        id, &statement);
+    enum err err = query_upload_find_in(
+        connection,
+        "SELECT form FROM uploads WHERE org = $1 AND id = $2 AND raw_deleted = 0 " UPLOAD_IN_AREAS(
+            "$3"),
+        org, id, areas, &statement);
     if (err == ERR_OK) {
         *ret_form = (uint32_t)store_column_i64(statement, 0);
         store_reset(statement);
@@ -162,8 +175,9 @@ enum err query_upload_form(struct store_connection *connection, uint64_t org, st
 static enum err query_upload_check(struct store_connection *connection, uint64_t org, struct id id)
 {
     struct store_statement *statement = NULL;
-    enum err err = query_upload_find(
-        connection, "SELECT state FROM uploads WHERE org = $1 AND id = $2", org, id, &statement);
+    enum err err = query_upload_find_in(
+        connection, "SELECT state FROM uploads WHERE org = $1 AND id = $2 " UPLOAD_IN_AREAS("$3"),
+        org, id, QUERY_AREA_EVENTS | QUERY_AREA_READINGS, &statement);
     if (err != ERR_OK) {
         return err;
     }

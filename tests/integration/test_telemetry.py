@@ -60,6 +60,37 @@ def letters(server, key=True):
     return server.get("/api/v1/dead-letters?limit=1000", key=key).json["dead_letters"]
 
 
+def test_a_key_sees_uploads_and_letters_of_its_areas_alone(plant, server):
+    """Who may write is told what became of what it sent; bodies and letters are for readers of their area."""
+    keys = {scope: server.post("/api/keys", {"scopes": [scope]}).json["api_key"]
+            for scope in ("read:events", "read:telemetry", "write:events", "write:telemetry", "read", "write")}
+    body = "".join(json.dumps(plant.message(n, iso(ms(n + 10)), metadata={"fw": "x" * 200})) + "\n" for n in range(1500))
+    sent = server.post("/v1/ingest?wait=stored", body, key=keys["write:telemetry"],
+                       headers={"Content-Type": "application/x-ndjson"}).json
+    lost = server.post("/v1/ingest?wait=stored", plant.message(1, parameter="nobody-knows"), key=keys["write"])
+    assert lost.status in (200, 201), lost
+    path = f"/api/v1/uploads/{sent['upload_id']}"
+    seen = {scope: server.get(path, key=key).status for scope, key in keys.items()}
+    assert seen == {"read:events": 404, "read:telemetry": 200, "write:events": 404, "write:telemetry": 200,
+                    "read": 200, "write": 200}
+    seen = {scope: server.get(path + "/raw", key=key).status for scope, key in keys.items()}
+    assert seen == {"read:events": 404, "read:telemetry": 200, "write:events": 403, "write:telemetry": 403,
+                    "read": 200, "write": 403}
+    for scope, shown in (("read:events", False), ("read:telemetry", True), ("read", True)):
+        listed = server.get("/api/v1/uploads?limit=1000", key=keys[scope])
+        assert any(one["upload_id"] == sent["upload_id"] for one in listed.json["uploads"]) is shown
+        assert any(one["kind"] == "reading" for one in letters(server, keys[scope])) is shown
+        tag = server.get("/api/v1/uploads?limit=1000", key=keys["read"]).headers["etag"]
+        again = server.get("/api/v1/uploads?limit=1000", key=keys[scope], headers={"If-None-Match": tag})
+        assert (again.status == 304) is (scope == "read")
+    lines = "".join(json.dumps({"type": "t", "payload": "z" * 500}) + "\n" for _ in range(1000))
+    sent = server.post("/api/events/batch?wait=stored", lines, key=keys["write:events"],
+                       headers={"Content-Type": "application/x-ndjson"}).json
+    path = f"/api/v1/uploads/{sent['upload_id']}"
+    assert [server.get(path, key=keys[scope]).status for scope in ("write:events", "read:telemetry")] == [200, 404]
+    assert server.get(path + "/raw", key=keys["read:events"]).status == 200
+
+
 def test_one_reading_and_back(plant):
     at = ms(10)
     answer = plant.send({"project_id": plant.project["id"], "site_id": plant.site["id"],

@@ -34,7 +34,7 @@ struct ask {
     enum err (*run)(struct store_connection *connection, const struct query_page *page,
                     struct buffer *to);
     enum err (*run_one)(struct store_connection *connection, uint64_t org, struct id id,
-                        struct buffer *to);
+                        uint32_t areas, struct buffer *to);
     struct query_page page;
     struct id id;
 };
@@ -43,9 +43,9 @@ static enum err run_ask(struct store_connection *connection, void *context)
 {
     const struct ask *ask = context;
     buffer_clear(&fixture.answer);
-    enum err err = ask->run != NULL
-                       ? ask->run(connection, &ask->page, &fixture.answer)
-                       : ask->run_one(connection, ask->page.org, ask->id, &fixture.answer);
+    enum err err = ask->run != NULL ? ask->run(connection, &ask->page, &fixture.answer)
+                                    : ask->run_one(connection, ask->page.org, ask->id,
+                                                   ask->page.areas, &fixture.answer);
     return err == ERR_OK ? buffer_append_byte(&fixture.answer, 0) : err;
 }
 
@@ -78,7 +78,7 @@ static void add_upload(uint32_t n, uint32_t org, uint32_t state)
 static void test_uploads(void **state)
 {
     (void)state;
-    struct ask ask = {.run = query_uploads_list, .page = {.org = 1, .limit = 2}};
+    struct ask ask = {.run = query_uploads_list, .page = {.org = 1, .limit = 2, .areas = 3}};
     for (uint32_t i = 1; i <= 5; i++) {
         add_upload(i, 1, i == 5 ? 1 : 3);
     }
@@ -97,7 +97,7 @@ static void test_uploads(void **state)
     assert_int_equal(store_fixture_run(&fixture.store, run_ask, &ask), ERR_OK);
     assert_non_null(strstr(text(), "\"upload_id\":\"01000000-"));
     assert_int_equal(query_fixture_cursor(&fixture, QUERY_LIST_UPLOADS, 1), 0);
-    ask.page = (struct query_page){.org = 1, .limit = 2, .oldest_first = true};
+    ask.page = (struct query_page){.org = 1, .limit = 2, .areas = 3, .oldest_first = true};
     assert_int_equal(store_fixture_run(&fixture.store, run_ask, &ask), ERR_OK);
     assert_non_null(strstr(text(), "{\"uploads\":[{\"raw_ingestion_id\":\"01000000-"));
     ask.page.after = query_fixture_cursor(&fixture, QUERY_LIST_UPLOADS_OLDEST, 1);
@@ -112,7 +112,7 @@ static void test_uploads(void **state)
 static void test_one_upload(void **state)
 {
     (void)state;
-    struct ask ask = {.run_one = query_upload_get, .page.org = 1, .id = id_of(4)};
+    struct ask ask = {.run_one = query_upload_get, .page = {.org = 1, .areas = 3}, .id = id_of(4)};
     add_upload(4, 1, 3);
     assert_int_equal(store_fixture_run(&fixture.store, run_ask, &ask), ERR_OK);
     assert_string_equal(
@@ -175,7 +175,7 @@ static void add_letter(uint32_t n, uint32_t org, const char *record)
 static void test_dead_letters(void **state)
 {
     (void)state;
-    struct ask ask = {.run = query_dead_letters_list, .page = {.org = 1, .limit = 10}};
+    struct ask ask = {.run = query_dead_letters_list, .page = {.org = 1, .limit = 10, .areas = 3}};
     add_letter(1, 1, "{\"type\":\"a\",\"payload\":1}");
     add_letter(2, 7, "{}");
     add_letter(3, 1, "no \"json\"");
