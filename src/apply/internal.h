@@ -25,7 +25,7 @@
  * delay beside that of his own request. */
 #define APPLY_GAP_MS          10u
 #define APPLY_GAP_ROWS        2000u
-#define APPLY_SLICE_ROWS      1000u /* of a slice, in one step of its cursor; and one element's more */
+#define APPLY_SLICE_ROWS      1000u /* of a slice, in one step; and one element more */
 #define APPLY_CAREFUL_ROWS    4096u
 #define APPLY_RELEASES        64u
 #define APPLY_LEASE_MS        60000
