@@ -182,8 +182,8 @@ def test_unknown_content_coding(server, coding):
 
 
 @pytest.mark.parametrize("coding, body", [
-    ("gzip", GOOD), ("br", b"\xff" * 20), ("zstd", GOOD), ("gzip", gzip.compress(GOOD)[:-4]),
-    ("gzip", gzip.compress(GOOD)[:-8] + b"\0" * 8),
+    ("gzip", GOOD), ("br", b"\xff" * 20), ("zstd", GOOD), ("gzip", gzip.compress(GOOD, mtime=0)[:-4]),
+    ("gzip", gzip.compress(GOOD, mtime=0)[:-8] + b"\0" * 8),
 ])
 def test_a_body_that_is_not_of_its_coding(server, coding, body):
     answer = server.post("/api/events", body, headers={**JSON, "Content-Encoding": coding})
