@@ -210,26 +210,13 @@ static enum err write_late_table(struct store_connection *connection,
     return err != ERR_OK ? err : write_slice_rows(connection, upload);
 }
 
-static enum err write_version(struct store_connection *connection, uint64_t org)
-{
-    struct store_statement *statement = NULL;
-    enum err err = store_prepare(
-        connection, "UPDATE orgs SET data_version = data_version + 1 WHERE number = $1",
-        &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    store_bind_i64(statement, 1, (int64_t)org);
-    return store_execute(statement);
-}
-
 static enum err write_upload(struct store_connection *connection, const struct apply_upload *upload)
 {
     enum err err = write_upload_row(connection, upload);
     if (err == ERR_OK) {
         err = write_slice_rows(connection, upload);
     }
-    return err != ERR_OK ? err : write_version(connection, upload->frame.org);
+    return err != ERR_OK ? err : store_raise_version(connection, upload->frame.org);
 }
 
 /* The slice's cursor, if nobody has moved it; else ERR_NOT_FOUND. */
@@ -396,7 +383,7 @@ static enum err write_slice(struct store_connection *connection, const struct ap
     if (err == ERR_OK && is_end) {
         err = write_upload_end(connection, upload);
     }
-    return err != ERR_OK ? err : write_version(connection, upload->frame.org);
+    return err != ERR_OK ? err : store_raise_version(connection, upload->frame.org);
 }
 
 /* --- the part

@@ -97,15 +97,7 @@ enum err gate_key_load(struct store_connection *connection, struct slice id, uin
 /* ERR_NOT_FOUND when there is no such org. */
 static enum err org_touch(struct store_connection *connection, uint64_t org)
 {
-    struct store_statement *statement;
-    enum err err = store_prepare(
-        connection, "UPDATE orgs SET data_version = data_version + 1 WHERE number = $1",
-        &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    store_bind_i64(statement, 1, (int64_t)org);
-    err = store_execute(statement);
+    enum err err = store_raise_version(connection, org);
     return err == ERR_OK && store_changes(connection) == 0 ? ERR_NOT_FOUND : err;
 }
 

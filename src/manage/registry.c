@@ -111,19 +111,6 @@ enum err manage_snake(struct slice name, struct buffer *to)
     return err == ERR_OK && to->size == before ? ERR_INVALID : err;
 }
 
-enum err manage_raise_version(struct store_connection *connection, uint64_t org)
-{
-    struct store_statement *statement = NULL;
-    enum err err = store_prepare(
-        connection, "UPDATE orgs SET data_version = data_version + 1 WHERE number = $1",
-        &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    store_bind_i64(statement, 1, (int64_t)org);
-    return store_execute(statement);
-}
-
 static enum err refuse(struct manage_fault *fault, const char *field, const char *message)
 {
     fault->field = field;
@@ -382,7 +369,7 @@ enum err manage_registry_create(struct store_connection *connection, enum manage
         entity->id = id_make_v7(clock_wall_ms());
         err = insert_row(connection, kind, entity, parent, ret_fault);
     }
-    return err != ERR_OK ? err : manage_raise_version(connection, entity->org);
+    return err != ERR_OK ? err : store_raise_version(connection, entity->org);
 }
 
 /* --- update -------------------------------------------------------------------------------- */
@@ -460,7 +447,7 @@ enum err manage_registry_update(struct store_connection *connection, enum manage
     if (err == ERR_OK && kind == MANAGE_PARAMETER) {
         err = check_stored_range(connection, entity, ret_fault);
     }
-    return err != ERR_OK ? err : manage_raise_version(connection, entity->org);
+    return err != ERR_OK ? err : store_raise_version(connection, entity->org);
 }
 
 /* --- delete -------------------------------------------------------------------------------- */
@@ -522,5 +509,5 @@ enum err manage_registry_delete(struct store_connection *connection, enum manage
     if (err == ERR_OK) {
         err = run_on(connection, deleters[kind], org, number, &has_row);
     }
-    return err != ERR_OK ? err : manage_raise_version(connection, org);
+    return err != ERR_OK ? err : store_raise_version(connection, org);
 }

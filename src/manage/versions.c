@@ -126,7 +126,7 @@ enum err manage_publish(struct store_connection *connection, uint64_t org, struc
         err = insert_version(connection, org, number, version, key, buffer_slice(&config));
     }
     if (err == ERR_OK) {
-        err = manage_raise_version(connection, org);
+        err = store_raise_version(connection, org);
     }
     buffer_finish(&config);
     *ret_version = (uint64_t)version;

@@ -25,7 +25,7 @@ enum err query_acknowledge(struct store_connection *connection, uint64_t org, co
         }
     }
     if (err == ERR_OK && changed > 0) {
-        err = query_raise_version(connection, org);
+        err = store_raise_version(connection, org);
     }
     if (err == ERR_OK) {
         *ret_acknowledged = acknowledged;

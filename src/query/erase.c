@@ -290,5 +290,5 @@ enum err query_erase_step(struct store_connection *connection, struct query_eras
         err = erase_letters(connection, erase, &has_more);
     }
     erase->has_more = has_more;
-    return err == ERR_OK ? query_raise_version(connection, erase->filter.org) : err;
+    return err == ERR_OK ? store_raise_version(connection, erase->filter.org) : err;
 }

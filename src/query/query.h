@@ -54,7 +54,6 @@ MUST_CHECK enum err query_list_end(enum query_list list, uint64_t org, bool has_
 /* Raised by every change that an answer can show; read in the answer's own snapshot. */
 MUST_CHECK enum err query_data_version(struct store_connection *connection, uint64_t org,
                                        uint64_t *ret_version);
-MUST_CHECK enum err query_raise_version(struct store_connection *connection, uint64_t org);
 
 /* --- events ------------------------------------------------------------------------------------
  */

@@ -189,7 +189,7 @@ static enum err query_upload_check(struct store_connection *connection, uint64_t
 enum err query_upload_settle(struct store_connection *connection, uint64_t org, struct id id)
 {
     enum err err = query_upload_check(connection, org, id);
-    return err != ERR_OK ? err : query_raise_version(connection, org);
+    return err != ERR_OK ? err : store_raise_version(connection, org);
 }
 
 enum err query_upload_delete(struct store_connection *connection, uint64_t org, struct id id)

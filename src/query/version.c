@@ -30,16 +30,3 @@ enum err query_data_version(struct store_connection *connection, uint64_t org,
     store_reset(statement);
     return ERR_OK;
 }
-
-enum err query_raise_version(struct store_connection *connection, uint64_t org)
-{
-    struct store_statement *statement = NULL;
-    enum err err = store_prepare(
-        connection, "UPDATE orgs SET data_version = data_version + 1 WHERE number = $1",
-        &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    store_bind_i64(statement, 1, (int64_t)org);
-    return store_execute(statement);
-}

@@ -7,6 +7,11 @@
  * Failure modes: any error fails the job, whose transaction is rolled back. */
 #include "store/store.h"
 
+struct store_range {
+    uint64_t first;
+    uint64_t last;
+};
+
 static enum err ack_find(struct store_connection *connection, uint64_t sequence, bool *ret_is,
                          struct store_range *ret)
 {

@@ -542,19 +542,9 @@ static enum err end_device(struct writing *w, uint64_t org)
 
 static enum err end_org(struct writing *w, uint64_t org)
 {
-    struct store_statement *statement = NULL;
-    if (!w->org_changed) {
-        return ERR_OK;
-    }
+    bool has_changed = w->org_changed;
     w->org_changed = false;
-    enum err err = store_prepare(
-        w->connection, "UPDATE orgs SET data_version = data_version + 1 WHERE number = $1",
-        &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    store_bind_i64(statement, 1, (int64_t)org);
-    return store_execute(statement);
+    return has_changed ? store_raise_version(w->connection, org) : ERR_OK;
 }
 
 /* --- all of them --------------------------------------------------------------------------- */

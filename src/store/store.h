@@ -1,4 +1,4 @@
-/* Store: the database, behind one interface: SQLite now, PostgreSQL by the same calls.
+/* Store: the database, behind one interface: SQLite or PostgreSQL.
  *
  * All writes are jobs for the writer; reads are jobs for the readers, who make one page each. SQL
  * stands in the stage that needs it, in the subset that both engines take ($1, ON CONFLICT,
@@ -289,11 +289,11 @@ MUST_CHECK enum err store_rollup_compute(struct store_connection *connection, ui
 MUST_CHECK enum err store_rollups_refresh(struct store_connection *connection, uint32_t limit,
                                           uint32_t *ret_done);
 
+/* The org's data version: raised in the transaction of any change that an answer can show. An org
+ * that is not there is no error (store_changes is 0 then). */
+MUST_CHECK enum err store_raise_version(struct store_connection *connection, uint64_t org);
+
 /* --- acknowledged events: ranges of sequences (event_acks) ----------------------------------- */
-struct store_range {
-    uint64_t first;
-    uint64_t last;
-};
 /* *ret_was: it was acknowledged before. */
 MUST_CHECK enum err store_event_acknowledge(struct store_connection *connection, uint64_t sequence,
                                             bool *ret_was);
