@@ -55,11 +55,6 @@ uint64_t hash_stream_value(const struct hash_stream *stream)
     return XXH3_64bits_digest((const XXH3_state_t *)(const void *)stream);
 }
 
-void hash_stream_reset(struct hash_stream *stream)
-{
-    (void)XXH3_64bits_reset(stream_state(stream));
-}
-
 void hash_stream_destroy(struct hash_stream *stream)
 {
     (void)XXH3_freeState(stream_state(stream));

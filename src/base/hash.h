@@ -18,8 +18,6 @@ struct hash_stream;
 struct hash_stream *hash_stream_create(void);
 void hash_stream_add(struct hash_stream *stream, const void *data, size_t size);
 uint64_t hash_stream_value(const struct hash_stream *stream);
-/* As after create. */
-void hash_stream_reset(struct hash_stream *stream);
 /* NULL is fine. */
 void hash_stream_destroy(struct hash_stream *stream);
 /* SipHash-2-4 with a random key of this process: tables whose keys come from outside. */

@@ -154,8 +154,6 @@ void json_write_key(struct json_writer *writer, const char *key);
 /* Escapes; bytes that are not UTF-8 become U+FFFD. */
 void json_write_string(struct json_writer *writer, struct slice text);
 void json_write_text(struct json_writer *writer, const char *text);
-/* Text between quotes that is JSON-escaped already. */
-void json_write_escaped(struct json_writer *writer, struct slice text);
 /* A complete JSON value, written as it is. */
 void json_write_raw(struct json_writer *writer, struct slice value);
 void json_write_i64(struct json_writer *writer, int64_t value);

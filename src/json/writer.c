@@ -183,15 +183,6 @@ void json_write_text(struct json_writer *writer, const char *text)
     json_write_string(writer, slice_from_text(text));
 }
 
-void json_write_escaped(struct json_writer *writer, struct slice text)
-{
-    if (writer_begin(writer, text.size + 2)) {
-        writer_put_byte(writer, '"');
-        writer_put(writer, text.data, text.size);
-        writer_put_byte(writer, '"');
-    }
-}
-
 void json_write_raw(struct json_writer *writer, struct slice value)
 {
     if (writer_begin(writer, value.size)) {

@@ -35,7 +35,7 @@ static void test_commas(void **state)
     json_write_bool(&writer, true);
     json_write_null(&writer);
     json_write_raw(&writer, S("{\"raw\":1}"));
-    json_write_escaped(&writer, S("\\n"));
+    json_write_raw(&writer, S("\"\\n\""));
     json_write_array_end(&writer);
     json_write_member_u64(&writer, "d", UINT64_MAX);
     json_write_member_bool(&writer, "e", false);
