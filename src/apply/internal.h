@@ -209,6 +209,9 @@ struct apply {
  */
 /* ERR_NOT_FOUND: no such org. Waits for a reader of the store. */
 MUST_CHECK enum err apply_id_key(struct apply *apply, uint64_t org, uint8_t ret[32]);
+/* The same, inside a job. */
+MUST_CHECK enum err apply_id_key_read(struct store_connection *connection, uint64_t org,
+                                      uint8_t ret[32]);
 
 /* --- fill.c: frames -> rows --------------------------------------------------------------------
  */

@@ -12,13 +12,11 @@ struct key_query {
     struct store_job job;
     uint64_t org;
     uint8_t key[32];
-    bool is_found;
     bool is_done;
 };
 
-static enum err query_run(struct store_job *job, struct store_connection *connection)
+enum err apply_id_key_read(struct store_connection *connection, uint64_t org, uint8_t ret[32])
 {
-    struct key_query *query = (struct key_query *)job;
     struct store_statement *statement = NULL;
     bool has_row = false;
     enum err err =
@@ -26,17 +24,24 @@ static enum err query_run(struct store_job *job, struct store_connection *connec
     if (err != ERR_OK) {
         return err;
     }
-    store_bind_i64(statement, 1, (int64_t)query->org);
+    store_bind_i64(statement, 1, (int64_t)org);
     err = store_step(statement, &has_row);
-    if (err == ERR_OK && has_row) {
-        struct slice key = store_column_bytes(statement, 0);
-        if (key.size == sizeof(query->key)) {
-            memcpy(query->key, key.data, sizeof(query->key));
-            query->is_found = true;
-        }
-        store_reset(statement);
+    if (err != ERR_OK || !has_row) {
+        return err != ERR_OK ? err : ERR_NOT_FOUND;
     }
-    return err;
+    struct slice key = store_column_bytes(statement, 0);
+    bool is_key = key.size == 32;
+    if (is_key) {
+        memcpy(ret, key.data, 32);
+    }
+    store_reset(statement);
+    return is_key ? ERR_OK : ERR_NOT_FOUND;
+}
+
+static enum err query_run(struct store_job *job, struct store_connection *connection)
+{
+    struct key_query *query = (struct key_query *)job;
+    return apply_id_key_read(connection, query->org, query->key);
 }
 
 static void query_done(struct store_job *job)
@@ -66,9 +71,6 @@ enum err apply_id_key(struct apply *apply, uint64_t org, uint8_t ret[32])
         err = query.job.err;
     }
     mailbox_destroy(query.job.reply_to);
-    if (err == ERR_OK && !query.is_found) {
-        return ERR_NOT_FOUND;
-    }
     if (err == ERR_OK) {
         table_put(apply->id_keys, name, query.key);
         memcpy(ret, query.key, sizeof(query.key));

@@ -146,27 +146,6 @@ static enum err change_payload(const struct store_device_change *change, struct 
     return json_writer_err(&writer);
 }
 
-static enum err load_id_key(struct store_connection *connection, uint64_t org, uint8_t ret[32])
-{
-    struct store_statement *statement = NULL;
-    bool has_row = false;
-    enum err err =
-        store_prepare(connection, "SELECT id_key FROM orgs WHERE number = $1", &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    store_bind_i64(statement, 1, (int64_t)org);
-    err = store_step(statement, &has_row);
-    if (err == ERR_OK && has_row) {
-        struct slice key = store_column_bytes(statement, 0);
-        if (key.size == 32) {
-            memcpy(ret, key.data, 32);
-        }
-        store_reset(statement);
-    }
-    return err;
-}
-
 static enum err write_change(struct store_connection *connection,
                              const struct store_device_change *change, uint64_t position)
 {
@@ -181,7 +160,10 @@ static enum err write_change(struct store_connection *connection,
     memcpy(cause, change->id, 16);
     buffer_put_u64(cause + 16, (uint64_t)change->last_received_ms);
     id_format(device, subject);
-    enum err err = load_id_key(connection, change->org, id_key);
+    enum err err = apply_id_key_read(connection, change->org, id_key);
+    if (err == ERR_NOT_FOUND) {
+        err = ERR_CORRUPT; /* one of its devices was there */
+    }
     if (err == ERR_OK) {
         err = change_payload(change, &payload);
     }
