@@ -185,13 +185,6 @@ static void api_registry_refused(struct api_registry_job *one)
         (void)snprintf(pointer, sizeof(pointer), "/%s", one->fault.field);
         (void)snprintf(message, sizeof(message), "The value %s.", one->fault.message);
         api_reply_bad_member(request, pointer, message);
-    } else if (err == ERR_BUSY) {
-        struct http_problem problem = {
-            .status = 409,
-            .code = "in_use",
-            .detail = "Something still belongs to it: sites, devices, parameters, or readings.",
-            .offset = -1};
-        api_reply_problem(request, &problem, 0);
     } else {
         api_reply_err(request, err, NULL);
     }
@@ -229,6 +222,15 @@ static void api_registry_updated(struct api_job *job)
 
 static void api_registry_deleted(struct api_job *job)
 {
+    if (job->store.err == ERR_EXISTS) {
+        struct http_problem problem = {
+            .status = 409,
+            .code = "in_use",
+            .detail = "Something still belongs to it: sites, devices, parameters, or readings.",
+            .offset = -1};
+        api_reply_problem(job->request, &problem, 0);
+        return;
+    }
     if (job->store.err != ERR_OK) {
         api_registry_refused((struct api_registry_job *)job);
         return;

@@ -97,7 +97,7 @@ MUST_CHECK enum err manage_registry_update(struct store_connection *connection,
                                            enum manage_kind kind,
                                            const struct manage_entity *entity,
                                            struct manage_fault *ret_fault);
-/* ERR_BUSY: something still belongs to it. */
+/* ERR_EXISTS: something still belongs to it. */
 MUST_CHECK enum err manage_registry_delete(struct store_connection *connection,
                                            enum manage_kind kind, uint64_t org, struct id id);
 /* Its object alone. */

@@ -4,8 +4,8 @@
  * one statement, made from the table, writes the row. Reading goes the same way back.
  *
  * Failure modes: a value that is not permitted is named with its field. A name that is taken:
- * ERR_EXISTS. What something belongs to cannot be deleted: ERR_BUSY; readings are never deleted
- * with a device, whose status takes it out of use. */
+ * ERR_EXISTS. What something belongs to cannot be deleted: ERR_EXISTS too (ERR_BUSY is the engine);
+ * readings are never deleted with a device, whose status takes it out of use. */
 #include "manage/registry.h"
 
 #include "base/clock.h"
@@ -501,7 +501,7 @@ enum err manage_registry_delete(struct store_connection *connection, enum manage
         err = run_on(connection, keepers[kind], org, number, &has_row);
     }
     if (err == ERR_OK && has_row) {
-        return ERR_BUSY;
+        return ERR_EXISTS;
     }
     if (err == ERR_OK && droppers[kind] != NULL) {
         err = run_on(connection, droppers[kind], org, number, &has_row);

@@ -1,6 +1,7 @@
 """Promise: what a registered device sends can be read back by (device, parameter, time), the newest stands, and
 what does not fit the registry is kept as a dead letter with its reason."""
 import json
+import sqlite3
 import time
 
 import pytest
@@ -126,6 +127,18 @@ def test_the_registry_gives_what_it_took(server):
     assert server.get(f"/api/v1/devices/{device['id']}").status == 404
     listed = server.get(f"/api/v1/sites?project_id={plant.project['id']}").json
     assert [one["id"] for one in listed["sites"]] == [plant.site["id"]] and listed["next_cursor"] is None
+
+
+@pytest.mark.sqlite_alone
+def test_a_busy_store_is_nothing_in_use(weir):
+    server = weir()
+    project = server.post("/api/v1/projects", {"name": "alone"}).json
+    database = sqlite3.connect(server.data_dir / "weir.db", isolation_level=None)
+    database.execute("BEGIN IMMEDIATE")
+    answer = server.request("DELETE", f"/api/v1/projects/{project['id']}")
+    assert answer.status == 503 and answer.json["code"] == "unavailable", answer
+    database.close()
+    until(lambda: server.request("DELETE", f"/api/v1/projects/{project['id']}").status == 204)
 
 
 @pytest.mark.parametrize("kind, body, pointer", [
