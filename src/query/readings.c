@@ -119,17 +119,19 @@ static bool take_place(struct readings_walk *walk, int64_t time_ms)
     return true;
 }
 
-/* The part of the range that is still to be given of this series. */
+/* The part of the range that is still to be given of this series. A bucket that was given is behind
+ * it with all of its minutes. */
 static void bind_range(const struct readings_walk *walk, struct store_statement *statement)
 {
     const struct query_readings *query = walk->query;
+    int64_t step_ms = query->is_bucketed ? store_rollup_widths_ms[query->width] : 1;
     int64_t start_ms = query->start_ms;
     int64_t end_ms = query->end_ms;
     if (query->after.series == walk->series && walk->series != 0) {
         if (query->newest_first) {
             end_ms = query->after.time_ms < end_ms ? query->after.time_ms : end_ms;
         } else if (query->after.time_ms >= start_ms) {
-            start_ms = query->after.time_ms + 1;
+            start_ms = query->after.time_ms + step_ms;
         }
     }
     store_bind_i64(statement, 1, (int64_t)query->org);
@@ -323,6 +325,18 @@ static enum err walk_series(struct readings_walk *walk)
     return err;
 }
 
+/* Of buckets a range has whole ones: those that it touches. */
+static void widen_range(struct query_readings *query)
+{
+    int64_t width_ms = store_rollup_widths_ms[query->width];
+    if (query->start_ms != INT64_MIN) {
+        query->start_ms = store_rollup_start(query->start_ms, width_ms);
+    }
+    if (query->end_ms != INT64_MAX) {
+        query->end_ms = store_rollup_start(query->end_ms - 1, width_ms) + width_ms;
+    }
+}
+
 enum err query_readings_page(struct store_connection *connection,
                              const struct query_readings *query, struct buffer *to,
                              struct query_readings_end *ret)
@@ -330,9 +344,8 @@ enum err query_readings_page(struct store_connection *connection,
     struct query_readings resolved = *query;
     struct readings_walk walk = {
         .connection = connection, .query = &resolved, .to = to, .from = to->size};
-    if (query->is_bucketed && query->start_ms != INT64_MIN) {
-        resolved.start_ms =
-            store_rollup_start(query->start_ms, store_rollup_widths_ms[query->width]);
+    if (query->is_bucketed) {
+        widen_range(&resolved);
     }
     enum err err = check_scope(connection, query);
     if (err == ERR_OK) {
