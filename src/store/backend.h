@@ -105,6 +105,12 @@ struct store_backend {
     const struct store_loader *loader;
 };
 
+/* `now`: milliseconds of the database's clock. */
+#define STORE_TAKE_LEASE(now)                                                                      \
+    "INSERT INTO leases AS l (name, holder, until_ms) VALUES ($1, $2, " now " + $3)"               \
+    " ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until_ms = excluded.until_ms"     \
+    " WHERE l.holder = excluded.holder OR l.until_ms <= " now " RETURNING 1"
+
 extern const struct store_backend store_sqlite;
 extern const struct store_backend store_postgres;
 

@@ -364,7 +364,9 @@ const struct store_backend store_postgres = {
                             " AND e.subject_key = $3 AND e.subject = $4",
               .by_subject_order = "e.sequence",
               .forget_subject = "UPDATE events SET subject_key = NULL"
-                                " WHERE subject_key = $1 AND sequence = $2"},
+                                " WHERE subject_key = $1 AND sequence = $2",
+              .take_lease =
+                  STORE_TAKE_LEASE("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")},
     .open = postgres_open,
     .close = postgres_close,
     .schema_version = postgres_schema_version,

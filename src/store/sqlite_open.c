@@ -460,7 +460,9 @@ const struct store_backend store_sqlite = {
                             " WHERE s.sequence BETWEEN $1 AND $2 AND s.key = $3"
                             " AND e.subject = $4",
               .by_subject_order = "s.sequence",
-              .forget_subject = "DELETE FROM event_subjects WHERE key = $1 AND sequence = $2"},
+              .forget_subject = "DELETE FROM event_subjects WHERE key = $1 AND sequence = $2",
+              .take_lease =
+                  STORE_TAKE_LEASE("CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)")},
     .open = sqlite_open,
     .close = sqlite_close,
     .schema_version = sqlite_schema_version,
