@@ -7,10 +7,16 @@
 #pragma once
 #include "store/store.h"
 
+#include "base/list.h"
+
 #include <stdatomic.h>
 
 /* How long a transaction may be while something of higher priority waits. */
 #define STORE_TRANSACTION_MS 50u
+
+#define STORE_CONSTANTS_MAX      512u /* statements of constant text; a power of two */
+#define STORE_TEXTS_MAX          32u  /* statements made at run time */
+#define STORE_STATEMENT_TEXT_MAX 16384u
 
 enum store_role { STORE_ROLE_WRITER, STORE_ROLE_READER, STORE_ROLE_CHECKPOINTER };
 
@@ -28,15 +34,34 @@ struct store_log {
 struct store_backend;
 struct store_loader;
 
+struct store_statement {
+    const struct store_backend *backend;
+    const char *text; /* ends with a NUL */
+    char *copy;       /* made at run time: the text; NULL: it is constant */
+    size_t size;
+    uint64_t used;            /* counter of the connection when last prepared */
+    struct list_link running; /* from its first step to its end; see store_statements_run */
+};
+
+static inline bool store_statement_is_running(const struct store_statement *statement)
+{
+    return statement->running.next != NULL;
+}
+
+/* See statements.h. */
+struct store_statements {
+    struct store_statement *constants[STORE_CONSTANTS_MAX];
+    struct store_statement *texts[STORE_TEXTS_MAX];
+    struct list running;
+    uint64_t prepared; /* counts */
+};
+
 struct store_connection {
     const struct store_backend *backend;
     struct store_waiting *waiting; /* NULL: nobody waits (readers, commands) */
     enum store_priority priority;  /* of the job that runs */
     uint64_t began_ns;             /* of the transaction */
-};
-
-struct store_statement {
-    const struct store_backend *backend;
+    struct store_statements statements;
 };
 
 struct store_backend {
@@ -81,9 +106,11 @@ struct store_backend {
      * be asked again, -1 never. The error is what a transaction would get now. */
     enum err (*rest)(struct store_connection *connection, int *ret_ms);
 
-    /* `is_constant`: sql.data stays where it is and never changes. */
-    enum err (*prepare)(struct store_connection *connection, struct slice sql, bool is_constant,
-                        struct store_statement **ret);
+    /* The text ends with a NUL and outlives the statement, whose first member, the struct above, is
+     * for the caller to fill. */
+    enum err (*statement_create)(struct store_connection *connection, struct slice sql,
+                                 struct store_statement **ret);
+    void (*statement_destroy)(struct store_statement *statement);
     void (*bind_i64)(struct store_statement *statement, int parameter, int64_t value);
     void (*bind_double)(struct store_statement *statement, int parameter, double value);
     void (*bind_text)(struct store_statement *statement, int parameter, struct slice text);

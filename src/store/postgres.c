@@ -38,7 +38,7 @@ static void postgres_close(struct store_connection *connection)
     }
     struct postgres_connection *c = postgres_from(connection);
     store_postgres_disconnect(c);
-    store_postgres_finalize_all(c);
+    store_statements_destroy(connection);
     buffer_finish(&c->copy);
     mem_free(c->urls[0]);
     mem_free(c->urls[1]);
@@ -88,7 +88,7 @@ static enum err postgres_open(struct store_connection **ret, const struct store_
 {
     uint32_t version = 0;
     struct postgres_connection *c = mem_alloc(sizeof(*c));
-    c->base.backend = &store_postgres;
+    store_connection_init(&c->base, &store_postgres);
     c->role = role;
     c->options = *options;
     c->options.url = NULL;
@@ -219,7 +219,7 @@ static void end(struct postgres_connection *c)
 static void postgres_rollback(struct store_connection *connection)
 {
     struct postgres_connection *c = postgres_from(connection);
-    store_postgres_reset_all(c);
+    store_statements_reset(connection);
     if (c->session != NULL && c->is_in_transaction) {
         c->deadline_ns = 0;
         if (store_postgres_run(c, "ROLLBACK", NULL, 0) != ERR_OK) {
@@ -307,7 +307,7 @@ static enum err postgres_savepoint_rollback(struct store_connection *connection,
     if (c->session == NULL) {
         return ERR_AWAY;
     }
-    store_postgres_reset_all(c);
+    store_statements_reset(connection);
     enum err err = run_named(connection, "ROLLBACK TO", name);
     if (err == ERR_OK) {
         c->failed = ERR_OK;
@@ -346,7 +346,7 @@ static void postgres_job_end(struct store_connection *connection)
 {
     struct postgres_connection *c = postgres_from(connection);
     c->deadline_ns = 0;
-    store_postgres_reset_all(c);
+    store_statements_reset(connection);
 }
 
 static uint64_t postgres_changes(struct store_connection *connection)
@@ -384,7 +384,8 @@ const struct store_backend store_postgres = {
     .job_begin = postgres_job_begin,
     .job_end = postgres_job_end,
     .rest = store_postgres_rest,
-    .prepare = store_postgres_prepare,
+    .statement_create = store_postgres_statement_create,
+    .statement_destroy = store_postgres_statement_destroy,
     .bind_i64 = store_postgres_bind_i64,
     .bind_double = store_postgres_bind_double,
     .bind_text = store_postgres_bind_text,

@@ -5,27 +5,24 @@
  * Errors: store_postgres_fail maps SQLSTATE; the first error of a transaction is kept, since the
  *         engine takes nothing more until it is rolled back. */
 #pragma once
-#include "store/backend.h"
+#include "store/statements.h"
 
 #include "base/buffer.h"
 
 #include <libpq-fe.h>
 
-#define POSTGRES_PARAMETERS_MAX     64u
-#define POSTGRES_CONSTANTS_MAX      512u /* statements of constant text; a power of two */
-#define POSTGRES_TEXTS_MAX          32u  /* statements made at run time */
-#define POSTGRES_STATEMENT_TEXT_MAX 16384u
-#define POSTGRES_NUMBER_BYTES       32u
-#define POSTGRES_VERSION_MIN        130000
-#define POSTGRES_LOCK_TIMEOUT_MS    2000u
-#define POSTGRES_SILENCE_MS         60000u /* of a server that a write waits for */
-#define POSTGRES_GRACE_MS           1000u  /* after which a read does not wait for the server */
-#define POSTGRES_BACKOFF_FIRST_MS   50u
-#define POSTGRES_BACKOFF_MAX_MS     2000u
-#define POSTGRES_DOUBT_MS           10000u /* how long the outcome of a commit is asked for */
-#define POSTGRES_XID_BYTES          24u
-#define POSTGRES_LAG_MS             200u  /* that a read waits for a replica */
-#define POSTGRES_AVOID_MS           5000u /* how long a replica that lags is left alone */
+#define POSTGRES_PARAMETERS_MAX   64u
+#define POSTGRES_NUMBER_BYTES     32u
+#define POSTGRES_VERSION_MIN      130000
+#define POSTGRES_LOCK_TIMEOUT_MS  2000u
+#define POSTGRES_SILENCE_MS       60000u /* of a server that a write waits for */
+#define POSTGRES_GRACE_MS         1000u  /* after which a read does not wait for the server */
+#define POSTGRES_BACKOFF_FIRST_MS 50u
+#define POSTGRES_BACKOFF_MAX_MS   2000u
+#define POSTGRES_DOUBT_MS         10000u /* how long the outcome of a commit is asked for */
+#define POSTGRES_XID_BYTES        24u
+#define POSTGRES_LAG_MS           200u  /* that a read waits for a replica */
+#define POSTGRES_AVOID_MS         5000u /* how long a replica that lags is left alone */
 
 /* Type numbers of the engine's catalogue; they never change. */
 enum postgres_type {
@@ -52,16 +49,11 @@ struct postgres_value {
 struct postgres_statement {
     struct store_statement base;
     struct postgres_connection *connection;
-    const char *address; /* constant text: where it stands */
-    char *text;
-    size_t size;
-    uint64_t used;  /* counter of the connection when last prepared */
     uint64_t epoch; /* of the session that knows it; 0: none */
     uint32_t number;
     uint32_t parameter_count;
     uint64_t parameters; /* bit n: $n stands in the text */
     struct postgres_value *values;
-    bool is_running;
     bool is_at_end;     /* nothing more is to be fetched */
     uint32_t cursor;    /* its number */
     uint32_t row_bytes; /* of those fetched last; 0: unknown */
@@ -92,13 +84,10 @@ struct postgres_connection {
     char xid[POSTGRES_XID_BYTES]; /* of the transaction */
     uint64_t deadline_ns;         /* of the job */
     uint64_t changes;             /* of the last statement */
-    uint64_t prepared;            /* counts */
     uint32_t statements;          /* counts, for their names */
     bool is_staged;               /* rows stand in the staging table */
     struct buffer copy;
     char error[256];
-    struct postgres_statement *constants[POSTGRES_CONSTANTS_MAX];
-    struct postgres_statement *texts[POSTGRES_TEXTS_MAX];
 };
 
 static inline struct postgres_connection *postgres_from(struct store_connection *connection)
@@ -135,8 +124,9 @@ enum err store_postgres_drain_pipeline(struct postgres_connection *c);
 enum err store_postgres_fail(struct postgres_connection *c, const PGresult *result);
 
 /* --- statements ------------------------------------------------------------------------------- */
-enum err store_postgres_prepare(struct store_connection *connection, struct slice sql,
-                                bool is_constant, struct store_statement **ret);
+enum err store_postgres_statement_create(struct store_connection *connection, struct slice sql,
+                                         struct store_statement **ret);
+void store_postgres_statement_destroy(struct store_statement *statement);
 void store_postgres_bind_i64(struct store_statement *statement, int parameter, int64_t value);
 void store_postgres_bind_double(struct store_statement *statement, int parameter, double value);
 void store_postgres_bind_text(struct store_statement *statement, int parameter, struct slice text);
@@ -147,9 +137,6 @@ int64_t store_postgres_column_i64(struct store_statement *statement, int column)
 double store_postgres_column_double(struct store_statement *statement, int column);
 struct slice store_postgres_column_bytes(struct store_statement *statement, int column);
 bool store_postgres_column_is_null(struct store_statement *statement, int column);
-/* Every statement's rows are dropped. */
-void store_postgres_reset_all(struct postgres_connection *c);
-void store_postgres_finalize_all(struct postgres_connection *c);
 /* Arrays for the engine of what is bound. */
 struct postgres_arguments {
     const char *values[POSTGRES_PARAMETERS_MAX];

@@ -71,7 +71,7 @@ void store_postgres_disconnect(struct postgres_connection *c)
     PQfinish(c->session);
     c->session = NULL;
     c->is_staged = false;
-    store_postgres_reset_all(c);
+    store_statements_reset(&c->base);
 }
 
 /* The library's sentence tells the host, the user and the reason, never the password. */

@@ -34,9 +34,9 @@ static void take_plan(const struct postgres_statement *s, struct buffer *plan)
     if (c->session == NULL || c->failed != ERR_OK) {
         return;
     }
-    buffer_init(&sql, POSTGRES_STATEMENT_TEXT_MAX + 16);
+    buffer_init(&sql, STORE_STATEMENT_TEXT_MAX + 16);
     store_postgres_arguments(s, &arguments);
-    enum err err = buffer_printf(&sql, "EXPLAIN %s", s->text);
+    enum err err = buffer_printf(&sql, "EXPLAIN %s", s->base.text);
     if (err == ERR_OK) {
         err = buffer_append_byte(&sql, '\0');
     }
@@ -68,7 +68,7 @@ void store_postgres_slow(struct postgres_statement *s)
     take_plan(s, &plan);
     metrics_add(METRIC_SLOW_QUERIES, 1);
     log_write(LOG_WARN, "store", "slow query, %llu ms: %.600s | plan: %.*s",
-              (unsigned long long)took_ms, s->text, (int)plan.size,
+              (unsigned long long)took_ms, s->base.text, (int)plan.size,
               plan.size == 0 ? "" : (const char *)plan.data);
     buffer_finish(&plan);
 }

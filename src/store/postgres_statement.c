@@ -1,8 +1,7 @@
 /* Statements of the PostgreSQL backend: prepared when they first run, by the types of what is bound
  * then, and kept by the session.
  *
- * Constant texts are found by their address; texts made at run time by content, the least recently
- * used goes. A parameter that is NULL at the first run gets the type that the engine infers.
+ * A parameter that is NULL at the first run gets the type that the engine infers.
  * Numbers go as digits and come back binary; texts and blobs are binary both ways, so nothing is
  * escaped or copied twice.
  *
@@ -11,14 +10,13 @@
  * half a page, by the size of those that it saw; so neither memory nor the network carries rows
  * that nobody looks at. The cursor ends with the transaction.
  *
- * Happy path: prepare finds the statement, bind, step sends it, further steps give the rows, the
+ * Happy path: bind, step sends it, further steps give the rows, the
  * end resets it. Failure modes: an error ends the statement and leaves the transaction failed: what
  * follows in it gets the same error until it is rolled back. A session that was lost forgets its
  * statements; they are prepared anew in the next. */
 #include "store/postgres.h"
 
 #include "base/clock.h"
-#include "base/hash.h"
 #include "base/mem.h"
 
 #include <assert.h>
@@ -29,7 +27,6 @@
 #define FETCH_ROWS_MIN   2u
 #define FETCH_ROWS_MAX   1024u
 
-static_assert((POSTGRES_CONSTANTS_MAX & (POSTGRES_CONSTANTS_MAX - 1)) == 0, "a power of two");
 static_assert(POSTGRES_PARAMETERS_MAX == 64, "one bit each");
 
 static struct postgres_statement *statement_from(struct store_statement *statement)
@@ -43,22 +40,12 @@ static void rows_drop(struct postgres_statement *s)
     s->rows = NULL;
 }
 
-static void statement_destroy(struct postgres_statement *s)
-{
-    if (s != NULL) {
-        rows_drop(s);
-        mem_free(s->values);
-        mem_free(s->text);
-        mem_free(s);
-    }
-}
-
 /* The number after a $ at *i, which moves to its last digit; POSTGRES_PARAMETERS_MAX: too large. */
-static uint32_t read_parameter(const struct postgres_statement *s, size_t *i)
+static uint32_t read_parameter(struct slice sql, size_t *i)
 {
     uint32_t number = 0;
-    while (*i + 1 < s->size && s->text[*i + 1] >= '0' && s->text[*i + 1] <= '9') {
-        number = number * 10 + (uint32_t)(s->text[++*i] - '0');
+    while (*i + 1 < sql.size && sql.data[*i + 1] >= '0' && sql.data[*i + 1] <= '9') {
+        number = number * 10 + (uint32_t)(sql.data[++*i] - '0');
         if (number >= POSTGRES_PARAMETERS_MAX) {
             return POSTGRES_PARAMETERS_MAX;
         }
@@ -67,11 +54,11 @@ static uint32_t read_parameter(const struct postgres_statement *s, size_t *i)
 }
 
 /* Which $n stand in the text, outside of quotes. ERR_INVALID: a number out of bounds. */
-static enum err find_parameters(struct postgres_statement *s)
+static enum err find_parameters(struct postgres_statement *s, struct slice sql)
 {
-    char quote = '\0';
-    for (size_t i = 0; i < s->size; i++) {
-        char byte = s->text[i];
+    uint8_t quote = '\0';
+    for (size_t i = 0; i < sql.size; i++) {
+        uint8_t byte = sql.data[i];
         if (quote != '\0') {
             if (byte == quote) {
                 quote = '\0';
@@ -79,7 +66,7 @@ static enum err find_parameters(struct postgres_statement *s)
         } else if (byte == '\'' || byte == '"') {
             quote = byte;
         } else if (byte == '$') {
-            uint32_t number = read_parameter(s, &i);
+            uint32_t number = read_parameter(sql, &i);
             if (number == POSTGRES_PARAMETERS_MAX) {
                 return ERR_INVALID;
             }
@@ -88,41 +75,6 @@ static enum err find_parameters(struct postgres_statement *s)
         }
     }
     return ERR_OK;
-}
-
-static enum err statement_create(struct postgres_connection *c, struct slice sql, bool is_constant,
-                                 struct postgres_statement **ret)
-{
-    struct postgres_statement *s = mem_alloc(sizeof(*s));
-    s->base.backend = &store_postgres;
-    s->connection = c;
-    s->address = is_constant ? (const char *)sql.data : NULL;
-    s->text = mem_alloc(sql.size + 1);
-    memcpy(s->text, sql.data, sql.size);
-    s->size = sql.size;
-    enum err err = find_parameters(s);
-    if (err != ERR_OK) {
-        goto out;
-    }
-    s->values = mem_alloc_array(s->parameter_count + 1u, sizeof(*s->values));
-    *ret = s;
-    s = NULL;
-out:
-    statement_destroy(s);
-    return err;
-}
-
-static struct postgres_statement **constant_slot(struct postgres_connection *c, const char *address)
-{
-    uint64_t hash = hash_xxh3(&address, sizeof(address), 0);
-    for (uint32_t i = 0; i < POSTGRES_CONSTANTS_MAX; i++) {
-        struct postgres_statement **slot = &c->constants[(hash + i) & (POSTGRES_CONSTANTS_MAX - 1)];
-        if (*slot == NULL || (*slot)->address == address) {
-            return slot;
-        }
-    }
-    assert(false); /* there are fewer constant statements than POSTGRES_CONSTANTS_MAX */
-    return NULL;
 }
 
 /* The session forgets it; an error would only mean that the transaction has failed already. */
@@ -135,49 +87,26 @@ static void deallocate(struct postgres_connection *c, const struct postgres_stat
     }
 }
 
-/* The statement of this text, else the slot that may be taken for it, else NULL: all in use. */
-static struct postgres_statement **text_slot(struct postgres_connection *c, struct slice sql)
+void store_postgres_statement_destroy(struct store_statement *statement)
 {
-    struct postgres_statement **oldest = NULL;
-    for (uint32_t i = 0; i < POSTGRES_TEXTS_MAX; i++) {
-        struct postgres_statement **slot = &c->texts[i];
-        if (*slot == NULL || slice_equal(slice_make((*slot)->text, (*slot)->size), sql)) {
-            return slot;
-        }
-        if (!(*slot)->is_running && (oldest == NULL || (*slot)->used < (*oldest)->used)) {
-            oldest = slot;
-        }
-    }
-    if (oldest != NULL) {
-        deallocate(c, *oldest);
-        statement_destroy(*oldest);
-        *oldest = NULL;
-    }
-    return oldest;
+    struct postgres_statement *s = statement_from(statement);
+    deallocate(s->connection, s);
+    rows_drop(s);
+    mem_free(s->values);
+    mem_free(s);
 }
 
-enum err store_postgres_prepare(struct store_connection *connection, struct slice sql,
-                                bool is_constant, struct store_statement **ret)
+enum err store_postgres_statement_create(struct store_connection *connection, struct slice sql,
+                                         struct store_statement **ret)
 {
-    struct postgres_connection *c = postgres_from(connection);
-    if (sql.size > POSTGRES_STATEMENT_TEXT_MAX) {
-        return ERR_TOO_LARGE;
+    struct postgres_statement *s = mem_alloc(sizeof(*s));
+    s->connection = postgres_from(connection);
+    enum err err = find_parameters(s, sql);
+    if (err != ERR_OK) {
+        mem_free(s);
+        return err;
     }
-    struct postgres_statement **slot =
-        is_constant ? constant_slot(c, (const char *)sql.data) : text_slot(c, sql);
-    if (slot == NULL) {
-        return ERR_FULL;
-    }
-    if (*slot == NULL) {
-        enum err err = statement_create(c, sql, is_constant, slot);
-        if (err != ERR_OK) {
-            return err;
-        }
-    }
-    struct postgres_statement *s = *slot;
-    assert(s != NULL);
-    s->used = ++c->prepared;
-    store_postgres_reset(&s->base);
+    s->values = mem_alloc_array(s->parameter_count + 1u, sizeof(*s->values));
     *ret = &s->base;
     return ERR_OK;
 }
@@ -261,7 +190,8 @@ static enum err ensure_prepared(struct postgres_statement *s,
     }
     s->number = ++c->statements;
     (void)snprintf(name, sizeof(name), "w%u", s->number);
-    if (PQsendPrepare(c->session, name, s->text, (int)s->parameter_count, arguments->types) == 0) {
+    if (PQsendPrepare(c->session, name, s->base.text, (int)s->parameter_count, arguments->types) ==
+        0) {
         return store_postgres_fail(c, NULL);
     }
     enum err err = store_postgres_drain(c);
@@ -374,9 +304,9 @@ static enum err declare_and_fetch(struct postgres_statement *s,
     uint32_t rows = rows_to_fetch(s);
     s->cursor = ++c->statements;
     (void)snprintf(second, sizeof(second), "FETCH %u FROM c%u", rows, s->cursor);
-    buffer_init(&sql, POSTGRES_STATEMENT_TEXT_MAX + 64);
+    buffer_init(&sql, STORE_STATEMENT_TEXT_MAX + 64);
     enum err err =
-        buffer_printf(&sql, "DECLARE c%u NO SCROLL CURSOR FOR %s%c", s->cursor, s->text, '\0');
+        buffer_printf(&sql, "DECLARE c%u NO SCROLL CURSOR FOR %s%c", s->cursor, s->base.text, '\0');
     if (err != ERR_OK) {
         goto out;
     }
@@ -421,19 +351,19 @@ static enum err begin(struct postgres_statement *s)
         return ERR_TIMEOUT;
     }
     store_postgres_arguments(s, &arguments);
-    s->is_running = true;
+    store_statements_run(&c->base, &s->base);
     s->is_at_end = true;
     s->began_ns = clock_mono_ns();
     s->row = -1;
-    bool has_cursor = c->role == STORE_ROLE_READER && s->address == NULL && c->is_in_transaction;
+    bool has_cursor = c->role == STORE_ROLE_READER && s->base.copy != NULL && c->is_in_transaction;
     return has_cursor ? declare_and_fetch(s, &arguments) : run_whole(s, &arguments);
 }
 
 void store_postgres_reset(struct store_statement *statement)
 {
     struct postgres_statement *s = statement_from(statement);
-    if (s->is_running) {
-        s->is_running = false;
+    if (store_statement_is_running(statement)) {
+        list_remove(&statement->running);
         store_postgres_slow(s);
     }
     rows_drop(s);
@@ -446,7 +376,7 @@ void store_postgres_reset(struct store_statement *statement)
 enum err store_postgres_step(struct store_statement *statement, bool *ret_row)
 {
     struct postgres_statement *s = statement_from(statement);
-    enum err err = s->is_running ? ERR_OK : begin(s);
+    enum err err = store_statement_is_running(statement) ? ERR_OK : begin(s);
     if (err == ERR_OK && s->row + 1 >= PQntuples(s->rows) && !s->is_at_end) {
         s->row = -1;
         err = s->connection->session == NULL ? ERR_AWAY : fetch(s);
@@ -550,32 +480,4 @@ bool store_postgres_column_is_null(struct store_statement *statement, int column
 {
     const struct postgres_statement *s = statement_from(statement);
     return PQgetisnull(s->rows, s->row, column) != 0;
-}
-
-/* --- all of them ------------------------------------------------------------------------------ */
-
-void store_postgres_reset_all(struct postgres_connection *c)
-{
-    for (uint32_t i = 0; i < POSTGRES_CONSTANTS_MAX; i++) {
-        if (c->constants[i] != NULL && c->constants[i]->is_running) {
-            store_postgres_reset(&c->constants[i]->base);
-        }
-    }
-    for (uint32_t i = 0; i < POSTGRES_TEXTS_MAX; i++) {
-        if (c->texts[i] != NULL && c->texts[i]->is_running) {
-            store_postgres_reset(&c->texts[i]->base);
-        }
-    }
-}
-
-void store_postgres_finalize_all(struct postgres_connection *c)
-{
-    for (uint32_t i = 0; i < POSTGRES_CONSTANTS_MAX; i++) {
-        statement_destroy(c->constants[i]);
-        c->constants[i] = NULL;
-    }
-    for (uint32_t i = 0; i < POSTGRES_TEXTS_MAX; i++) {
-        statement_destroy(c->texts[i]);
-        c->texts[i] = NULL;
-    }
 }

@@ -6,29 +6,23 @@
 #pragma once
 #include "store/backend.h"
 #include "store/batch.h"
+#include "store/statements.h"
 
 #include <sqlite3.h>
 
-#define SQLITE_PAGE_BYTES         4096u
-#define SQLITE_APPLICATION_ID     0x57656972 /* "Weir" */
-#define SQLITE_PARAMETERS_MAX     64u
-#define SQLITE_CONSTANTS_MAX      256u /* statements of constant text; a power of two */
-#define SQLITE_TEXTS_MAX          32u  /* statements made at run time */
-#define SQLITE_BUSY_TIMEOUT_MS    1000
-#define SQLITE_PROGRESS_STEPS     1000 /* virtual machine steps between looks at the clock */
-#define SQLITE_READER_CACHE_KIB   2048
-#define SQLITE_JOURNAL_SIZE_MAX   (64u << 20u) /* what is kept of the WAL file after a checkpoint */
-#define SQLITE_STATEMENT_TEXT_MAX 16384u
+#define SQLITE_PAGE_BYTES       4096u
+#define SQLITE_APPLICATION_ID   0x57656972 /* "Weir" */
+#define SQLITE_PARAMETERS_MAX   64u
+#define SQLITE_BUSY_TIMEOUT_MS  1000
+#define SQLITE_PROGRESS_STEPS   1000 /* virtual machine steps between looks at the clock */
+#define SQLITE_READER_CACHE_KIB 2048
+#define SQLITE_JOURNAL_SIZE_MAX (64u << 20u) /* what is kept of the WAL file after a checkpoint */
 
 struct sqlite_connection;
 struct sqlite_statement {
     struct store_statement base;
     struct sqlite_connection *connection;
     sqlite3_stmt *statement;
-    const char *address; /* constant text: where it stands */
-    char *text;          /* made at run time: its text */
-    size_t size;
-    uint64_t used;                             /* counter of the connection when last prepared */
     uint8_t parameters[SQLITE_PARAMETERS_MAX]; /* $n -> the engine's own number */
 };
 
@@ -69,11 +63,8 @@ struct sqlite_connection {
     struct sqlite_steps steps;
     uint64_t deadline_ns;
     uint64_t slow_ns;
-    uint64_t prepared; /* counts */
-    char *slow_sql;    /* the last statement above slow_ns in this job */
+    char *slow_sql; /* the last statement above slow_ns in this job */
     uint64_t slow_took_ns;
-    struct sqlite_statement *constants[SQLITE_CONSTANTS_MAX];
-    struct sqlite_statement *texts[SQLITE_TEXTS_MAX];
     struct sqlite_rows rows;
 };
 
@@ -84,8 +75,9 @@ static inline struct sqlite_connection *sqlite_from(struct store_connection *con
 
 enum err store_sqlite_err(const struct sqlite_connection *c, int code);
 
-enum err store_sqlite_prepare(struct store_connection *connection, struct slice sql,
-                              bool is_constant, struct store_statement **ret);
+enum err store_sqlite_statement_create(struct store_connection *connection, struct slice sql,
+                                       struct store_statement **ret);
+void store_sqlite_statement_destroy(struct store_statement *statement);
 void store_sqlite_bind_i64(struct store_statement *statement, int parameter, int64_t value);
 void store_sqlite_bind_double(struct store_statement *statement, int parameter, double value);
 void store_sqlite_bind_text(struct store_statement *statement, int parameter, struct slice text);
@@ -96,8 +88,6 @@ int64_t store_sqlite_column_i64(struct store_statement *statement, int column);
 double store_sqlite_column_double(struct store_statement *statement, int column);
 struct slice store_sqlite_column_bytes(struct store_statement *statement, int column);
 bool store_sqlite_column_is_null(struct store_statement *statement, int column);
-void store_sqlite_reset_all(struct sqlite_connection *c);
-void store_sqlite_finalize_all(struct sqlite_connection *c);
 /* Watches for statements above slow_ns; log writes what was seen in this job, with its plan. */
 void store_sqlite_slow_watch(struct sqlite_connection *c);
 void store_sqlite_slow_log(struct sqlite_connection *c);

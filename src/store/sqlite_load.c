@@ -32,7 +32,7 @@ static enum err prepare_insert(struct store_connection *connection, const struct
                                struct store_statement **ret)
 {
     struct buffer sql;
-    buffer_init(&sql, SQLITE_STATEMENT_TEXT_MAX);
+    buffer_init(&sql, STORE_STATEMENT_TEXT_MAX);
     enum err err = buffer_printf(&sql, "INSERT INTO \"%s\" (", table->name);
     if (err == ERR_OK) {
         err = store_load_columns(table, &sql);

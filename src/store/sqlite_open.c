@@ -34,7 +34,6 @@
 #include <stdio.h>
 
 static_assert((SQLITE_PAGE_BYTES & (SQLITE_PAGE_BYTES - 1)) == 0, "a power of two");
-static_assert((SQLITE_CONSTANTS_MAX & (SQLITE_CONSTANTS_MAX - 1)) == 0, "a power of two");
 
 static enum err run_text(struct sqlite_connection *c, const char *sql)
 {
@@ -113,7 +112,7 @@ static void sqlite_close(struct store_connection *connection)
         return;
     }
     struct sqlite_connection *c = sqlite_from(connection);
-    store_sqlite_finalize_all(c);
+    store_statements_destroy(connection);
     (void)sqlite3_finalize(c->begin); /* never failed without being told */
     (void)sqlite3_finalize(c->begin_immediate);
     (void)sqlite3_finalize(c->commit);
@@ -255,7 +254,7 @@ static enum err sqlite_open(struct store_connection **ret, const struct store_op
      * open, which is fine. */
     (void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     struct sqlite_connection *c = mem_alloc(sizeof(*c));
-    c->base.backend = &store_sqlite;
+    store_connection_init(&c->base, &store_sqlite);
     c->role = role;
     c->log_fd = -1;
     c->path = mem_copy_text(options->url + sizeof(prefix) - 1);
@@ -374,7 +373,7 @@ static enum err sqlite_begin_write(struct store_connection *connection, bool dur
 static void sqlite_rollback(struct store_connection *connection)
 {
     struct sqlite_connection *c = sqlite_from(connection);
-    store_sqlite_reset_all(c);
+    store_statements_reset(connection);
     if (sqlite3_get_autocommit(c->db) == 0) {
         /* Cannot fail but for a transaction that the engine has already rolled back. */
         (void)run_prepared(c, c->rollback);
@@ -403,7 +402,7 @@ static enum err run_named(struct store_connection *connection, const char *what,
     (void)snprintf(sql, sizeof(sql), "%s %s", what, name);
     struct store_statement *statement = NULL;
     bool has_row = false;
-    enum err err = store_sqlite_prepare(connection, slice_from_text(sql), false, &statement);
+    enum err err = store_prepare_text(connection, slice_from_text(sql), &statement);
     return err != ERR_OK ? err : store_sqlite_step(statement, &has_row);
 }
 
@@ -419,7 +418,7 @@ static enum err sqlite_savepoint_release(struct store_connection *connection, co
 
 static enum err sqlite_savepoint_rollback(struct store_connection *connection, const char *name)
 {
-    store_sqlite_reset_all(sqlite_from(connection));
+    store_statements_reset(connection);
     enum err err = run_named(connection, "ROLLBACK TO", name);
     return err != ERR_OK ? err : run_named(connection, "RELEASE", name);
 }
@@ -433,7 +432,7 @@ static void sqlite_job_end(struct store_connection *connection)
 {
     struct sqlite_connection *c = sqlite_from(connection);
     c->deadline_ns = 0;
-    store_sqlite_reset_all(c);
+    store_statements_reset(connection);
     store_sqlite_slow_log(c);
 }
 
@@ -481,7 +480,8 @@ const struct store_backend store_sqlite = {
     .job_begin = sqlite_job_begin,
     .job_end = sqlite_job_end,
     .rest = sqlite_rest,
-    .prepare = store_sqlite_prepare,
+    .statement_create = store_sqlite_statement_create,
+    .statement_destroy = store_sqlite_statement_destroy,
     .bind_i64 = store_sqlite_bind_i64,
     .bind_double = store_sqlite_bind_double,
     .bind_text = store_sqlite_bind_text,

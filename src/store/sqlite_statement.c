@@ -1,16 +1,12 @@
-/* Statements of the SQLite backend: prepared once per connection and kept.
+/* Statements of the SQLite backend. "$1" is to SQLite a name, so each statement keeps a map from
+ * our numbers to the engine's.
  *
- * Constant texts are found by their address, in a table of the size of the program's own SQL; texts
- * made at run time by content, the least recently used goes. "$1" is to SQLite a name, so each
- * statement keeps a map from our numbers to the engine's.
- *
- * Happy path: prepare finds the statement, bind, step, and the end resets it.
+ * Happy path: bind, step, and the end resets it.
  * Failure modes: a step that fails resets the statement and gives the mapped error; the transaction
  * is for the job's owner to roll back. Binding cannot fail but for memory or a wrong number, and
  * then the step fails. */
 #include "store/sqlite.h"
 
-#include "base/hash.h"
 #include "base/mem.h"
 
 #include <assert.h>
@@ -56,29 +52,20 @@ enum err store_sqlite_err(const struct sqlite_connection *c, int code)
     return err == ERR_OK ? ERR_INVALID : err;
 }
 
-static void statement_destroy(struct sqlite_statement *s)
+void store_sqlite_statement_destroy(struct store_statement *statement)
 {
-    if (s != NULL) {
-        (void)sqlite3_finalize(s->statement); /* repeats the last step's error, which was given */
-        mem_free(s->text);
-        mem_free(s);
-    }
+    struct sqlite_statement *s = statement_from(statement);
+    (void)sqlite3_finalize(s->statement); /* repeats the last step's error, which was given */
+    mem_free(s);
 }
 
-static enum err statement_create(struct sqlite_connection *c, struct slice sql, bool is_constant,
-                                 struct sqlite_statement **ret)
+enum err store_sqlite_statement_create(struct store_connection *connection, struct slice sql,
+                                       struct store_statement **ret)
 {
+    struct sqlite_connection *c = sqlite_from(connection);
     enum err err = ERR_OK;
     struct sqlite_statement *s = mem_alloc(sizeof(*s));
-    s->base.backend = &store_sqlite;
     s->connection = c;
-    if (is_constant) {
-        s->address = (const char *)sql.data;
-    } else {
-        s->text = mem_alloc(sql.size + 1);
-        memcpy(s->text, sql.data, sql.size);
-    }
-    s->size = sql.size;
     int code = sqlite3_prepare_v3(c->db, (const char *)sql.data, (int)sql.size,
                                   SQLITE_PREPARE_PERSISTENT, &s->statement, NULL);
     if (code != SQLITE_OK) {
@@ -97,74 +84,11 @@ static enum err statement_create(struct sqlite_connection *c, struct slice sql, 
         }
         s->parameters[number] = (uint8_t)i;
     }
-    *ret = s;
-    s = NULL;
-out:
-    statement_destroy(s);
-    return err;
-}
-
-static struct sqlite_statement **constant_slot(struct sqlite_connection *c, const char *address)
-{
-    uint64_t hash = hash_xxh3(&address, sizeof(address), 0);
-    for (uint32_t i = 0; i < SQLITE_CONSTANTS_MAX; i++) {
-        struct sqlite_statement **slot = &c->constants[(hash + i) & (SQLITE_CONSTANTS_MAX - 1)];
-        if (*slot == NULL || (*slot)->address == address) {
-            return slot;
-        }
-    }
-    assert(false); /* there are fewer constant statements than SQLITE_CONSTANTS_MAX */
-    return NULL;
-}
-
-/* The statement of this text, else the slot that may be taken for it, else NULL: all in use. */
-static struct sqlite_statement **text_slot(struct sqlite_connection *c, struct slice sql)
-{
-    struct sqlite_statement **oldest = NULL;
-    for (uint32_t i = 0; i < SQLITE_TEXTS_MAX; i++) {
-        struct sqlite_statement **slot = &c->texts[i];
-        if (*slot == NULL) {
-            return slot;
-        }
-        if (slice_equal(slice_make((*slot)->text, (*slot)->size), sql)) {
-            return slot;
-        }
-        if (sqlite3_stmt_busy((*slot)->statement) == 0 &&
-            (oldest == NULL || (*slot)->used < (*oldest)->used)) {
-            oldest = slot;
-        }
-    }
-    if (oldest != NULL) {
-        statement_destroy(*oldest);
-        *oldest = NULL;
-    }
-    return oldest;
-}
-
-enum err store_sqlite_prepare(struct store_connection *connection, struct slice sql,
-                              bool is_constant, struct store_statement **ret)
-{
-    struct sqlite_connection *c = sqlite_from(connection);
-    if (sql.size > SQLITE_STATEMENT_TEXT_MAX) {
-        return ERR_TOO_LARGE;
-    }
-    struct sqlite_statement **slot =
-        is_constant ? constant_slot(c, (const char *)sql.data) : text_slot(c, sql);
-    if (slot == NULL) {
-        return ERR_FULL;
-    }
-    if (*slot == NULL) {
-        enum err err = statement_create(c, sql, is_constant, slot);
-        if (err != ERR_OK) {
-            return err;
-        }
-    }
-    struct sqlite_statement *s = *slot;
-    assert(s != NULL);
-    s->used = ++c->prepared;
-    store_sqlite_reset(&s->base);
     *ret = &s->base;
     return ERR_OK;
+out:
+    store_sqlite_statement_destroy(&s->base);
+    return err;
 }
 
 /* A parameter that the text does not use is skipped: lists share their binding code. */
@@ -203,6 +127,7 @@ void store_sqlite_bind_blob(struct store_statement *statement, int parameter, st
 void store_sqlite_reset(struct store_statement *statement)
 {
     struct sqlite_statement *s = statement_from(statement);
+    list_remove(&statement->running);
     (void)sqlite3_reset(s->statement); /* repeats the last step's error, which was given */
     (void)sqlite3_clear_bindings(s->statement);
 }
@@ -211,6 +136,9 @@ enum err store_sqlite_step(struct store_statement *statement, bool *ret_row)
 {
     struct sqlite_statement *s = statement_from(statement);
     int code = sqlite3_step(s->statement);
+    if (code == SQLITE_ROW && !store_statement_is_running(statement)) {
+        store_statements_run(&s->connection->base, statement);
+    }
     if (code == SQLITE_ROW) {
         *ret_row = true;
         return ERR_OK;
@@ -252,30 +180,4 @@ struct slice store_sqlite_column_bytes(struct store_statement *statement, int co
 bool store_sqlite_column_is_null(struct store_statement *statement, int column)
 {
     return sqlite3_column_type(statement_from(statement)->statement, column) == SQLITE_NULL;
-}
-
-void store_sqlite_reset_all(struct sqlite_connection *c)
-{
-    for (uint32_t i = 0; i < SQLITE_CONSTANTS_MAX; i++) {
-        if (c->constants[i] != NULL && sqlite3_stmt_busy(c->constants[i]->statement) != 0) {
-            store_sqlite_reset(&c->constants[i]->base);
-        }
-    }
-    for (uint32_t i = 0; i < SQLITE_TEXTS_MAX; i++) {
-        if (c->texts[i] != NULL && sqlite3_stmt_busy(c->texts[i]->statement) != 0) {
-            store_sqlite_reset(&c->texts[i]->base);
-        }
-    }
-}
-
-void store_sqlite_finalize_all(struct sqlite_connection *c)
-{
-    for (uint32_t i = 0; i < SQLITE_CONSTANTS_MAX; i++) {
-        statement_destroy(c->constants[i]);
-        c->constants[i] = NULL;
-    }
-    for (uint32_t i = 0; i < SQLITE_TEXTS_MAX; i++) {
-        statement_destroy(c->texts[i]);
-        c->texts[i] = NULL;
-    }
 }

@@ -9,6 +9,7 @@
 #include "store/checkpointer.h"
 #include "store/migrate.h"
 #include "store/reader.h"
+#include "store/statements.h"
 #include "store/transfer.h"
 #include "store/writer.h"
 
@@ -315,13 +316,13 @@ enum err store_run_here(struct store *store, struct store_job *job)
 enum err store_prepare(struct store_connection *connection, const char *sql,
                        struct store_statement **ret)
 {
-    return connection->backend->prepare(connection, slice_from_text(sql), true, ret);
+    return store_statements_prepare(connection, slice_from_text(sql), true, ret);
 }
 
 enum err store_prepare_text(struct store_connection *connection, struct slice sql,
                             struct store_statement **ret)
 {
-    return connection->backend->prepare(connection, sql, false, ret);
+    return store_statements_prepare(connection, sql, false, ret);
 }
 
 void store_bind_i64(struct store_statement *statement, int parameter, int64_t value)
