@@ -130,7 +130,9 @@ struct journal {
     struct journal_room room;
     struct journal_slots slots;
     uint64_t recovered_position; /* the highest that earlier runs made durable; set at open */
-    bool has_damage;             /* now or in an earlier run; set at open */
+    /* Frames were lost in this run or an earlier one. Set at open and by who passes over bad bytes.
+     * Relaxed: apply asks on the thread that reads. */
+    atomic_bool has_damage;
 
     /* Committer stores, in this order, after a commit: offset, position (release). Readers load
      * position or offset (acquire): what lies below has been written. */
@@ -193,6 +195,15 @@ void journal_preparer_init(struct journal *journal, const struct journal_files *
 void journal_preparer_know(struct journal *journal, const struct journal_segment_head *head,
                            uint64_t made_ns);
 void journal_preparer_discard(struct journal *journal);
+
+/* --- quarantine: what could not be read; this run and later ones know that it was lost ------ */
+/* Whether there is one from before, or that is not known. */
+bool journal_quarantine_has_copy(const struct journal *journal);
+/* Bytes of an open segment. True: they were not kept before. */
+bool journal_quarantine_segment(struct journal *journal, const struct journal_file *segment, int fd,
+                                uint64_t offset, uint64_t size);
+/* A message of a stream; none of its bytes when it is gone. */
+void journal_quarantine_message(struct journal *journal, uint64_t sequence, struct slice bytes);
 
 /* --- recovery -----------------------------------------------------------------------------------
  */

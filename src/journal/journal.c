@@ -64,6 +64,8 @@ enum err journal_open(struct journal **ret, const struct journal_options *option
         err = journal_make_mailboxes(journal);
     }
     if (err == ERR_OK) {
+        atomic_store_explicit(&journal->has_damage, journal_quarantine_has_copy(journal),
+                              memory_order_relaxed);
         err = journal->backend->open(journal, applied_position, detail);
     }
     if (err != ERR_OK) {
@@ -83,7 +85,7 @@ void journal_state(const struct journal *journal, struct journal_state *ret)
 
 bool journal_has_damage(const struct journal *journal)
 {
-    return journal->has_damage;
+    return atomic_load_explicit(&journal->has_damage, memory_order_relaxed);
 }
 
 enum err journal_start(struct journal *journal, uint64_t base, struct err_detail *detail)

@@ -233,6 +233,7 @@ static bool reader_decode(struct nats_reader *reader, natsMsg *message, uint64_t
         log_write(LOG_ERROR, "journal", "NATS: message %" PRIu64 " is damaged, it is passed over",
                   sequence);
         metrics_add(METRIC_JOURNAL_DAMAGED, (uint64_t)size);
+        journal_quarantine_message(reader->base.journal, sequence, slice_make(bytes, (size_t)size));
         return false;
     }
     ret->position = nats->base + sequence;
@@ -351,8 +352,9 @@ void journal_nats_reader_close(struct journal_reader *base)
 }
 
 /* What the stream must still hold for who has applied up to `after`. */
-static enum err reader_check_place(const struct nats_journal *nats, uint64_t after)
+static enum err reader_check_place(struct journal *journal, uint64_t after)
 {
+    const struct nats_journal *nats = journal->nats;
     if (after > nats->last_sequence) {
         log_write(LOG_ERROR, "journal",
                   "NATS: stream %s ends at message %" PRIu64 ", and %" PRIu64
@@ -366,6 +368,7 @@ static enum err reader_check_place(const struct nats_journal *nats, uint64_t aft
                   "applied",
                   after + 1, nats->first_sequence - 1, nats->stream);
         metrics_add(METRIC_JOURNAL_DROPPED, nats->first_sequence - after - 1);
+        journal_quarantine_message(journal, after + 1, slice_make("", 0));
     }
     return ERR_OK;
 }
@@ -375,7 +378,7 @@ enum err journal_nats_reader_open(struct journal_reader **ret, struct journal *j
 {
     struct nats_journal *nats = journal->nats;
     uint64_t after = after_position > nats->base ? after_position - nats->base : 0;
-    enum err err = reader_check_place(nats, after);
+    enum err err = reader_check_place(journal, after);
     if (err != ERR_OK) {
         return err;
     }

@@ -9,10 +9,12 @@
  * Happy path: frames out of one pread of what is there; at the end of an older segment, the next
  * one by sequence is found by listing the directory, once per segment.
  *
- * Failure modes: bad bytes are passed over; recovery, or the check, has named them. A segment that
- * is gone was released: reading goes on with the oldest that is there. A file that was recycled
- * under the reader has another salt, so nothing in it verifies, and it ends. */
+ * Failure modes: bad bytes are passed over and go to quarantine, unless recovery has put them
+ * there. So does a page where a segment ends before what was durable when the next one began. A
+ * segment that is gone was released: reading goes on with the oldest that is there. A file that was
+ * recycled under the reader has another salt, so nothing in it verifies, and it ends. */
 #include "base/mem.h"
+#include "base/metrics.h"
 #include "base/sys.h"
 #include "journal/backend.h"
 #include "journal/scan.h"
@@ -25,8 +27,9 @@ struct local_reader {
     uint64_t after; /* frames at or below this are passed over */
     int fd;         /* -1: in no segment yet */
     struct journal_segment_head head;
-    uint64_t size;   /* of the file */
-    bool is_limited; /* it is not the newest any more: its void position is known */
+    uint64_t size;     /* of the file */
+    uint64_t good_end; /* of the last thing in it that verified */
+    bool is_limited;   /* it is not the newest any more: its void position is known */
     struct journal_scan scan;
 };
 
@@ -62,6 +65,17 @@ void journal_local_reader_close(struct journal_reader *base)
     mem_free(reader);
 }
 
+/* Passed over: it may have been applied before, but nothing tells. */
+static void reader_damage(struct local_reader *reader, uint64_t offset, uint64_t size)
+{
+    struct journal_file segment = {.kind = JOURNAL_FILE_SEGMENT,
+                                   .number = reader->head.sequence,
+                                   .first_position = reader->head.first_position};
+    if (journal_quarantine_segment(reader->base.journal, &segment, reader->fd, offset, size)) {
+        metrics_add(METRIC_JOURNAL_DAMAGED, size);
+    }
+}
+
 static enum err reader_enter(struct local_reader *reader, const struct journal_file *file)
 {
     char path[JOURNAL_PATH_BYTES];
@@ -73,10 +87,14 @@ static enum err reader_enter(struct local_reader *reader, const struct journal_f
     if (err != ERR_OK) {
         return err;
     }
+    if (reader->fd >= 0 && reader->after < head.durable_before) { /* the end of this one is lost */
+        reader_damage(reader, reader->good_end, JOURNAL_PAGE_BYTES);
+    }
     reader_leave_segment(reader);
     reader->fd = fd;
     reader->head = head;
     reader->size = file->size;
+    reader->good_end = JOURNAL_SEGMENT_HEAD_BYTES;
     reader->is_limited = false;
     journal_scan_init(&reader->scan, fd, &head, UINT64_MAX);
     return ERR_OK;
@@ -177,6 +195,12 @@ static enum err reader_step(struct local_reader *reader, struct journal_frame *r
     }
     if (err != ERR_OK) {
         return err;
+    }
+    /* All below the durable offset was written, so there is no tail in the newest segment. */
+    if (item.kind == JOURNAL_SCAN_BAD || (item.kind == JOURNAL_SCAN_TAIL && !reader->is_limited)) {
+        reader_damage(reader, item.offset, item.size);
+    } else if (item.kind == JOURNAL_SCAN_COMMIT || item.kind == JOURNAL_SCAN_FRAME) {
+        reader->good_end = item.offset + item.size;
     }
     *ret_is_over = item.kind == JOURNAL_SCAN_END;
     *ret_has = item.kind == JOURNAL_SCAN_FRAME && item.frame.position > reader->after;

@@ -33,9 +33,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#define RECOVER_QUARANTINE_BYTES_MAX (UINT64_C(8) * 1024u * 1024u) /* of one place */
-#define RECOVER_COPY_BYTES           (64u * UINT64_C(1024))
-
 struct recovery {
     struct journal *journal;
     struct journal_files files;
@@ -61,73 +58,12 @@ struct recovery_segment {
     uint64_t claimed_end; /* of the last commit */
 };
 
-/* --- quarantine ------------------------------------------------------------------------------- */
-
-static void recover_copy(int from, uint64_t offset, uint64_t size, int to)
-{
-    uint8_t *chunk = mem_alloc(RECOVER_COPY_BYTES);
-    uint64_t done = 0;
-    while (done < size) {
-        size_t step = size - done < RECOVER_COPY_BYTES ? (size_t)(size - done) : RECOVER_COPY_BYTES;
-        ssize_t got = sys_pread(from, chunk, step, (off_t)(offset + done));
-        if (got <= 0 || sys_pwrite(to, chunk, (size_t)got, (off_t)done) != got) {
-            break;
-        }
-        done += (uint64_t)got;
-    }
-    mem_free(chunk);
-}
-
-/* A copy for whoever wants to look; nothing depends on it, so failures only show in the log. */
-static void recover_quarantine(struct recovery *recovery, const struct recovery_segment *segment,
-                               uint64_t offset, uint64_t size)
-{
-    char path[JOURNAL_PATH_BYTES];
-    const char *directory = recovery->journal->directory;
-    (void)snprintf(path, sizeof(path), "%s/quarantine", directory);
-    if (sys_mkdir(path, 0700) != 0 && errno != EEXIST) {
-        return;
-    }
-    (void)snprintf(path, sizeof(path),
-                   "%s/quarantine/%016" PRIx64 "-%016" PRIx64 "-%" PRIx64 ".bad", directory,
-                   segment->file->first_position, segment->file->number, offset);
-    int fd = sys_open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        return; /* it is there from an earlier start */
-    }
-    size = size < RECOVER_QUARANTINE_BYTES_MAX ? size : RECOVER_QUARANTINE_BYTES_MAX;
-    recover_copy(segment->fd, offset, size, fd);
-    (void)sys_close(fd);
-    log_write(LOG_ERROR, "journal", "%" PRIu64 " damaged bytes at %" PRIu64 " of %s kept as %s",
-              size, offset, segment->path, path);
-}
-
-/* Copies are never deleted by the program: one of them tells of damage for good. */
-static bool recover_has_quarantine(const struct journal *journal)
-{
-    char path[JOURNAL_PATH_BYTES];
-    bool has_file = false;
-    (void)snprintf(path, sizeof(path), "%s/quarantine", journal->directory);
-    DIR *handle = sys_opendir(path);
-    if (handle == NULL) {
-        return errno != ENOENT; /* not known: assumed */
-    }
-    errno = 0;
-    for (struct dirent *entry = sys_readdir(handle); entry != NULL && !has_file;
-         entry = sys_readdir(handle)) {
-        has_file = entry->d_name[0] != '.';
-    }
-    has_file = has_file || errno != 0;
-    (void)sys_closedir(handle); /* only read */
-    return has_file;
-}
-
 static void recover_damage(struct recovery *recovery, const struct recovery_segment *segment,
                            uint64_t offset, uint64_t size)
 {
     recovery->journal->state.damaged_bytes += size;
     recovery->damaged_places++;
-    recover_quarantine(recovery, segment, offset, size);
+    (void)journal_quarantine_segment(recovery->journal, segment->file, segment->fd, offset, size);
 }
 
 /* Positions [from, to) are not there. */
@@ -355,8 +291,9 @@ static void recover_settle(struct recovery *recovery)
             recovery->files.rows[recovery->files.segment_count - 1].number + 1;
     }
     journal->recovered_position = highest;
-    journal->has_damage =
-        state->damaged_bytes > 0 || recovery->missing > 0 || recover_has_quarantine(journal);
+    if (recovery->missing > 0) {
+        atomic_store_explicit(&journal->has_damage, true, memory_order_relaxed);
+    }
     atomic_store_explicit(&journal->durable_position, highest, memory_order_release);
     metrics_add(METRIC_JOURNAL_TORN, state->torn_bytes > 0);
     metrics_add(METRIC_JOURNAL_DAMAGED, state->damaged_bytes);

@@ -537,6 +537,32 @@ static void test_damage_deletes_no_upload(void **state)
     buffer_finish(&lines);
 }
 
+/* The end record goes bad after the start, so that apply's reader alone sees it; no later start
+ * looks at its segment, which is applied and not the newest. */
+static void test_damage_within_a_run_deletes_no_upload(void **state)
+{
+    static char event[100000];
+    struct apply_rig *rig = *state;
+    struct buffer lines;
+    struct slice text = make_lines(&lines, 0, 1000, 0);
+    struct id lost = apply_rig_upload(rig, 1, text, 1000, RECORD_WAITER_NONE);
+    (void)snprintf(event, sizeof(event), "{\"type\":\"a\",\"payload\":\"%0*d\"}",
+                   (int)sizeof(event) - 100, 1);
+    apply_rig_append(rig, RECORD_FORM_EVENT, 1, event, 1, 1);
+    apply_rig_flush(rig);
+    assert_int_equal(spoil_end_record(rig, lost), 1);
+    for (uint32_t i = 0; i < 20; i++) { /* more than a segment */
+        apply_rig_append(rig, RECORD_FORM_EVENT, 1, event, 1, RECORD_WAITER_NONE);
+    }
+    apply_rig_start(rig);
+    apply_rig_wait(rig);
+    apply_rig_close(rig);
+    apply_rig_open(rig);
+    look_for_orphans(rig, text, 2);
+    assert_true(has_file(rig, lost));
+    buffer_finish(&lines);
+}
+
 /* An end record that could be read and not used is a dead letter; a row of it was never made, or
  * went since. */
 static void test_letter_keeps_its_upload(void **state)
@@ -665,6 +691,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_an_org_says_how_long_raw_bodies_stay, setup, teardown),
         cmocka_unit_test_setup_teardown(test_orphans_are_deleted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damage_deletes_no_upload, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damage_within_a_run_deletes_no_upload, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_letter_keeps_its_upload, setup, teardown),
         cmocka_unit_test_setup_teardown(test_latency_is_of_each_record, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unreadable_file_delays_nobody, setup, teardown),

@@ -237,6 +237,15 @@ static void test_the_next_run_reads_on_from_its_place(void **state)
     rig_finish(&rig);
 }
 
+static void remove_quarantine(const struct rig *rig, const char *name)
+{
+    char path[160];
+    (void)snprintf(path, sizeof(path), "%s/quarantine/%s", rig->directory, name);
+    assert_int_equal(unlink(path), 0);
+    (void)snprintf(path, sizeof(path), "%s/quarantine", rig->directory);
+    assert_int_equal(rmdir(path), 0);
+}
+
 static void test_damage_is_passed_over(void **state)
 {
     (void)state;
@@ -259,6 +268,12 @@ static void test_damage_is_passed_over(void **state)
     assert_int_equal(read_one(&rig, reader, 3), 1);
     assert_int_equal(metrics_total(METRIC_JOURNAL_DAMAGED), before + 15);
     journal_reader_close(reader);
+    /* The next run reads on behind it, and knows all the same. */
+    assert_true(journal_has_damage(rig.journal));
+    rig_close(&rig);
+    rig_open(&rig);
+    assert_true(journal_has_damage(rig.journal));
+    remove_quarantine(&rig, "message-2.bad");
     rig_finish(&rig);
 }
 
