@@ -1,11 +1,12 @@
 /* Backend: where the journal's frames are: in segments on this machine's disk, or in a stream of
- * NATS JetStream. Producers, batches, the backlog's room and uploads are the same for both.
+ * NATS JetStream. Producers, batches, the backlog's room and the form of uploads are the same for
+ * both.
  *
  * Thread: as the call of the same name in journal.h.
  * Memory: a reader embeds struct journal_reader as its first member.
  * Errors: as in journal.h. */
 #pragma once
-#include "journal/internal.h"
+#include "journal/upload.h"
 
 struct journal_backend {
     /* Finds out what is there: state, backlog, uploads without end record. */
@@ -22,6 +23,19 @@ struct journal_backend {
                             bool *ret_has);
     void (*reader_applied)(struct journal_reader *reader, uint64_t position);
     void (*reader_close)(struct journal_reader *reader);
+    /* Uploads. The uploader's thread: seals and writes a block; *ret_place names it from then on.
+     */
+    enum err (*upload_write)(struct journal_upload_file *file, uint8_t *block,
+                             const struct journal_block_head *head, uint64_t *ret_place);
+    enum err (*upload_sync)(struct journal_upload_file *file); /* all that was written lasts */
+    void (*upload_remove)(struct journal_upload_file *file);
+    /* Any thread. Looks for a whole upload and reads its end block. */
+    enum err (*upload_find)(struct journal_upload_source *ret, struct journal *journal,
+                            struct id id);
+    enum err (*upload_delete)(struct journal *journal, struct id id);
+    enum err (*walk_open)(struct journal_upload_walk *walk);
+    enum err (*walk_next)(struct journal_upload_walk *walk, struct id *ret, bool *ret_has);
+    void (*walk_close)(struct journal_upload_walk *walk);
 };
 
 struct journal_reader {
@@ -40,3 +54,16 @@ enum err journal_local_reader_open(struct journal_reader **ret, struct journal *
 enum err journal_local_reader_next(struct journal_reader *base, struct journal_frame *ret,
                                    bool *ret_has);
 void journal_local_reader_close(struct journal_reader *base);
+
+/* --- uploads in files: uploader.c, upload_reader.c, upload_file.c -------------------------------
+ */
+enum err journal_file_upload_write(struct journal_upload_file *file, uint8_t *block,
+                                   const struct journal_block_head *head, uint64_t *ret_place);
+enum err journal_file_upload_sync(struct journal_upload_file *file);
+void journal_file_upload_remove(struct journal_upload_file *file);
+enum err journal_file_upload_find(struct journal_upload_source *ret, struct journal *journal,
+                                  struct id id);
+enum err journal_file_upload_delete(struct journal *journal, struct id id);
+enum err journal_file_walk_open(struct journal_upload_walk *walk);
+enum err journal_file_walk_next(struct journal_upload_walk *walk, struct id *ret, bool *ret_has);
+void journal_file_walk_close(struct journal_upload_walk *walk);

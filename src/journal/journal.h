@@ -129,9 +129,9 @@ MUST_CHECK enum err journal_upload_begin(struct journal_upload **ret,
 enum err journal_upload_room(struct journal *journal, uint64_t org);
 /* Takes all of `decoded`; full blocks are posted, or wait for room in the backlog and on the disk.
  * When *ret_pause is true the caller stops reading its source until on_room ran. On an error
- * (ERR_TOO_LARGE: more than one org may ever have waiting; ERR_NO_SPACE and ERR_IO: the write
- * failed) every later call gives it too, and the caller aborts. on_room also runs for an error that
- * is found while the caller pauses. */
+ * (ERR_TOO_LARGE: more than one org may ever have waiting; ERR_NO_SPACE, ERR_AWAY, ERR_IO: the
+ * write failed) every later call gives it too, and the caller aborts. on_room also runs for an
+ * error that is found while the caller pauses. */
 MUST_CHECK enum err journal_upload_write(struct journal_upload *upload, struct slice decoded,
                                          bool *ret_pause);
 /* Bytes of the table of contents, kept beside the blocks, in order. */

@@ -45,4 +45,12 @@ const struct journal_backend journal_local = {
     .reader_next = journal_local_reader_next,
     .reader_applied = local_reader_applied,
     .reader_close = journal_local_reader_close,
+    .upload_write = journal_file_upload_write,
+    .upload_sync = journal_file_upload_sync,
+    .upload_remove = journal_file_upload_remove,
+    .upload_find = journal_file_upload_find,
+    .upload_delete = journal_file_upload_delete,
+    .walk_open = journal_file_walk_open,
+    .walk_next = journal_file_walk_next,
+    .walk_close = journal_file_walk_close,
 };

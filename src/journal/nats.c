@@ -2,6 +2,7 @@
  *
  *   stream    limits retention, new messages are refused when it is full, no age, on disk
  *   subjects  <stream>.frames.<lane>; frames of several lanes: <stream>.frames.mixed
+ *   uploads   in a stream of their own: nats_upload.c
  *   message   a frame as it stands in a segment, its position field zero: the stream's own number
  *             is its place. Position = base + that number.
  *   journal   is named by the stream's name and the time it was made, so one that was deleted and
@@ -20,7 +21,6 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "journal/upload_file.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -238,17 +238,22 @@ static enum err nats_connect(struct journal *journal, struct err_detail *detail)
 
 /* --- the stream ------------------------------------------------------------------------------- */
 
-static enum err stream_make(struct journal *journal, jsStreamInfo **ret, struct err_detail *detail)
+/* A stream as it must be. */
+struct stream_plan {
+    const char *name;
+    const char *subject;
+    const char *description;
+};
+
+static enum err stream_make(struct journal *journal, const struct stream_plan *plan,
+                            jsStreamInfo **ret, struct err_detail *detail)
 {
-    struct nats_journal *nats = journal->nats;
-    char subject[NATS_NAME_BYTES + 16];
-    const char *subjects[] = {subject};
+    const char *subjects[] = {plan->subject};
     jsErrCode code = 0;
     jsStreamConfig config;
     (void)jsStreamConfig_Init(&config);
-    (void)snprintf(subject, sizeof(subject), "%s.frames.*", nats->stream);
-    config.Name = nats->stream;
-    config.Description = "Weir's journal: accepted, verified, to be applied";
+    config.Name = plan->name;
+    config.Description = plan->description;
     config.Subjects = subjects;
     config.SubjectsLen = 1;
     config.Retention = js_LimitsPolicy;
@@ -256,19 +261,22 @@ static enum err stream_make(struct journal *journal, jsStreamInfo **ret, struct 
     config.Storage = js_FileStorage;
     config.Replicas = journal->options.nats.replicas;
     config.Duplicates = NATS_DUPLICATES_MS * INT64_C(1000000);
-    natsStatus status = js_AddStream(ret, nats->js, &config, NULL, &code);
+    natsStatus status = js_AddStream(ret, journal->nats->js, &config, NULL, &code);
     if (status != NATS_OK) {
-        err_detail_set(detail, "NATS: make stream %s: %s (JetStream error %d)", nats->stream,
+        err_detail_set(detail, "NATS: make stream %s: %s (JetStream error %d)", plan->name,
                        natsStatus_GetText(status), (int)code);
         return ERR_AWAY;
     }
-    log_write(LOG_INFO, "journal", "NATS: made stream %s", nats->stream);
+    log_write(LOG_INFO, "journal", "NATS: made stream %s", plan->name);
     return ERR_OK;
 }
 
 /* What of it would lose or reorder records; NULL: nothing. */
-static const char *stream_fault(const jsStreamConfig *config, int64_t replicas)
+static const char *stream_fault(const jsStreamConfig *config, const char *subject, int64_t replicas)
 {
+    if (config->SubjectsLen != 1 || strcmp(config->Subjects[0], subject) != 0) {
+        return "it has other subjects";
+    }
     if (config->Retention != js_LimitsPolicy) {
         return "retention must be limits";
     }
@@ -299,33 +307,57 @@ static const char *stream_fault(const jsStreamConfig *config, int64_t replicas)
     return config->Replicas != replicas ? "num_replicas must be as NATS_REPLICAS says" : NULL;
 }
 
-static enum err stream_find(struct journal *journal, jsStreamInfo **ret, struct err_detail *detail)
+static enum err stream_find(struct journal *journal, const struct stream_plan *plan,
+                            jsStreamInfo **ret, struct err_detail *detail)
 {
     struct nats_journal *nats = journal->nats;
     jsErrCode code = 0;
     uint64_t end_ms = clock_mono_ms() + NATS_START_WAIT_MS;
-    natsStatus status = js_GetStreamInfo(ret, nats->js, nats->stream, NULL, &code);
+    natsStatus status = js_GetStreamInfo(ret, nats->js, plan->name, NULL, &code);
     while ((status == NATS_TIMEOUT || code == JSInsufficientResourcesErr ||
             code == JSClusterNotAvailErr) &&
            clock_mono_ms() < end_ms) { /* a cluster that starts has no leader yet */
         nats_Sleep(200);
-        status = js_GetStreamInfo(ret, nats->js, nats->stream, NULL, &code);
+        status = js_GetStreamInfo(ret, nats->js, plan->name, NULL, &code);
     }
     if (status == NATS_NOT_FOUND) {
-        return stream_make(journal, ret, detail);
+        return stream_make(journal, plan, ret, detail);
     }
     if (status != NATS_OK) {
         const char *why = status == NATS_NO_RESPONDERS ? "JetStream is not enabled on this server"
                                                        : natsStatus_GetText(status);
-        err_detail_set(detail, "NATS: stream %s: %s", nats->stream, why);
+        err_detail_set(detail, "NATS: stream %s: %s", plan->name, why);
         return ERR_AWAY;
     }
-    const char *fault = stream_fault((*ret)->Config, journal->options.nats.replicas);
+    const char *fault = stream_fault((*ret)->Config, plan->subject, journal->options.nats.replicas);
     if (fault != NULL) {
-        err_detail_set(detail, "NATS: stream %s has other limits: %s", nats->stream, fault);
+        err_detail_set(detail, "NATS: stream %s has other limits: %s", plan->name, fault);
         return ERR_CONFIG;
     }
     return ERR_OK;
+}
+
+static enum err find_frames(struct journal *journal, jsStreamInfo **ret, struct err_detail *detail)
+{
+    char subject[NATS_NAME_BYTES + 16];
+    struct stream_plan plan = {.name = journal->nats->stream,
+                               .subject = subject,
+                               .description = "Weir's journal: accepted, verified, to be applied"};
+    (void)snprintf(subject, sizeof(subject), "%s.frames.*", journal->nats->stream);
+    return stream_find(journal, &plan, ret, detail);
+}
+
+static enum err find_uploads(struct journal *journal, struct err_detail *detail)
+{
+    char subject[NATS_NAME_BYTES + 16];
+    jsStreamInfo *info = NULL;
+    struct stream_plan plan = {.name = journal->nats->uploads,
+                               .subject = subject,
+                               .description = "Weir's large bodies, as they came"};
+    (void)snprintf(subject, sizeof(subject), "%s.uploads.*", journal->nats->stream);
+    enum err err = stream_find(journal, &plan, &info, detail);
+    jsStreamInfo_Destroy(info);
+    return err;
 }
 
 /* Two readers would take the consumer from each other. One that was killed is forgotten soon. */
@@ -385,7 +417,7 @@ static enum err refuse_unapplied(struct journal *journal, uint64_t applied,
     return ERR_CONFIG;
 }
 
-/* End records are published after their uploads have their final names: the others go. */
+/* Files that a local journal did not end: uploads are kept in a stream now. */
 static enum err drop_pending_uploads(struct journal *journal, struct err_detail *detail)
 {
     struct journal_pending_uploads uploads;
@@ -404,6 +436,8 @@ static enum err nats_open(struct journal *journal, uint64_t applied, struct err_
     assert(strlen(name) < NATS_NAME_BYTES - 1);
     journal->nats = mem_alloc(sizeof(*journal->nats));
     (void)snprintf(journal->nats->stream, sizeof(journal->nats->stream), "%s", name);
+    (void)snprintf(journal->nats->uploads, sizeof(journal->nats->uploads), "%s_uploads", name);
+    journal->nats->opened_ms = (int64_t)clock_wall_ms();
     enum err err = refuse_unapplied(journal, applied, detail);
     if (err == ERR_OK) {
         err = drop_pending_uploads(journal, detail);
@@ -412,7 +446,10 @@ static enum err nats_open(struct journal *journal, uint64_t applied, struct err_
         err = nats_connect(journal, detail);
     }
     if (err == ERR_OK) {
-        err = stream_find(journal, &info, detail);
+        err = find_frames(journal, &info, detail);
+    }
+    if (err == ERR_OK) {
+        err = find_uploads(journal, detail);
     }
     if (err == ERR_OK) {
         err = refuse_second(journal, detail);
@@ -539,4 +576,12 @@ const struct journal_backend journal_nats = {
     .reader_next = journal_nats_reader_next,
     .reader_applied = journal_nats_reader_applied,
     .reader_close = journal_nats_reader_close,
+    .upload_write = journal_nats_upload_write,
+    .upload_sync = journal_nats_upload_sync,
+    .upload_remove = journal_nats_upload_remove,
+    .upload_find = journal_nats_upload_find,
+    .upload_delete = journal_nats_upload_delete,
+    .walk_open = journal_nats_walk_open,
+    .walk_next = journal_nats_walk_next,
+    .walk_close = journal_nats_walk_close,
 };

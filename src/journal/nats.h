@@ -73,7 +73,10 @@ struct nats_journal {
     natsConnection *connection;
     jsCtx *js;
     char stream[NATS_NAME_BYTES];
-    uint64_t salt; /* of the frames' checksums */
+    char uploads[NATS_NAME_BYTES + 16]; /* the stream of large bodies */
+    int64_t opened_ms;                  /* wall */
+    uint64_t upload_away_ms;            /* the uploader's: since then it gets no word; 0: it does */
+    uint64_t salt;                      /* of the frames' checksums */
     int64_t created;
     uint64_t first_sequence;
     uint64_t last_sequence; /* when it was opened */
@@ -121,3 +124,16 @@ enum err journal_nats_reader_next(struct journal_reader *base, struct journal_fr
                                   bool *ret_has);
 void journal_nats_reader_applied(struct journal_reader *base, uint64_t position);
 void journal_nats_reader_close(struct journal_reader *base);
+
+/* --- nats_upload.c: the uploader's thread, then any ---------------------------------------------
+ */
+enum err journal_nats_upload_write(struct journal_upload_file *file, uint8_t *block,
+                                   const struct journal_block_head *head, uint64_t *ret_place);
+enum err journal_nats_upload_sync(struct journal_upload_file *file);
+void journal_nats_upload_remove(struct journal_upload_file *file);
+enum err journal_nats_upload_find(struct journal_upload_source *ret, struct journal *journal,
+                                  struct id id);
+enum err journal_nats_upload_delete(struct journal *journal, struct id id);
+enum err journal_nats_walk_open(struct journal_upload_walk *walk);
+enum err journal_nats_walk_next(struct journal_upload_walk *walk, struct id *ret, bool *ret_has);
+void journal_nats_walk_close(struct journal_upload_walk *walk);

@@ -238,12 +238,7 @@ static void publish_frame(struct journal *journal, uint64_t now_ns)
     publisher->frame++;
     /* Before it is sent: it may be applied before its acknowledgement is here. */
     journal_room_durable(&journal->room, frame.record_count, clock_wall_ms());
-    /* An upload's end record makes it exist, so its file must have its name before. */
-    if (frame.form == RECORD_FORM_UPLOAD_END && !journal_upload_settle(journal, &frame)) {
-        slot_settle(journal, slot, ERR_IO, 0);
-    } else {
-        slot_send(journal, slot, now_ns);
-    }
+    slot_send(journal, slot, now_ns);
 }
 
 static void batch_begin(struct nats_publisher *publisher, struct journal_batch *batch)
@@ -356,7 +351,6 @@ static void look(struct journal *journal)
     if (send_all || now_ns - publisher->looked_ns >= NATS_LOOK_MS * NS_PER_MS) {
         publisher->looked_ns = now_ns;
         look_at_slots(journal, now_ns, send_all);
-        journal_committer_sample_space(journal, now_ns); /* uploads have files here */
     }
 }
 
@@ -365,8 +359,7 @@ void journal_nats_commit(struct journal *journal)
     struct nats_publisher *publisher = &journal->nats->publisher;
     bool is_closed = false;
     while (!is_closed || publisher->in_flight > 0) {
-        bool is_calm = publisher->in_flight == 0 && journal_nats_is_ready(journal->nats) &&
-                       !atomic_load_explicit(&journal->room.is_short, memory_order_relaxed);
+        bool is_calm = publisher->in_flight == 0 && journal_nats_is_ready(journal->nats);
         if (is_closed) {
             nats_Sleep(1); /* a closed mailbox does not wait; acknowledgements still come */
         } else {

@@ -29,6 +29,27 @@ struct journal_upload_file {
     uint64_t *index; /* JOURNAL_INDEX_ENTRIES */
     uint32_t index_count;
     bool is_made;
+    uint64_t block_count; /* written */
+    uint64_t last_place;  /* of the last of them */
+};
+
+/* Where a whole upload is read. */
+struct journal_upload_source {
+    struct journal *journal;
+    struct id id;
+    int fd; /* -1: in the stream */
+    struct journal_upload_tail tail;
+    /* Up to `size` bytes of the block at `place`, head first. */
+    enum err (*load)(const struct journal_upload_source *source, uint64_t place, uint8_t *to,
+                     size_t size, size_t *ret_size);
+};
+
+struct journal_upload_walk {
+    struct journal *journal;
+    void *handle;     /* DIR, of the files */
+    struct id *names; /* of those in the stream */
+    size_t name_count;
+    size_t name_next;
 };
 
 struct journal_block {

@@ -23,7 +23,7 @@
  * durable, before anybody hears of it, the name becomes <id>.up. A start that finds a .part looks
  * for its end record, and only where it can be: above the durable position in the end block. One
  * that cannot be read now is kept until it can, unless its end record is found. */
-#include "journal/upload_file.h"
+#include "journal/backend.h"
 
 #include "base/hash.h"
 #include "base/log.h"
@@ -288,23 +288,10 @@ void journal_pending_uploads_finish(struct journal_pending_uploads *uploads)
 /* --- those of earlier runs
  * ------------------------------------------------------------------------ */
 
-struct journal_upload_walk {
-    struct journal *journal;
-    DIR *handle;
-};
-
-enum err journal_upload_walk_open(struct journal_upload_walk **ret, struct journal *journal)
+enum err journal_file_walk_open(struct journal_upload_walk *walk)
 {
-    struct journal_upload_walk *walk = mem_alloc(sizeof(*walk));
-    walk->journal = journal;
-    walk->handle = sys_opendir(journal->uploads_directory);
-    if (walk->handle == NULL) {
-        enum err err = err_from_errno(errno);
-        mem_free(walk);
-        return err;
-    }
-    *ret = walk;
-    return ERR_OK;
+    walk->handle = sys_opendir(walk->journal->uploads_directory);
+    return walk->handle == NULL ? err_from_errno(errno) : ERR_OK;
 }
 
 /* The end block says what was durable when the file became whole: its end record came after that,
@@ -323,7 +310,7 @@ static bool upload_is_older(const struct journal *journal, struct id id)
     return err == ERR_OK && tail.durable_before < journal->recovered_position;
 }
 
-enum err journal_upload_walk_next(struct journal_upload_walk *walk, struct id *ret, bool *ret_has)
+enum err journal_file_walk_next(struct journal_upload_walk *walk, struct id *ret, bool *ret_has)
 {
     struct id id;
     for (;;) {
@@ -345,10 +332,35 @@ enum err journal_upload_walk_next(struct journal_upload_walk *walk, struct id *r
     }
 }
 
+void journal_file_walk_close(struct journal_upload_walk *walk)
+{
+    if (walk->handle != NULL) {
+        (void)sys_closedir(walk->handle); /* only read */
+    }
+}
+
+enum err journal_upload_walk_open(struct journal_upload_walk **ret, struct journal *journal)
+{
+    struct journal_upload_walk *walk = mem_alloc(sizeof(*walk));
+    walk->journal = journal;
+    enum err err = journal->backend->walk_open(walk);
+    if (err != ERR_OK) {
+        journal_upload_walk_close(walk);
+        return err;
+    }
+    *ret = walk;
+    return ERR_OK;
+}
+
+enum err journal_upload_walk_next(struct journal_upload_walk *walk, struct id *ret, bool *ret_has)
+{
+    return walk->journal->backend->walk_next(walk, ret, ret_has);
+}
+
 void journal_upload_walk_close(struct journal_upload_walk *walk)
 {
     if (walk != NULL) {
-        (void)sys_closedir(walk->handle); /* only read */
+        walk->journal->backend->walk_close(walk);
         mem_free(walk);
     }
 }

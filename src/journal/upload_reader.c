@@ -6,7 +6,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/sys.h"
-#include "journal/upload_file.h"
+#include "journal/backend.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -14,9 +14,7 @@
 #include <zstd.h>
 
 struct journal_upload_reader {
-    struct id id;
-    int fd;
-    struct journal_upload_tail tail;
+    struct journal_upload_source source;
     uint64_t *index;      /* of group index_group */
     uint64_t index_group; /* UINT64_MAX: none */
     uint64_t block;       /* number of the block in `decoded`; UINT64_MAX: none */
@@ -30,26 +28,48 @@ struct journal_upload_reader {
 static_assert(JOURNAL_INDEX_ENTRIES * 8 + JOURNAL_BLOCK_HEAD_BYTES <= UPLOAD_READER_STORED_BYTES,
               "an index block fits");
 
+static enum err file_load(const struct journal_upload_source *source, uint64_t place, uint8_t *to,
+                          size_t size, size_t *ret_size)
+{
+    ssize_t got = sys_pread(source->fd, to, size, (off_t)place);
+    if (got < 0) {
+        return err_from_errno(errno);
+    }
+    *ret_size = (size_t)got;
+    return ERR_OK;
+}
+
+enum err journal_file_upload_find(struct journal_upload_source *ret, struct journal *journal,
+                                  struct id id)
+{
+    char path[JOURNAL_PATH_BYTES];
+    struct journal_upload_source source = {.journal = journal, .id = id, .load = file_load};
+    journal_upload_path(path, journal, id, true);
+    source.fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+    if (source.fd < 0 && errno == ENOENT) { /* its last change of name failed */
+        journal_upload_path(path, journal, id, false);
+        source.fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+    }
+    if (source.fd < 0) {
+        return err_from_errno(errno);
+    }
+    enum err err = journal_upload_read_tail(source.fd, id, &source.tail);
+    if (err != ERR_OK) {
+        (void)sys_close(source.fd); /* only read */
+        return err;
+    }
+    *ret = source;
+    return ERR_OK;
+}
+
 enum err journal_upload_open(struct journal_upload_reader **ret, struct journal *journal,
                              struct id id)
 {
-    char path[JOURNAL_PATH_BYTES];
-    enum err err = ERR_OK;
     struct journal_upload_reader *reader = mem_alloc(sizeof(*reader));
-    reader->id = id;
+    reader->source.fd = -1;
     reader->index_group = UINT64_MAX;
     reader->block = UINT64_MAX;
-    journal_upload_path(path, journal, id, true);
-    reader->fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
-    if (reader->fd < 0 && errno == ENOENT) { /* its last change of name failed */
-        journal_upload_path(path, journal, id, false);
-        reader->fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
-    }
-    if (reader->fd < 0) {
-        err = err_from_errno(errno);
-        goto out;
-    }
-    err = journal_upload_read_tail(reader->fd, id, &reader->tail);
+    enum err err = journal->backend->upload_find(&reader->source, journal, id);
     if (err != ERR_OK) {
         goto out;
     }
@@ -74,8 +94,8 @@ void journal_upload_close(struct journal_upload_reader *reader)
     if (reader == NULL) {
         return;
     }
-    if (reader->fd >= 0) {
-        (void)sys_close(reader->fd); /* only read */
+    if (reader->source.fd >= 0) {
+        (void)sys_close(reader->source.fd); /* only read */
     }
     (void)ZSTD_freeDCtx(reader->decompressor); /* NULL is fine; it cannot fail */
     mem_free(reader->index);
@@ -84,49 +104,63 @@ void journal_upload_close(struct journal_upload_reader *reader)
     mem_free(reader);
 }
 
-/* Reads the block of `size` bytes, head included, at `offset` into reader->stored. */
-static enum err reader_load(struct journal_upload_reader *reader, uint64_t offset, size_t size,
-                            enum journal_block_type type, struct journal_block_head *ret)
+/* What stands in reader->stored is the block that was meant. In a file its offset is part of its
+ * checksum; in the stream, where the id alone is, a data block says its number. */
+static bool reader_verify(const struct journal_upload_reader *reader, uint64_t place, size_t size,
+                          enum journal_block_type type, struct journal_block_head *ret)
 {
     struct journal_block_head head = {0};
-    if (size < JOURNAL_BLOCK_HEAD_BYTES || size > UPLOAD_READER_STORED_BYTES) {
+    uint64_t offset = reader->source.fd >= 0 ? place : 0;
+    if (size < JOURNAL_BLOCK_HEAD_BYTES || !journal_block_peek(reader->stored, &head) ||
+        head.type != type || head.stored_bytes + (uint64_t)JOURNAL_BLOCK_HEAD_BYTES != size) {
+        return false;
+    }
+    return journal_block_check(reader->stored, reader->source.id, offset, ret);
+}
+
+/* Reads the block of `size` bytes, head included, at `place` into reader->stored. */
+static enum err reader_load(struct journal_upload_reader *reader, uint64_t place, size_t size,
+                            enum journal_block_type type, struct journal_block_head *ret)
+{
+    const struct journal_upload_source *source = &reader->source;
+    size_t got = 0;
+    if (size > UPLOAD_READER_STORED_BYTES) {
         return ERR_CORRUPT;
     }
-    ssize_t got = sys_pread(reader->fd, reader->stored, size, (off_t)offset);
-    if (got < 0) {
-        return err_from_errno(errno);
+    enum err err = source->load(source, place, reader->stored, size, &got);
+    if (err != ERR_OK) {
+        return err;
     }
-    if (got != (ssize_t)size || !journal_block_peek(reader->stored, &head) || head.type != type ||
-        head.stored_bytes + JOURNAL_BLOCK_HEAD_BYTES != size ||
-        !journal_block_check(reader->stored, reader->id, offset, &head)) {
-        return ERR_CORRUPT;
-    }
-    *ret = head;
-    return ERR_OK;
+    return got == size && reader_verify(reader, place, size, type, ret) ? ERR_OK : ERR_CORRUPT;
 }
 
 /* As reader_load, where the size stands only in the block itself. */
-static enum err reader_load_chained(struct journal_upload_reader *reader, uint64_t offset,
+static enum err reader_load_chained(struct journal_upload_reader *reader, uint64_t place,
                                     enum journal_block_type type, struct journal_block_head *ret)
 {
-    uint8_t bytes[JOURNAL_BLOCK_HEAD_BYTES];
+    const struct journal_upload_source *source = &reader->source;
     struct journal_block_head head = {0};
-    ssize_t got = sys_pread(reader->fd, bytes, sizeof(bytes), (off_t)offset);
-    if (got < 0) {
-        return err_from_errno(errno);
+    size_t got = 0;
+    size_t first = source->fd >= 0 ? JOURNAL_BLOCK_HEAD_BYTES : UPLOAD_READER_STORED_BYTES;
+    enum err err = source->load(source, place, reader->stored, first, &got);
+    if (err != ERR_OK) {
+        return err;
     }
-    if (got != (ssize_t)sizeof(bytes) || !journal_block_peek(bytes, &head)) {
+    if (source->fd < 0) { /* a message comes whole */
+        return reader_verify(reader, place, got, type, ret) ? ERR_OK : ERR_CORRUPT;
+    }
+    if (got != JOURNAL_BLOCK_HEAD_BYTES || !journal_block_peek(reader->stored, &head)) {
         return ERR_CORRUPT;
     }
-    return reader_load(reader, offset, JOURNAL_BLOCK_HEAD_BYTES + (size_t)head.stored_bytes, type,
+    return reader_load(reader, place, JOURNAL_BLOCK_HEAD_BYTES + (size_t)head.stored_bytes, type,
                        ret);
 }
 
 /* The chain leads from the last group back. */
 static enum err reader_load_index(struct journal_upload_reader *reader, uint64_t group)
 {
-    uint64_t at = (reader->tail.data_blocks - 1) / JOURNAL_INDEX_ENTRIES;
-    uint64_t offset = reader->tail.last_index;
+    uint64_t at = (reader->source.tail.data_blocks - 1) / JOURNAL_INDEX_ENTRIES;
+    uint64_t offset = reader->source.tail.last_index;
     struct journal_block_head head = {0};
     if (reader->index_group == group) {
         return ERR_OK;
@@ -165,12 +199,15 @@ static enum err reader_load_block(struct journal_upload_reader *reader, uint64_t
     if (err != ERR_OK) {
         return err;
     }
+    if (reader->source.fd < 0 && head.previous != block) {
+        return ERR_CORRUPT;
+    }
     reader->block = UINT64_MAX; /* nothing is kept while it is being replaced */
     size_t size =
         ZSTD_decompressDCtx(reader->decompressor, reader->decoded, LIMIT_UPLOAD_BLOCK_BYTES,
                             reader->stored + JOURNAL_BLOCK_HEAD_BYTES, head.stored_bytes);
     uint64_t begin = block * LIMIT_UPLOAD_BLOCK_BYTES;
-    uint64_t left = reader->tail.decoded_bytes - begin;
+    uint64_t left = reader->source.tail.decoded_bytes - begin;
     uint64_t expected = left < LIMIT_UPLOAD_BLOCK_BYTES ? left : LIMIT_UPLOAD_BLOCK_BYTES;
     if (ZSTD_isError(size) || size != expected) {
         return ERR_CORRUPT;
@@ -184,7 +221,7 @@ enum err journal_upload_read(struct journal_upload_reader *reader, uint64_t offs
                              size_t size, size_t *ret_size)
 {
     size_t done = 0;
-    while (done < size && offset < reader->tail.decoded_bytes) {
+    while (done < size && offset < reader->source.tail.decoded_bytes) {
         enum err err = reader_load_block(reader, offset / LIMIT_UPLOAD_BLOCK_BYTES);
         if (err != ERR_OK) {
             return err;
@@ -203,8 +240,8 @@ enum err journal_upload_read(struct journal_upload_reader *reader, uint64_t offs
 /* The chain leads backwards, so the table is filled from its end. */
 enum err journal_upload_table(struct journal_upload_reader *reader, struct buffer *to)
 {
-    uint64_t left = reader->tail.table_bytes;
-    uint64_t offset = reader->tail.last_table;
+    uint64_t left = reader->source.tail.table_bytes;
+    uint64_t offset = reader->source.tail.last_table;
     if (left > to->bytes_max) {
         return ERR_TOO_LARGE;
     }
@@ -226,11 +263,11 @@ enum err journal_upload_table(struct journal_upload_reader *reader, struct buffe
                head.stored_bytes);
         offset = head.previous;
     }
-    to->size += (size_t)reader->tail.table_bytes;
+    to->size += (size_t)reader->source.tail.table_bytes;
     return ERR_OK;
 }
 
-enum err journal_upload_delete(struct journal *journal, struct id id)
+enum err journal_file_upload_delete(struct journal *journal, struct id id)
 {
     char path[JOURNAL_PATH_BYTES];
     struct stat found;
@@ -245,4 +282,9 @@ enum err journal_upload_delete(struct journal *journal, struct id id)
         err = err_from_errno(errno);
     }
     return err;
+}
+
+enum err journal_upload_delete(struct journal *journal, struct id id)
+{
+    return journal->backend->upload_delete(journal, id);
 }

@@ -1,4 +1,5 @@
-/* Uploader: compresses and writes the blocks of all uploads.
+/* Uploader: compresses and writes the blocks of all uploads; in files, of which this page speaks,
+ * or in a stream (nats_upload.c).
  *
  * A thread of its own, so that neither the syncs of large files stand before a commit of events,
  * nor compression before the requests of a loop (docs/decisions says what was weighed).
@@ -13,7 +14,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sys.h"
-#include "journal/upload.h"
+#include "journal/backend.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -22,7 +23,7 @@
 
 #define UPLOADER_LEVEL 1
 
-static void file_remove(struct journal_upload_file *file)
+void journal_file_upload_remove(struct journal_upload_file *file)
 {
     char path[JOURNAL_PATH_BYTES];
     if (file->fd >= 0) {
@@ -61,39 +62,55 @@ static enum err file_make(struct journal_upload_file *file)
 }
 
 /* `block` has `head` and payload; the head is completed. */
-static enum err file_write(struct journal_upload_file *file, uint8_t *block,
-                           const struct journal_block_head *head)
+enum err journal_file_upload_write(struct journal_upload_file *file, uint8_t *block,
+                                   const struct journal_block_head *head, uint64_t *ret_place)
 {
     size_t size = JOURNAL_BLOCK_HEAD_BYTES + (size_t)head->stored_bytes;
+    uint64_t offset = file->offset;
     enum err err = file->fd < 0 ? file_make(file) : ERR_OK;
     if (err != ERR_OK) {
         return err;
     }
-    journal_block_seal(block, head, file->id, file->offset);
-    ssize_t written = sys_pwrite(file->fd, block, size, (off_t)file->offset);
+    journal_block_seal(block, head, file->id, offset);
+    ssize_t written = sys_pwrite(file->fd, block, size, (off_t)offset);
     if (written != (ssize_t)size) {
         return written < 0 ? err_from_errno(errno) : ERR_NO_SPACE;
     }
-    (void)sys_write_back(file->fd, (off_t)file->offset, (off_t)size); /* a hint */
+    (void)sys_write_back(file->fd, (off_t)offset, (off_t)size); /* a hint */
     file->offset += size;
     atomic_fetch_add_explicit(&file->journal->disk_bytes, size, memory_order_relaxed);
-    if (file->offset - file->synced < LIMIT_UPLOAD_SYNC_BYTES) {
-        return ERR_OK;
+    if (file->offset - file->synced >= LIMIT_UPLOAD_SYNC_BYTES) {
+        file->synced = file->offset;
+        if (sys_fdatasync(file->fd) != 0) {
+            return err_from_errno(errno);
+        }
     }
-    file->synced = file->offset;
-    return sys_fdatasync(file->fd) == 0 ? ERR_OK : err_from_errno(errno);
+    *ret_place = offset;
+    return ERR_OK;
+}
+
+enum err journal_file_upload_sync(struct journal_upload_file *file)
+{
+    if (sys_fdatasync(file->fd) != 0 || sys_sync_directory(file->journal->uploads_directory) != 0) {
+        return err_from_errno(errno);
+    }
+    return ERR_OK;
+}
+
+static enum err file_write(struct journal_upload_file *file, uint8_t *block,
+                           const struct journal_block_head *head, uint64_t *ret_place)
+{
+    return file->journal->backend->upload_write(file, block, head, ret_place);
 }
 
 static enum err file_write_index(struct journal_upload_file *file)
 {
     uint32_t stored = file->index_count * (uint32_t)sizeof(*file->index);
     struct journal_block_head head = {JOURNAL_BLOCK_INDEX, stored, stored, file->tail.last_index};
-    uint64_t offset = file->offset;
     uint8_t *block = mem_alloc(JOURNAL_BLOCK_HEAD_BYTES + stored);
     memcpy(block + JOURNAL_BLOCK_HEAD_BYTES, file->index, stored);
-    enum err err = file_write(file, block, &head);
+    enum err err = file_write(file, block, &head, &file->tail.last_index);
     mem_free(block);
-    file->tail.last_index = offset;
     file->index_count = 0;
     return err;
 }
@@ -101,12 +118,10 @@ static enum err file_write_index(struct journal_upload_file *file)
 static enum err file_add_table(struct journal_upload_file *file, struct journal_block *block)
 {
     struct journal_block_head *head = &block->head;
-    uint64_t offset = file->offset;
     head->stored_bytes = head->decoded_bytes;
     head->previous = file->tail.last_table;
-    enum err err = file_write(file, block->bytes, head);
+    enum err err = file_write(file, block->bytes, head, &file->tail.last_table);
     if (err == ERR_OK) {
-        file->tail.last_table = offset;
         file->tail.table_bytes += head->stored_bytes;
     }
     return err;
@@ -129,7 +144,7 @@ static enum err file_add_data(struct journal_upload_file *file, struct journal_b
 {
     struct journal_uploader *uploader = &file->journal->uploader;
     struct journal_block_head *head = &block->head;
-    uint64_t offset = file->offset;
+    uint64_t place = 0;
     enum err err = uploader_prepare(uploader);
     if (err != ERR_OK) {
         return err;
@@ -144,7 +159,7 @@ static enum err file_add_data(struct journal_upload_file *file, struct journal_b
     head->stored_bytes = (uint32_t)stored;
     head->previous = JOURNAL_BLOCK_NONE;
     assert(JOURNAL_BLOCK_HEAD_BYTES + head->stored_bytes <= block->charged_bytes);
-    err = file_write(file, uploader->compressed, head);
+    err = file_write(file, uploader->compressed, head, &place);
     if (err != ERR_OK) {
         return err;
     }
@@ -154,7 +169,7 @@ static enum err file_add_data(struct journal_upload_file *file, struct journal_b
         file->index = mem_alloc_array(JOURNAL_INDEX_ENTRIES, sizeof(*file->index));
     }
     file->index[file->index_count++] =
-        journal_index_entry(offset, JOURNAL_BLOCK_HEAD_BYTES + head->stored_bytes);
+        journal_index_entry(place, JOURNAL_BLOCK_HEAD_BYTES + head->stored_bytes);
     return file->index_count == JOURNAL_INDEX_ENTRIES ? file_write_index(file) : ERR_OK;
 }
 
@@ -163,20 +178,15 @@ static enum err file_finish(struct journal_upload_file *file)
     uint8_t block[JOURNAL_BLOCK_HEAD_BYTES + JOURNAL_UPLOAD_END_BYTES];
     struct journal_block_head head = {JOURNAL_BLOCK_END, JOURNAL_UPLOAD_END_BYTES,
                                       JOURNAL_UPLOAD_END_BYTES, JOURNAL_BLOCK_NONE};
+    uint64_t place = 0;
     enum err err = file->index_count > 0 ? file_write_index(file) : ERR_OK;
     file->tail.durable_before =
         atomic_load_explicit(&file->journal->durable_position, memory_order_acquire);
     journal_upload_tail_encode(&file->tail, block + JOURNAL_BLOCK_HEAD_BYTES);
     if (err == ERR_OK) {
-        err = file_write(file, block, &head);
+        err = file_write(file, block, &head, &place);
     }
-    if (err == ERR_OK && sys_fdatasync(file->fd) != 0) {
-        err = err_from_errno(errno);
-    }
-    if (err == ERR_OK && sys_sync_directory(file->journal->uploads_directory) != 0) {
-        err = err_from_errno(errno);
-    }
-    return err;
+    return err == ERR_OK ? file->journal->backend->upload_sync(file) : err;
 }
 
 static enum err file_take(struct journal_upload_file *file, struct journal_block *block)
@@ -194,7 +204,7 @@ void journal_uploader_on_block(struct mail *mail)
     struct journal_upload_file *file = block->file;
     if (block->action == JOURNAL_BLOCK_REMOVE || block->action == JOURNAL_BLOCK_RELEASE) {
         if (block->action == JOURNAL_BLOCK_REMOVE) {
-            file_remove(file);
+            file->journal->backend->upload_remove(file);
         }
         file_free(file);
         mem_free(block);
@@ -204,7 +214,7 @@ void journal_uploader_on_block(struct mail *mail)
         file->err = file_take(file, block);
     }
     if (file->err != ERR_OK) {
-        file_remove(file);
+        file->journal->backend->upload_remove(file);
     }
     block->err = file->err;
     block->mail.on_arrive = block->on_answer;
@@ -235,7 +245,7 @@ void journal_uploader_discard(struct journal *journal)
     (void)mailbox_run_all(journal->uploader_mailbox); /* last words that came after the stop */
     while ((link = list_first(&journal->uploader.files)) != NULL) {
         struct journal_upload_file *file = LIST_CONTAINER(link, struct journal_upload_file, link);
-        file_remove(file); /* its loop never ended it */
+        journal->backend->upload_remove(file); /* its loop never ended it */
         file_free(file);
     }
     (void)ZSTD_freeCCtx(journal->uploader.compressor); /* NULL is fine; it cannot fail */

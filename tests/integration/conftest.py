@@ -119,6 +119,19 @@ class Weir:
         if start:
             self.start()
 
+    def bodies(self):
+        """(names, bytes in all) of the large bodies that the journal keeps, whole or not."""
+        if not self.settings.get("NATS_URL"):
+            sizes = {}
+            for one in (self.data_dir / "uploads").iterdir():
+                with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                    sizes[one.name] = one.stat().st_size
+            return sorted(sizes), sum(sizes.values())
+        name = self.settings.get("NATS_STREAM", "weir")
+        state = nats_server.ask(self.settings["NATS_URL"], f"$JS.API.STREAM.INFO.{name}_uploads",
+                                {"subjects_filter": ">"})["state"]
+        return sorted(state.get("subjects") or {}), state["bytes"]
+
     @property
     def url(self):
         return f"http://127.0.0.1:{self.port}"

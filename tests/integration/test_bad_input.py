@@ -70,8 +70,7 @@ def test_an_upload_that_is_malformed_at_its_end_is_refused_whole(server):
     lines = b"\n".join(json.dumps(event(number, "refused", payload="x" * 100)).encode() for number in range(20000))
     problem = check_problem(server.post("/api/events/batch", lines + b"\n{", headers=NDJSON), 400, "malformed")
     assert problem["offset"] == len(lines) + 2
-    uploads = server.data_dir / "uploads"
-    until(lambda: not list(uploads.iterdir()))
+    until(lambda: not server.bodies()[0])
 
 
 def test_a_connection_that_ends_within_the_body_leaves_nothing(server):
@@ -263,7 +262,7 @@ def test_a_body_that_stalls_is_answered_408_and_leaves_nothing(weir):
     post(server, 2, "kept")
     drained(server)
     assert [one["type"] for one in events(server)] == ["kept"]
-    assert not list((server.data_dir / "uploads").iterdir())
+    assert not server.bodies()[0]
 
 
 # --- starting -----------------------------------------------------------------------------------------------

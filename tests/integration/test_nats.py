@@ -1,7 +1,9 @@
 """Promise: with NATS_URL the journal is a stream of JetStream: what was acknowledged is applied once, whichever process
 is killed, stopped or away; what cannot work is one clear line without the password; it comes back by itself."""
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -231,6 +233,75 @@ def test_a_second_server_on_the_same_stream(weir, nats):
     post(server, 2)
     drained(server)
     assert numbers(server) == [1, 2]
+
+
+def test_uploads_in_a_stream_with_other_limits(weir, nats):
+    one = nats()
+    one.make_stream(name="weir_uploads", subject="weir.uploads.*", discard="old")
+    line = refused_start(weir(start=False, NATS_URL=one.url))
+    assert "discard" in line and "weir_uploads" in line, line
+
+
+def test_a_stream_of_another_program(weir, nats):
+    one = nats()
+    one.make_stream(name="weir_uploads", subject="other.>")
+    line = refused_start(weir(start=False, NATS_URL=one.url))
+    assert "subjects" in line and "weir_uploads" in line, line
+
+
+def random_lines(megabytes):
+    return b"".join(json.dumps({**event(n), "payload": {"number": n, "text": os.urandom(4096).hex()}}).encode() + b"\n"
+                    for n in range(megabytes * 128))
+
+
+def test_an_upload_leaves_nothing_on_the_machine(weir, nats):
+    """The machine is lost after the answer: another one, with the same store, applies it all and gives the body back."""
+    one = nats()
+    server = weir(NATS_URL=one.url, APPLY_PAUSED=1)
+    body = random_lines(4)
+    answer = server.post("/api/events/batch", body, headers={"Content-Type": "application/x-ndjson"})
+    assert answer.status == 202 and answer.json["durability"] == "jetstream", answer
+    server.kill()
+    shutil.rmtree(server.data_dir / "uploads")
+    server.settings["APPLY_PAUSED"] = "0"
+    server.start()
+    until(lambda: len(numbers(server)) == 512)
+    assert server.get(f"/api/v1/uploads/{answer.json['upload_id']}/raw").body == body
+
+
+def test_nats_is_away_for_a_moment_during_an_upload(weir, nats):
+    one = nats()
+    server = weir(NATS_URL=one.url)
+    body = random_lines(16)
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(
+        server.post("/api/events/batch?wait=stored", body, headers={"Content-Type": "application/x-ndjson"})))
+    thread.start()
+    until(lambda: one.ask("$JS.API.STREAM.INFO.weir_uploads")["state"]["messages"] > 5)
+    one.kill()
+    one.start()
+    thread.join(60)
+    assert answers[0].status == 201 and answers[0].json["accepted"] == 2048, answers
+    assert numbers(server) == list(range(2048))
+
+
+def test_nats_goes_during_an_upload(weir, nats):
+    one = nats()
+    server = weir(NATS_URL=one.url)
+    body = random_lines(16)
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(
+        server.post("/api/events/batch", body, headers={"Content-Type": "application/x-ndjson"})))
+    thread.start()
+    until(lambda: one.ask("$JS.API.STREAM.INFO.weir_uploads")["state"]["messages"] > 5)
+    one.kill()
+    thread.join(60)
+    assert answers[0].status == 503 and answers[0].json["code"] == "journal_unavailable", answers
+    one.start()
+    until_back(server)
+    answer = server.post("/api/events/batch?wait=stored", body, headers={"Content-Type": "application/x-ndjson"})
+    assert answer.status == 201 and answer.json["accepted"] == 2048, answer
+    assert numbers(server) == list(range(2048))
 
 
 def test_a_wrong_password(weir, nats):

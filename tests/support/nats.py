@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.parse
 
 START_SECONDS = 30
 
@@ -22,6 +23,27 @@ def free_port():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
+
+
+def ask(url, subject, body=None):
+    """One request to the server at `url`; the JSON that is answered."""
+    at = urllib.parse.urlparse(url)
+    data = b"" if body is None else json.dumps(body).encode()
+    who = {"user": at.username, "pass": at.password} if at.username else {}
+    hello = {"verbose": False, "pedantic": False, "name": "test", "lang": "python", "version": "1", **who}
+    with socket.create_connection((at.hostname, at.port), timeout=10) as one:
+        answers = one.makefile("rb")
+        assert answers.readline().startswith(b"INFO ")
+        one.sendall(b"CONNECT %s\r\nSUB answer 1\r\nPUB %s answer %d\r\n%s\r\n"
+                    % (json.dumps(hello).encode(), subject.encode(), len(data), data))
+        while True:
+            line = answers.readline()
+            if line.startswith(b"PING"):
+                one.sendall(b"PONG\r\n")
+            elif line.startswith(b"MSG "):
+                return json.loads(answers.read(int(line.split()[-1])))
+            elif not line or line.startswith(b"-ERR"):
+                raise OSError(line)
 
 
 class Nats:
@@ -78,29 +100,14 @@ class Nats:
         shutil.rmtree(self.folder)
 
     def ask(self, subject, body=None):
-        """One request; the JSON that is answered."""
-        data = b"" if body is None else json.dumps(body).encode()
-        hello = {"verbose": False, "pedantic": False, "name": "test", "lang": "python", "version": "1", **self.credentials}
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as one:
-            answers = one.makefile("rb")
-            assert answers.readline().startswith(b"INFO ")
-            one.sendall(b"CONNECT %s\r\nSUB answer 1\r\nPUB %s answer %d\r\n%s\r\n"
-                        % (json.dumps(hello).encode(), subject.encode(), len(data), data))
-            while True:
-                line = answers.readline()
-                if line.startswith(b"PING"):
-                    one.sendall(b"PONG\r\n")
-                elif line.startswith(b"MSG "):
-                    return json.loads(answers.read(int(line.split()[-1])))
-                elif not line or line.startswith(b"-ERR"):
-                    raise OSError(line)
+        return ask(self.url, subject, body)
 
     def stream(self, name="weir"):
         return self.ask("$JS.API.STREAM.INFO." + name)
 
-    def make_stream(self, name="weir", **config):
+    def make_stream(self, name="weir", subject="weir.frames.*", **config):
         """As the journal makes it, but for what is given."""
-        whole = {"name": name, "subjects": [name + ".frames.*"], "retention": "limits", "max_consumers": -1,
+        whole = {"name": name, "subjects": [subject], "retention": "limits", "max_consumers": -1,
                  "max_msgs": -1, "max_bytes": -1, "max_age": 0, "max_msgs_per_subject": -1, "max_msg_size": -1,
                  "discard": "new", "storage": "file", "num_replicas": 1, "duplicate_window": 120_000_000_000, **config}
         answer = self.ask("$JS.API.STREAM.CREATE." + name, whole)

@@ -2,7 +2,8 @@
  * what a ticket called durable is read again once, in order of its position, from any place on,
  * by this run and by the next; what is damaged is passed over, and another stream of the same name
  * is never taken for this one.
- * link: nats_server.c */
+ * Large bodies are in a stream of their own: read back byte for byte, and what was never ended
+ * goes. link: nats_server.c clock_shift.c */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,6 +16,7 @@
 #include "base/metrics.h"
 #include "base/thread.h"
 #include "journal/internal.h"
+#include "support/clock_shift.h"
 #include "support/nats_server.h"
 
 #include <stdio.h>
@@ -34,7 +36,7 @@ struct rig {
     struct journal_producer *producer;
     struct mailbox *loop;  /* the producer's */
     struct mailbox *apply; /* the subscriber's */
-    struct thread *threads[2];
+    struct thread *threads[3];
 };
 
 struct ticket {
@@ -59,6 +61,8 @@ static void rig_open(struct rig *rig)
                      ERR_OK);
     assert_int_equal(thread_start(&rig->threads[1], "prepare", journal_preparer_run, rig->journal),
                      ERR_OK);
+    assert_int_equal(thread_start(&rig->threads[2], "upload", journal_uploader_run, rig->journal),
+                     ERR_OK);
 }
 
 static void rig_close(struct rig *rig)
@@ -66,6 +70,7 @@ static void rig_close(struct rig *rig)
     journal_stop(rig->journal);
     thread_join(rig->threads[0]);
     thread_join(rig->threads[1]);
+    thread_join(rig->threads[2]);
     (void)mailbox_run_all(rig->loop);
     journal_subscribe(rig->journal, NULL);
     journal_producer_destroy(rig->producer);
@@ -303,6 +308,245 @@ static void test_a_server_that_goes_and_comes(void **state)
     rig_finish(&rig);
 }
 
+/* --- uploads ---------------------------------------------------------------------------------- */
+
+#define BODY_BYTES  ((size_t)3 * 1024 * 1024 + 77)
+#define TABLE_BYTES ((size_t)150000)
+#define HOUR_NS     (UINT64_C(3600) * 1000000000)
+
+/* Compresses to about a half. */
+static uint8_t *make_bytes(void)
+{
+    uint8_t *bytes = mem_alloc(BODY_BYTES);
+    uint64_t x = 88172645463325252u;
+    for (size_t i = 0; i < BODY_BYTES; i++) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17; /* xorshift64 */
+        bytes[i] = (uint8_t)(x & 15);
+    }
+    return bytes;
+}
+
+static void run_until_room(struct journal_upload *upload, void *context)
+{
+    (void)upload;
+    *(bool *)context = true;
+}
+
+static enum err write_upload(struct rig *rig, struct journal_upload *upload, const uint8_t *bytes,
+                             size_t size)
+{
+    size_t step = 100000;
+    bool has_room = false;
+    journal_upload_on_room(upload, run_until_room, &has_room);
+    for (size_t done = 0; done < size; done += step) {
+        bool must_pause = false;
+        step = size - done < step ? size - done : step;
+        enum err err = journal_upload_write(upload, slice_make(bytes + done, step), &must_pause);
+        has_room = false;
+        while (err == ERR_OK && must_pause && !has_room) {
+            mailbox_wait(rig->loop, -1);
+            (void)mailbox_run_all(rig->loop);
+        }
+        if (err != ERR_OK) {
+            return err;
+        }
+    }
+    return ERR_OK;
+}
+
+static enum err end_upload(struct rig *rig, struct journal_upload *upload, struct id id)
+{
+    struct record_upload_end end = {.upload = id, .form = RECORD_FORM_EVENT_LINES};
+    struct record_frame record = {.form = RECORD_FORM_UPLOAD_END, .org = 5};
+    struct ticket ticket = {.ticket = {.on_durable = on_durable}};
+    uint8_t body[RECORD_UPLOAD_END_BYTES];
+    struct buffer head;
+    record_upload_end_encode(&end, body);
+    buffer_init(&head, 4096);
+    assert_int_equal(record_frame_encode_head(&record, &head), ERR_OK);
+    struct journal_frame_parts parts = {.org = 5,
+                                        .form = RECORD_FORM_UPLOAD_END,
+                                        .head = buffer_slice(&head),
+                                        .body = slice_make(body, sizeof(body))};
+    enum err err = journal_upload_end(upload, &parts, &ticket.ticket);
+    buffer_finish(&head);
+    if (err == ERR_OK) {
+        wait_for(rig, &ticket);
+        err = ticket.err;
+    }
+    return err;
+}
+
+static struct id make_upload(struct rig *rig, const uint8_t *bytes)
+{
+    struct journal_upload *upload = NULL;
+    struct id id = id_make_v7(1);
+    assert_int_equal(journal_upload_begin(&upload, rig->producer, id, 5), ERR_OK);
+    assert_int_equal(write_upload(rig, upload, bytes, BODY_BYTES), ERR_OK);
+    assert_int_equal(journal_upload_note(upload, slice_make(bytes, TABLE_BYTES)), ERR_OK);
+    assert_int_equal(end_upload(rig, upload, id), ERR_OK);
+    return id;
+}
+
+static void check_upload(struct rig *rig, struct id id, const uint8_t *bytes)
+{
+    struct journal_upload_reader *reader = NULL;
+    struct buffer table;
+    uint8_t *found = mem_alloc(BODY_BYTES + 1);
+    size_t got = 0;
+    assert_int_equal(journal_upload_open(&reader, rig->journal, id), ERR_OK);
+    for (size_t i = 0; i < 20; i++) {
+        size_t offset = i * 7919 * 1031 % BODY_BYTES;
+        size_t left = BODY_BYTES - offset;
+        assert_int_equal(journal_upload_read(reader, offset, found, 300000, &got), ERR_OK);
+        assert_int_equal(got, left < 300000 ? left : 300000);
+        assert_memory_equal(found, bytes + offset, got);
+    }
+    assert_int_equal(journal_upload_read(reader, 0, found, BODY_BYTES + 1, &got), ERR_OK);
+    assert_int_equal(got, BODY_BYTES);
+    assert_memory_equal(found, bytes, BODY_BYTES);
+    buffer_init(&table, TABLE_BYTES);
+    assert_int_equal(journal_upload_table(reader, &table), ERR_OK);
+    assert_int_equal(table.size, TABLE_BYTES);
+    assert_memory_equal(table.data, bytes, TABLE_BYTES);
+    buffer_finish(&table);
+    journal_upload_close(reader);
+    mem_free(found);
+}
+
+static uint64_t messages_of_uploads(const struct rig *rig)
+{
+    jsCtx *js = NULL;
+    jsStreamInfo *info = NULL;
+    natsConnection *connection = nats_server_connect(&rig->server);
+    assert_int_equal(natsConnection_JetStream(&js, connection, NULL), NATS_OK);
+    assert_int_equal(js_GetStreamInfo(&info, js, "test_uploads", NULL, NULL), NATS_OK);
+    uint64_t count = info->State.Msgs;
+    jsStreamInfo_Destroy(info);
+    jsCtx_Destroy(js);
+    natsConnection_Destroy(connection);
+    return count;
+}
+
+/* A message of another sender on the subject of an upload. */
+static void publish_foreign(const struct rig *rig, struct id id, const char *text)
+{
+    char subject[64];
+    char name[ID_TEXT_BYTES];
+    jsCtx *js = NULL;
+    natsConnection *connection = nats_server_connect(&rig->server);
+    id_format(id, name);
+    (void)snprintf(subject, sizeof(subject), "test.uploads.%.*s", ID_TEXT_BYTES, name);
+    assert_int_equal(natsConnection_JetStream(&js, connection, NULL), NATS_OK);
+    assert_int_equal(js_Publish(NULL, js, subject, text, (int)strlen(text), NULL, NULL), NATS_OK);
+    jsCtx_Destroy(js);
+    natsConnection_Destroy(connection);
+}
+
+/* How many the walk names; the last of them. */
+static uint32_t walk(struct rig *rig, struct id *ret)
+{
+    struct journal_upload_walk *walk = NULL;
+    uint32_t count = 0;
+    bool has = true;
+    assert_int_equal(journal_upload_walk_open(&walk, rig->journal), ERR_OK);
+    while (has) {
+        assert_int_equal(journal_upload_walk_next(walk, ret, &has), ERR_OK);
+        count += has;
+    }
+    journal_upload_walk_close(walk);
+    return count;
+}
+
+static void test_an_upload_is_read_at_any_offset(void **state)
+{
+    (void)state;
+    struct rig rig;
+    uint8_t *bytes = make_bytes();
+    rig_init(&rig);
+    struct id id = make_upload(&rig, bytes);
+    /* 13 blocks of data, 3 of the table, the index and the end */
+    assert_int_equal(messages_of_uploads(&rig), 18);
+    check_upload(&rig, id, bytes);
+    rig_close(&rig);
+    rig_open(&rig);
+    check_upload(&rig, id, bytes);
+    assert_int_equal(journal_upload_delete(rig.journal, id), ERR_OK);
+    assert_int_equal(journal_upload_delete(rig.journal, id), ERR_NOT_FOUND);
+    assert_int_equal(messages_of_uploads(&rig), 0);
+    rig_finish(&rig);
+    mem_free(bytes);
+}
+
+static void test_an_aborted_upload_leaves_nothing(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct journal_upload *upload = NULL;
+    uint8_t *bytes = make_bytes();
+    rig_init(&rig);
+    assert_int_equal(journal_upload_begin(&upload, rig.producer, id_make_v7(1), 5), ERR_OK);
+    assert_int_equal(write_upload(&rig, upload, bytes, BODY_BYTES), ERR_OK);
+    assert_true(messages_of_uploads(&rig) > 0);
+    journal_upload_abort(upload);
+    (void)make_upload(&rig, bytes); /* is written behind it */
+    assert_int_equal(messages_of_uploads(&rig), 18);
+    rig_finish(&rig);
+    mem_free(bytes);
+}
+
+/* Old enough is what no living sender can be at. */
+static void test_what_was_never_ended_is_given_up(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct id found;
+    uint8_t *bytes = make_bytes();
+    rig_init(&rig);
+    struct id whole = make_upload(&rig, bytes);
+    publish_foreign(&rig, id_make_v7(2), "the first block of a sender that died");
+    assert_int_equal(walk(&rig, &found), 0);
+    rig_close(&rig);
+    clock_shift_ns += 2 * HOUR_NS;
+    rig_open(&rig);
+    assert_int_equal(walk(&rig, &found), 1);
+    assert_true(id_equal(found, whole));
+    assert_int_equal(messages_of_uploads(&rig), 19);
+    rig_close(&rig);
+    clock_shift_ns += 23 * HOUR_NS;
+    rig_open(&rig);
+    assert_int_equal(walk(&rig, &found), 1);
+    assert_int_equal(messages_of_uploads(&rig), 18);
+    check_upload(&rig, whole, bytes);
+    rig_finish(&rig);
+    mem_free(bytes);
+}
+
+static void test_who_was_given_up_is_told(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct journal_upload *upload = NULL;
+    struct id id = id_make_v7(3);
+    uint8_t *bytes = make_bytes();
+    rig_init(&rig);
+    assert_int_equal(journal_upload_begin(&upload, rig.producer, id, 5), ERR_OK);
+    assert_int_equal(write_upload(&rig, upload, bytes, BODY_BYTES / 2), ERR_OK);
+    publish_foreign(&rig, id, "");
+    enum err err = write_upload(&rig, upload, bytes, BODY_BYTES);
+    if (err == ERR_OK) {
+        err = end_upload(&rig, upload, id);
+    } else {
+        journal_upload_abort(upload);
+    }
+    assert_int_equal(err, ERR_IO);
+    assert_int_equal(journal_durable_position(rig.journal), 0); /* no end record */
+    rig_finish(&rig);
+    mem_free(bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -310,6 +554,10 @@ int main(void)
         cmocka_unit_test(test_the_next_run_reads_on_from_its_place),
         cmocka_unit_test(test_damage_is_passed_over),
         cmocka_unit_test(test_a_server_that_goes_and_comes),
+        cmocka_unit_test(test_an_upload_is_read_at_any_offset),
+        cmocka_unit_test(test_an_aborted_upload_leaves_nothing),
+        cmocka_unit_test(test_what_was_never_ended_is_given_up),
+        cmocka_unit_test(test_who_was_given_up_is_told),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     nats_Close();
