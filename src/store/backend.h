@@ -94,6 +94,8 @@ struct store_backend {
      * the engine has no use for it, and no such connection is opened. */
     enum err (*checkpoint_beside)(struct store_connection *connection, void (*pause)(void *owner),
                                   void *owner);
+    /* To the writer's connection: checkpoint_beside failed, so a sync may have. */
+    void (*doubt)(struct store_connection *connection);
     /* Whether a power cut can take back nothing that was committed. */
     bool (*is_durable)(const struct store_connection *connection);
     /* Bytes that a checkpoint would move. */

@@ -6,7 +6,7 @@
  *
  * Happy path: post -> the pass -> the answer by the writer's mailbox.
  * Failure modes: the engine cannot (a reader holds an old snapshot, I/O error): the pass ends early
- * and the writer's own checkpoint meets the same. */
+ * and the writer's own checkpoint, which is told of it, meets the same. */
 #include "store/checkpointer.h"
 
 #include "base/mem.h"
@@ -21,8 +21,9 @@ struct store_checkpointer {
     struct store_connection *connection;
     struct mailbox *mailbox;
     struct mailbox *reply_to;
-    void (*on_done)(void *owner);
+    void (*on_done)(void *owner, enum err err);
     void *owner;
+    enum err err;           /* of the pass */
     atomic_bool is_running; /* release by work, acquire in post */
     atomic_bool must_hurry; /* relaxed: the mailbox's wake orders it */
 };
@@ -36,7 +37,7 @@ static_assert(offsetof(struct store_checkpointer, mail) == 0, "found by its mail
 static void on_answer(struct mail *mail)
 {
     struct store_checkpointer *c = from_mail(mail);
-    c->on_done(c->owner);
+    c->on_done(c->owner, c->err);
 }
 
 static void pause_between(void *owner)
@@ -50,8 +51,7 @@ static void pause_between(void *owner)
 static void on_arrive(struct mail *mail)
 {
     struct store_checkpointer *c = from_mail(mail);
-    /* What it could not do, the writer's own checkpoint does or reports. */
-    (void)c->connection->backend->checkpoint_beside(c->connection, pause_between, c);
+    c->err = c->connection->backend->checkpoint_beside(c->connection, pause_between, c);
     mail->on_arrive = on_answer;
     mailbox_answer(c->reply_to, mail);
 }
@@ -98,7 +98,7 @@ void store_checkpointer_stop(struct store_checkpointer *checkpointer)
 }
 
 bool store_checkpointer_post(struct store_checkpointer *checkpointer, struct mailbox *reply_to,
-                             void (*on_done)(void *owner), void *owner)
+                             void (*on_done)(void *owner, enum err err), void *owner)
 {
     if (!atomic_load_explicit(&checkpointer->is_running, memory_order_acquire)) {
         return false;

@@ -4,7 +4,8 @@
  *
  * Thread: work: its own. post, hurry: the writer's. stop: any.
  * Memory: owns its connection.
- * Errors: a pass that fails leaves everything to the writer's checkpoint, which says so. */
+ * Errors: a pass that fails leaves everything to the writer's checkpoint, which says so. What it
+ * may have lost is for the writer to copy again. */
 #pragma once
 #include "store/backend.h"
 
@@ -17,9 +18,9 @@ MUST_CHECK enum err store_checkpointer_create(struct store_checkpointer **ret,
 void store_checkpointer_destroy(struct store_checkpointer *checkpointer);
 void store_checkpointer_work(struct store_checkpointer *checkpointer);
 void store_checkpointer_stop(struct store_checkpointer *checkpointer);
-/* One pass; then on_done(owner) runs on the thread of reply_to. One at a time. False: its thread
- * does not run (commands, start, stop). */
+/* One pass; then on_done(owner) runs on the thread of reply_to, with the pass's error. One at a
+ * time. False: its thread does not run (commands, start, stop). */
 bool store_checkpointer_post(struct store_checkpointer *checkpointer, struct mailbox *reply_to,
-                             void (*on_done)(void *owner), void *owner);
+                             void (*on_done)(void *owner, enum err err), void *owner);
 /* The pass in hand pauses no more. */
 void store_checkpointer_hurry(struct store_checkpointer *checkpointer);

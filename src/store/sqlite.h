@@ -54,7 +54,7 @@ struct sqlite_connection {
     char *path;
     enum store_role role;
     bool is_full;         /* PRAGMA synchronous now */
-    bool is_suspect;      /* a commit failed: see sqlite_open.c */
+    bool is_suspect;      /* a sync may have failed: see sqlite_open.c */
     uint32_t wal_pages;   /* in the WAL after the last commit */
     bool is_synced;       /* every commit so far is durable */
     uint32_t moved_pages; /* of these, copied to the database by checkpoints */
@@ -94,6 +94,9 @@ void store_sqlite_slow_log(struct sqlite_connection *c);
 
 enum err store_sqlite_checkpoint_beside(struct store_connection *connection,
                                         void (*pause)(void *owner), void *owner);
+/* The next checkpoint copies the whole WAL, whatever was copied before. On the writer's connection,
+ * between transactions. ERR_BUSY: one is going on. */
+enum err store_sqlite_move_all_again(struct sqlite_connection *c);
 /* After a commit of the writer. */
 void store_sqlite_push_log(struct sqlite_connection *c);
 /* See store_backup. */

@@ -11,8 +11,11 @@
  *
  * Happy path: checkpoint -> pages -> part synced, pause … -> done, or the writer has gone on
  * meanwhile, which its own checkpoint finishes.
- * Failure modes: a part cannot be synced: the checkpoint fails, so its pages count as not moved. To
- * start the writing of the WAL early is only a hint: its failure is met by the sync. */
+ * Failure modes: a part cannot be synced: the checkpoint fails, so its pages count as not moved.
+ * Those of an earlier checkpoint that did not end count as moved and were not synced: a sync that
+ * fails may drop them, too, so then nothing counts as moved any more, and the next one copies all
+ * of the WAL. To start the writing of the WAL early is only a hint: its failure is met by the sync.
+ */
 #include "store/sqlite.h"
 
 #include "base/sys.h"
@@ -24,6 +27,10 @@
 #define PART_BYTES       (256u << 10u)
 #define LOG_HEADER_BYTES 32u
 #define LOG_FRAME_BYTES  (SQLITE_PAGE_BYTES + 24u)
+/* Of the WAL's index, as the engine documents its format. */
+#define INDEX_BYTES           32768
+#define INDEX_AT_MOVED        96 /* u32: frames that checkpoints have moved */
+#define INDEX_LOCK_CHECKPOINT 1
 
 static_assert(offsetof(struct sqlite_steps, methods) == 0, "found by its methods");
 
@@ -67,6 +74,31 @@ enum err store_sqlite_checkpoint_beside(struct store_connection *connection,
     c->steps.owner = owner;
     c->steps.bytes = 0;
     int code = sqlite3_wal_checkpoint_v2(c->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    return store_sqlite_err(c, code);
+}
+
+enum err store_sqlite_move_all_again(struct sqlite_connection *c)
+{
+    sqlite3_file *file = NULL;
+    void volatile *index = NULL;
+    int code = sqlite3_file_control(c->db, "main", SQLITE_FCNTL_FILE_POINTER, (void *)&file);
+    if (code != SQLITE_OK) {
+        return store_sqlite_err(c, code);
+    }
+    const sqlite3_io_methods *methods = file->pMethods;
+    code = methods->xShmMap(file, 0, INDEX_BYTES, 0, &index);
+    if (code != SQLITE_OK || index == NULL) {
+        return store_sqlite_err(c, code); /* no index: the next one is made of the whole WAL */
+    }
+    code =
+        methods->xShmLock(file, INDEX_LOCK_CHECKPOINT, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
+    if (code != SQLITE_OK) {
+        return store_sqlite_err(c, code);
+    }
+    *(volatile uint32_t *)((volatile char *)index + INDEX_AT_MOVED) = 0;
+    methods->xShmBarrier(file);
+    code =
+        methods->xShmLock(file, INDEX_LOCK_CHECKPOINT, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
     return store_sqlite_err(c, code);
 }
 

@@ -11,9 +11,10 @@
  * When a commit is durable. A FULL commit that changes something syncs the WAL, and with it every
  * commit before it (one that changes nothing syncs nothing). A complete checkpoint syncs the WAL
  * and then the database. A failed sync proves nothing about pages that the kernel has dropped, and
- * a second sync that succeeds proves nothing either; so after a failed commit the connection is
- * suspect: before the next transaction a checkpoint must copy every page of the WAL (from memory,
- * where they still are) to the database, which begins the WAL anew.
+ * a second sync that succeeds proves nothing either; so after a failed commit or checkpoint, also
+ * one of the checkpointer's, the connection is suspect: before the next transaction a checkpoint
+ * must copy every page of the WAL (from memory, where they still are), also what an earlier one has
+ * copied, to the database, which begins the WAL anew.
  *
  * Which database is ours: PRAGMA application_id is "Weir" and user_version the schema's version. An
  * empty file becomes ours; anything else is refused.
@@ -113,6 +114,10 @@ static void sqlite_close(struct store_connection *connection)
     }
     struct sqlite_connection *c = sqlite_from(connection);
     store_statements_destroy(connection);
+    if (c->is_suspect) {
+        /* The engine's own checkpoint at the last close copies all, or keeps the WAL. */
+        (void)store_sqlite_move_all_again(c);
+    }
     (void)sqlite3_finalize(c->begin); /* never failed without being told */
     (void)sqlite3_finalize(c->begin_immediate);
     (void)sqlite3_finalize(c->commit);
@@ -314,9 +319,39 @@ static enum err checkpoint_as(struct sqlite_connection *c, int mode, bool *ret_c
     return store_sqlite_err(c, code);
 }
 
+/* Every page of the WAL goes to the database, and the WAL begins anew. */
+static enum err clear_suspicion(struct sqlite_connection *c, bool *ret_complete)
+{
+    bool is_complete = false;
+    enum err err = store_sqlite_move_all_again(c);
+    if (err == ERR_OK) {
+        err = checkpoint_as(c, SQLITE_CHECKPOINT_RESTART, &is_complete);
+    }
+    c->is_suspect = err != ERR_OK || !is_complete;
+    *ret_complete = is_complete;
+    return err == ERR_OK && !is_complete ? ERR_BUSY : err;
+}
+
+static void sqlite_doubt(struct store_connection *connection)
+{
+    struct sqlite_connection *c = sqlite_from(connection);
+    c->is_suspect = true;
+    /* Here for those who read: they find in the WAL what was dropped. Before the next transaction
+     * it must succeed. */
+    (void)store_sqlite_move_all_again(c);
+}
+
 static enum err sqlite_checkpoint(struct store_connection *connection, bool *ret_complete)
 {
-    return checkpoint_as(sqlite_from(connection), SQLITE_CHECKPOINT_PASSIVE, ret_complete);
+    struct sqlite_connection *c = sqlite_from(connection);
+    if (c->is_suspect) {
+        return clear_suspicion(c, ret_complete);
+    }
+    enum err err = checkpoint_as(c, SQLITE_CHECKPOINT_PASSIVE, ret_complete);
+    if (err != ERR_OK && err != ERR_BUSY) {
+        sqlite_doubt(connection);
+    }
+    return err;
 }
 
 static bool sqlite_is_durable(const struct store_connection *connection)
@@ -330,20 +365,6 @@ static uint64_t sqlite_checkpoint_bytes(const struct store_connection *connectio
     return (uint64_t)(c->wal_pages - c->moved_pages) * SQLITE_PAGE_BYTES;
 }
 
-/* Every page of the WAL goes to the database, and the WAL begins anew. */
-static enum err clear_suspicion(struct sqlite_connection *c)
-{
-    bool is_complete = false;
-    enum err err = checkpoint_as(c, SQLITE_CHECKPOINT_RESTART, &is_complete);
-    if (err == ERR_OK && !is_complete) {
-        err = ERR_BUSY;
-    }
-    if (err == ERR_OK) {
-        c->is_suspect = false;
-    }
-    return err;
-}
-
 static enum err sqlite_begin_read(struct store_connection *connection)
 {
     return run_prepared(sqlite_from(connection), sqlite_from(connection)->begin);
@@ -353,7 +374,8 @@ static enum err sqlite_begin_write(struct store_connection *connection, bool dur
 {
     struct sqlite_connection *c = sqlite_from(connection);
     if (c->is_suspect) {
-        enum err err = clear_suspicion(c);
+        bool is_complete = false;
+        enum err err = clear_suspicion(c, &is_complete);
         if (err != ERR_OK) {
             return err;
         }
@@ -475,6 +497,7 @@ const struct store_backend store_sqlite = {
     .savepoint_rollback = sqlite_savepoint_rollback,
     .checkpoint = sqlite_checkpoint,
     .checkpoint_beside = store_sqlite_checkpoint_beside,
+    .doubt = sqlite_doubt,
     .is_durable = sqlite_is_durable,
     .checkpoint_bytes = sqlite_checkpoint_bytes,
     .job_begin = sqlite_job_begin,

@@ -178,9 +178,13 @@ static void checkpoint(struct store_writer *w)
     }
 }
 
-static void on_beside(void *owner)
+static void on_beside(void *owner, enum err err)
 {
-    ((struct store_writer *)owner)->checkpoint = CHECKPOINT_LAST;
+    struct store_writer *w = owner;
+    w->checkpoint = CHECKPOINT_LAST;
+    if (err != ERR_OK && err != ERR_BUSY) {
+        w->connection->backend->doubt(w->connection);
+    }
 }
 
 static void checkpoint_begin(struct store_writer *w)
