@@ -316,7 +316,11 @@ static enum err start_journal(struct house *house, struct err_detail *detail)
                  .ack_wait_s = (uint32_t)settings->nats_ack_wait_s,
                  .ack_pending_max = (uint32_t)settings->nats_ack_pending},
     };
-    enum err err = apply_cursor(house->store, &cursor);
+    enum err err = ERR_OK;
+    if (journal_identify(directory, &state.id) ==
+        ERR_OK) { /* else it is new, or opening says why */
+        err = apply_cursor_of(house->store, state.id, &cursor);
+    }
     if (err == ERR_OK) {
         err = journal_open(&house->journal, &options, cursor, detail);
     }
@@ -404,6 +408,7 @@ static enum err open_apply(struct house *house, struct err_detail *detail)
         .paused = settings->apply_paused != 0,
         .run = house->run,
         .raw_retention_days = (uint32_t)settings->retention_raw_days,
+        .is_alone = !store_url_is_postgres(settings->database_url),
         .owner = house->api,
         .on_result = api_on_result,
         .on_applied = api_on_applied,

@@ -270,6 +270,7 @@ static void run_apply(void)
                                     .batch_timeout_ms = 500,
                                     .run = 1,
                                     .raw_retention_days = 30,
+                                    .is_alone = true,
                                     .on_result = on_result,
                                     .on_applied = on_applied};
     check(apply_open(&bench.apply, &options, &detail), detail.text);

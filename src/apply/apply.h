@@ -23,6 +23,7 @@ struct apply_options {
     bool paused;               /* APPLY_PAUSED: reads nothing */
     uint64_t run;              /* waiters of another run are void */
     uint32_t raw_retention_days;
+    bool is_alone; /* no other journal's records are applied into this store */
     void *owner;
     /* On the applier's thread, after the commit. `waiter` as in the frame. */
     void (*on_result)(void *owner, uint64_t waiter, const struct record_result *result);
@@ -40,12 +41,13 @@ void apply_close(struct apply *apply);
 /* Highest position that is queryable. Any thread. */
 uint64_t apply_position(const struct apply *apply);
 
-/* Before the journal opens: the cursor of a store, and the base for a journal it may not have met
- * (recorded in the store). Run as store jobs on the caller's behalf, synchronously. */
-MUST_CHECK enum err apply_cursor(struct store *store, uint64_t *ret_position);
+/* Positions of one journal are alike above these bits. */
+#define APPLY_RANGE_SHIFT 44u
+/* The base of a journal that the store may not have met (it is recorded there). These two run as
+ * store jobs on the caller's behalf, synchronously. */
 MUST_CHECK enum err apply_base(struct store *store, struct id journal, bool is_new,
                                uint64_t *ret_base);
-/* For a backup: the cursor of this journal; 0: none. */
+/* The cursor of this journal; 0: none. */
 MUST_CHECK enum err apply_cursor_of(struct store *store, struct id journal, uint64_t *ret_position);
 /* After a restore, before anything else uses the store: positions, sequences and data versions jump
  * past what the server of the backup can have told anybody. `position`: the highest in the backup.

@@ -1,15 +1,20 @@
 /* Cursors and bases: what a store knows of journals.
  *
- * Positions rise over all journals that a store has met: the base of a new one lies at the highest
- * position that was applied, so an old position never means a new frame.
+ * A journal's positions lie in a range of its own, above those of all journals that the store has
+ * met: so an old position never means a new frame, and the journals of several nodes, which go on
+ * side by side, never give the same one. The range is wide enough for years at any speed. Bases of
+ * databases from before ranges lie wherever the cursor was.
  *
  * Failure modes: the store is away: the error goes to who starts the program. */
 #include "apply/internal.h"
 
+#define RANGE_POSITIONS (INT64_C(1) << APPLY_RANGE_SHIFT)
+#define BASE_LEASE      "journal.base" /* two nodes that start at once are not given one base */
+#define BASE_LEASE_MS   10000u
+
 struct cursor_query {
     struct store_job job;
     struct id journal;
-    bool is_any; /* the highest of all journals */
     bool is_found;
     uint64_t value;
 };
@@ -50,28 +55,33 @@ static enum err read_one(struct store_connection *connection, struct cursor_quer
     return err;
 }
 
-static const char highest[] = "SELECT max(position) FROM cursors";
-
 static enum err cursor_run(struct store_job *job, struct store_connection *connection)
 {
-    struct cursor_query *query = (struct cursor_query *)job;
-    return read_one(
-        connection, query,
-        query->is_any ? highest : "SELECT position FROM cursors WHERE journal = $1 AND lane = $2");
+    return read_one(connection, (struct cursor_query *)job,
+                    "SELECT position FROM cursors WHERE journal = $1 AND lane = $2");
 }
 
-static enum err base_run(struct store_job *job, struct store_connection *connection)
+/* Above every position that was given by a journal of this store. */
+static enum err insert_base(struct store_connection *connection, struct cursor_query *query)
 {
-    struct cursor_query *query = (struct cursor_query *)job;
-    enum err err = read_one(connection, query, "SELECT base FROM journals WHERE id = $1");
-    if (err != ERR_OK || query->is_found) {
-        return err;
+    struct store_statement *statement = NULL;
+    enum err err = store_prepare(connection,
+                                 "SELECT max(p) FROM (SELECT base AS p FROM journals"
+                                 " UNION ALL SELECT position FROM cursors) AS t",
+                                 &statement);
+    bool has_row = false;
+    if (err == ERR_OK) {
+        err = store_step(statement, &has_row);
     }
-    err = read_one(connection, query, highest);
     if (err != ERR_OK) {
         return err;
     }
-    struct store_statement *statement = NULL;
+    query->value = 0; /* of the first journal */
+    if (has_row && !store_column_is_null(statement, 0)) {
+        int64_t highest = store_column_i64(statement, 0);
+        query->value = (uint64_t)((highest / RANGE_POSITIONS + 1) * RANGE_POSITIONS);
+    }
+    store_reset(statement);
     err = store_prepare(connection, "INSERT INTO journals (id, base) VALUES ($1, $2)", &statement);
     if (err != ERR_OK) {
         return err;
@@ -81,14 +91,24 @@ static enum err base_run(struct store_job *job, struct store_connection *connect
     return store_execute(statement);
 }
 
-enum err apply_cursor(struct store *store, uint64_t *ret_position)
+/* Whoever comes second waits for the row of the lease until the first has committed. */
+static enum err base_run(struct store_job *job, struct store_connection *connection)
 {
-    struct cursor_query query = {.is_any = true};
-    enum err err = run_query(store, &query, cursor_run);
-    if (err == ERR_OK) {
-        *ret_position = query.value;
+    static const char find[] = "SELECT base FROM journals WHERE id = $1";
+    struct cursor_query *query = (struct cursor_query *)job;
+    bool is_held = false;
+    enum err err = read_one(connection, query, find);
+    if (err != ERR_OK || query->is_found) {
+        return err;
     }
-    return err;
+    err = store_lease_take(connection, BASE_LEASE, 1, BASE_LEASE_MS, &is_held);
+    if (err == ERR_OK) {
+        err = read_one(connection, query, find);
+    }
+    if (err == ERR_OK && !query->is_found) {
+        err = insert_base(connection, query);
+    }
+    return err == ERR_OK ? store_lease_give_up(connection, BASE_LEASE, 1) : err;
 }
 
 enum err apply_cursor_of(struct store *store, struct id journal, uint64_t *ret)
@@ -110,4 +130,11 @@ enum err apply_base(struct store *store, struct id journal, bool is_new, uint64_
         *ret_base = query.value;
     }
     return err;
+}
+
+void apply_bind_journal(const struct apply *apply, struct store_statement *statement, int n)
+{
+    store_bind_i64(statement, n, apply->options.is_alone);
+    store_bind_blob(statement, n + 1,
+                    slice_make(apply->journal.bytes, sizeof(apply->journal.bytes)));
 }

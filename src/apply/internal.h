@@ -292,3 +292,5 @@ void apply_orphans_finish(struct apply *apply);
 
 /* --- cursor.c ------------------------------------------------------------------------------------
  */
+/* Of bodies that lie here: $n whether those of all journals do, $n+1 this one. */
+void apply_bind_journal(const struct apply *apply, struct store_statement *statement, int n);

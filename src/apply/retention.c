@@ -4,8 +4,8 @@
  * the server's, is over, or they hold what was to be erased. Their files go only when the commit
  * that finished them is durable: before that, a power cut would want to read them again; and not
  * while a backup runs, whose copy of the store may still have to apply them. Then the rows are
- * marked. Some hundred are taken at a time; when all of those went, the next are looked for at
- * once.
+ * marked. Each node looks for those of its own journal: the files of others are not here. Some
+ * hundred are taken at a time; when all of those went, the next are looked for at once.
  *
  * Failure modes: a crash between the two leaves rows whose file is gone: the next look finds them,
  * deletes nothing and marks them. */
@@ -40,7 +40,8 @@ static enum err find_run(struct store_job *job, struct store_connection *connect
                                  "SELECT u.id, u.org FROM uploads u LEFT JOIN orgs o"
                                  " ON o.number = u.org WHERE u.state <> 1 AND (u.raw_deleted = 2"
                                  " OR (u.raw_deleted = 0 AND u.finished_ms <="
-                                 " $1 - 86400000 * coalesce(o.raw_days, $2))) LIMIT $3",
+                                 " $1 - 86400000 * coalesce(o.raw_days, $2)))"
+                                 " AND ($4 = 1 OR u.journal = $5 OR u.journal IS NULL) LIMIT $3",
                                  &statement);
     if (err != ERR_OK) {
         return err;
@@ -48,6 +49,7 @@ static enum err find_run(struct store_job *job, struct store_connection *connect
     store_bind_i64(statement, 1, query->now_ms);
     store_bind_i64(statement, 2, (int64_t)apply->options.raw_retention_days);
     store_bind_i64(statement, 3, OLD_MAX);
+    apply_bind_journal(apply, statement, 4);
     while ((err = store_step(statement, &has_row)) == ERR_OK && has_row) {
         struct slice id = store_column_bytes(statement, 0);
         if (id.size == sizeof(struct id) && apply->old_count < OLD_MAX) {

@@ -288,8 +288,12 @@ static enum err load_run(struct store_job *job, struct store_connection *connect
                                  "SELECT id, form, decoded_bytes, stored_bytes, element_count,"
                                  " slice_count, position, head, accepted_count, applied_count"
                                  " FROM uploads WHERE state = 1"
+                                 " AND ($1 = 1 OR journal = $2 OR journal IS NULL)"
                                  " ORDER BY position",
                                  &statement);
+    if (err == ERR_OK) {
+        apply_bind_journal(apply, statement, 1);
+    }
     while (err == ERR_OK && has_row) {
         err = store_step(statement, &has_row);
         if (err == ERR_OK && has_row) {

@@ -137,14 +137,15 @@ static enum err write_failed_upload(struct store_connection *connection,
  * -------------------------------------------------------------------------------------- */
 
 static enum err write_upload_row(struct store_connection *connection,
-                                 const struct apply_upload *upload)
+                                 const struct apply_upload *upload, const struct id *journal)
 {
     struct store_statement *statement = NULL;
     enum err err = store_prepare(
         connection,
         "INSERT INTO uploads (id, org, key, position, form, state, head, decoded_bytes,"
         " stored_bytes, element_count, accepted_count, rejected_count, slice_count, errors,"
-        " received_ms) VALUES ($1, $2, $3, $4, $5, 1, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+        " received_ms, journal) VALUES ($1, $2, $3, $4, $5, 1, $6, $7, $8, $9, $10, $11, $12,"
+        " $13, $14, $15)"
         " ON CONFLICT (id) DO NOTHING",
         &statement);
     if (err != ERR_OK) {
@@ -165,6 +166,7 @@ static enum err write_upload_row(struct store_connection *connection,
     store_bind_i64(statement, 12, end->slice_count);
     store_bind_text(statement, 13, buffer_slice(&upload->errors));
     store_bind_i64(statement, 14, upload->frame.received_ms);
+    store_bind_blob(statement, 15, slice_make(journal->bytes, sizeof(journal->bytes)));
     return store_execute(statement);
 }
 
@@ -210,9 +212,10 @@ static enum err write_late_table(struct store_connection *connection,
     return err != ERR_OK ? err : write_slice_rows(connection, upload);
 }
 
-static enum err write_upload(struct store_connection *connection, const struct apply_upload *upload)
+static enum err write_upload(struct store_connection *connection, const struct apply_upload *upload,
+                             const struct id *journal)
 {
-    enum err err = write_upload_row(connection, upload);
+    enum err err = write_upload_row(connection, upload, journal);
     if (err == ERR_OK) {
         err = write_slice_rows(connection, upload);
     }
@@ -435,7 +438,7 @@ enum err apply_write_part(struct store_job *job, struct store_connection *connec
     for (uint32_t i = batch->part_from; i < batch->part_to && err == ERR_OK; i++) {
         const struct apply_frame *frame = &batch->frames[i];
         if (frame->kind == APPLY_FRAME_UPLOAD) {
-            err = write_upload(connection, frame->upload);
+            err = write_upload(connection, frame->upload, &batch->apply->journal);
         } else if (frame->bytes.data != NULL) {
             err = write_unreadable(connection, frame);
         }

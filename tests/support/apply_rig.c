@@ -49,7 +49,9 @@ void apply_rig_open(struct apply_rig *rig)
                                       .backlog_bytes_max = 1ull << 30u,
                                       .producer_count = 1};
     store_fixture_open(&rig->store, true);
-    assert_int_equal(apply_cursor(rig->store.store, &cursor), ERR_OK);
+    if (journal_identify(rig->journal_directory, &state.id) == ERR_OK) {
+        assert_int_equal(apply_cursor_of(rig->store.store, state.id, &cursor), ERR_OK);
+    }
     if (journal_open(&rig->journal, &options, cursor, &detail) != ERR_OK) {
         fail_msg("journal_open: %s", detail.text);
     }
@@ -129,6 +131,7 @@ void apply_rig_prepare(struct apply_rig *rig)
                                     .batch_timeout_ms = 500,
                                     .run = APPLY_RIG_RUN,
                                     .raw_retention_days = rig->retention_days,
+                                    .is_alone = !rig->store.is_postgres,
                                     .owner = rig,
                                     .on_result = on_result,
                                     .on_applied = on_applied};

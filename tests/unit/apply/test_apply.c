@@ -274,26 +274,60 @@ static void test_journal_goes_when_the_store_is_durable(void **state)
     assert_int_equal(backlog.records, 0);
 }
 
+/* Each journal has 2^44 positions of its own, in the order in which the store met them. */
 static void test_new_journal_begins_above_what_was_applied(void **state)
 {
     struct apply_rig *rig = *state;
     struct id other = id_make_v7(5);
+    struct id third = id_make_v7(6);
     uint64_t base = 0;
-    uint64_t cursor = 0;
     apply_rig_start(rig);
     append_numbered(rig, 0, RECORD_WAITER_NONE);
     apply_rig_wait(rig);
     apply_rig_stop(rig);
-    assert_int_equal(apply_cursor(rig->store.store, &cursor), ERR_OK);
-    assert_int_equal(cursor, rig->last_position);
+    assert_true(rig->last_position < UINT64_C(1) << 44u);
     assert_int_equal(apply_base(rig->store.store, other, true, &base), ERR_OK);
-    assert_int_equal(base, cursor);
+    assert_int_equal(base, UINT64_C(1) << 44u);
     append_numbered(rig, 1, RECORD_WAITER_NONE);
     apply_rig_start(rig);
     apply_rig_wait(rig);
+    assert_true(rig->last_position < UINT64_C(1) << 44u);
     /* It stays what it was when they met. */
     assert_int_equal(apply_base(rig->store.store, other, false, &base), ERR_OK);
-    assert_int_equal(base, cursor);
+    assert_int_equal(base, UINT64_C(1) << 44u);
+    /* Nothing was applied of the other one yet. */
+    assert_int_equal(apply_base(rig->store.store, third, true, &base), ERR_OK);
+    assert_int_equal(base, UINT64_C(2) << 44u);
+}
+
+/* A journal that another node applies into the same store, far ahead: this one's frames that are
+ * not applied are found again, counted, and its positions go on in its own range. */
+static void test_other_journal_is_none_of_its_business(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct journal_backlog backlog;
+    apply_rig_start(rig);
+    append_numbered(rig, 0, RECORD_WAITER_NONE);
+    apply_rig_wait(rig);
+    apply_rig_stop(rig);
+    append_numbered(rig, 1, RECORD_WAITER_NONE);
+    uint64_t before = rig->last_position;
+    apply_rig_close(rig);
+    store_fixture_open(&rig->store, false);
+    assert_int_equal(store_fixture_sql(&rig->store,
+                                       "INSERT INTO cursors (journal, lane, position)"
+                                       " VALUES (x'00112233445566778899aabbccddeeff', 64,"
+                                       " 52776558133255)"),
+                     ERR_OK);
+    store_fixture_close(&rig->store);
+    apply_rig_open(rig);
+    journal_backlog(rig->journal, &backlog);
+    assert_int_equal(backlog.records, 1);
+    append_numbered(rig, 2, RECORD_WAITER_NONE);
+    assert_int_equal(rig->last_position, before + 1);
+    apply_rig_start(rig);
+    apply_rig_wait(rig);
+    assert_int_equal(store_fixture_number(&rig->store, "SELECT count(*) FROM events"), 3);
 }
 
 int main(void)
@@ -312,6 +346,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_journal_goes_when_the_store_is_durable, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_new_journal_begins_above_what_was_applied, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_other_journal_is_none_of_its_business, setup,
                                         teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,129 @@
+"""Promise: two nodes on one PostgreSQL, each with its own journal, are one service: what is posted on either is
+applied once and seen on both, and neither touches what is the other's."""
+import pathlib
+import threading
+
+import pytest
+
+from black_box import drained, event, events, post, until
+from conftest import postgres_server
+
+pytestmark = pytest.mark.sqlite_alone  # it brings its own PostgreSQL
+
+
+@pytest.fixture(scope="module")
+def database_server():
+    one = postgres_server.Postgres()
+    yield one
+    one.close()
+
+
+class Nodes:
+    """Two servers on one database."""
+
+    def __init__(self, weir, database_server, **settings):
+        self.server = database_server
+        self.name = database_server.new_database()
+        self.weir = weir
+        self.settings = {"DATABASE_URL": database_server.url(self.name), "DATABASE_MAX_CONNECTIONS": "6",
+                         "DATABASE_MIN_CONNECTIONS": "1", **settings}
+        self.a = weir(**self.settings)
+        self.b = self.another()
+
+    def another(self, **settings):
+        one = self.weir(start=False, **{**self.settings, **settings})
+        one.key = self.a.key
+        return one.start()
+
+    def sql(self, text):
+        return self.server.sql(text, self.name)
+
+
+@pytest.fixture
+def nodes(weir, database_server):
+    return Nodes(weir, database_server)
+
+
+def test_nothing_is_lost_or_applied_twice(nodes):
+    """Both are killed in turn while both take events; what was acknowledged is there once."""
+    kept = {}
+    go_on = threading.Event()
+    go_on.set()
+
+    def load(name, number):
+        while go_on.is_set():
+            server = getattr(nodes, name)
+            try:
+                answer = server.post("/api/events", event(f"{name}{number}"))
+            except (OSError, ValueError):
+                continue
+            if answer.status == 202:
+                kept[answer.json["id"]] = f"{name}{number}"
+                number += 1
+
+    threads = [threading.Thread(target=load, args=(name, start)) for name in "ab" for start in (0, 100000)]
+    for thread in threads:
+        thread.start()
+    try:
+        for round_ in range(6):
+            count = len(kept)
+            until(lambda: len(kept) > count + 100)
+            victim = nodes.a if round_ % 2 == 0 else nodes.b
+            victim.kill()
+            victim.start()
+    finally:
+        go_on.clear()
+        for thread in threads:
+            thread.join()
+    drained(nodes.a)
+    drained(nodes.b)
+    found = [one["id"] for one in events(nodes.a)]
+    assert sorted(found) == sorted(kept)
+    assert [one["id"] for one in events(nodes.b)] == found
+    assert nodes.sql("SELECT count(*) FROM dead_letters") == "0"
+
+
+def test_positions_of_journals_are_apart(nodes):
+    """Letters, uploads and answers are named by positions: no two journals give the same."""
+    answers = [node.post("/api/events", event(n)).json["position"] for n, node in enumerate((nodes.a, nodes.b) * 3)]
+    assert len(set(answers)) == 6
+    third = nodes.another()
+    more = third.post("/api/events", event(9)).json["position"]
+    bases = [int(line) for line in nodes.sql("SELECT base FROM journals ORDER BY base").split()]
+    assert len(set(bases)) == 3 and all(b % 2**44 == 0 for b in bases)
+    assert {int(p, 16) >> 44 for p in answers} | {int(more, 16) >> 44} == {b >> 44 for b in bases}
+    for node in (nodes.a, third):  # a start goes on where its own journal stood
+        node.stop()
+        node.start()
+    again = nodes.a.post("/api/events", event(10)).json["position"]
+    assert int(again, 16) == int(answers[4], 16) + 1
+
+
+def test_an_upload_is_its_node_s(nodes):
+    """A node that starts leaves the other's upload alone, whose file it has not."""
+    body = "\n".join('{"type":"u","payload":{"n":%d}}' % n for n in range(200000)).encode()
+    answer = nodes.b.post("/api/events/batch", body, headers={"Content-Type": "application/x-ndjson"})
+    assert answer.status == 202, answer
+    upload = answer.json["upload_id"]
+    until(lambda: nodes.sql("SELECT slices_done FROM uploads WHERE state = 1") not in ("", "0"))
+    nodes.b.kill()
+    nodes.a.stop()
+    nodes.a.start()
+    post(nodes.a, 1)
+    drained(nodes.a)
+    assert nodes.a.get(f"/api/v1/uploads/{upload}").json["state"] == "applying"
+    nodes.b.start()
+    until(lambda: nodes.a.get(f"/api/v1/uploads/{upload}").json["state"] == "processed")
+    assert nodes.sql("SELECT count(*) FROM events") == "200001"
+    # Its body is deleted by who has it.
+    assert nodes.a.post("/api/v1/erase", {"subject": "nobody"}).status == 200
+    nodes.sql("UPDATE uploads SET raw_deleted = 2")
+    nodes.a.stop()
+    nodes.a.start()
+    post(nodes.a, 2)
+    drained(nodes.a)
+    assert nodes.sql("SELECT raw_deleted FROM uploads") == "2"
+    nodes.b.stop()
+    nodes.b.start()
+    until(lambda: nodes.sql("SELECT raw_deleted FROM uploads") == "1")
+    assert not list(pathlib.Path(nodes.b.data_dir, "uploads").glob("*"))
