@@ -16,7 +16,7 @@
 #define EVENTS_FIRST      256u
 #define FRAMES_FIRST      64u
 #define EVENTS_AT_REST    4096u
-#define ROW_BYTES         (sizeof(struct store_event) + sizeof(uint64_t))
+#define ROW_BYTES         (sizeof(struct store_packed) + sizeof(uint64_t))
 
 void apply_batch_reset(struct apply_batch *batch)
 {
@@ -67,7 +67,7 @@ void apply_batch_rest(struct apply_batch *batch)
 static enum err grow_events(struct apply_batch *batch)
 {
     uint32_t capacity = batch->event_capacity == 0 ? EVENTS_FIRST : batch->event_capacity * 2;
-    struct store_event *events = mem_try_realloc(batch->events, capacity * sizeof(*events));
+    struct store_packed *events = mem_try_realloc(batch->events, capacity * sizeof(*events));
     if (events == NULL) {
         return ERR_NO_MEMORY;
     }
@@ -109,18 +109,6 @@ uint32_t apply_frame_rows(const struct apply_batch *batch, uint32_t frame)
     return readings > one->event_count ? readings : one->event_count;
 }
 
-static void copy_text(uint8_t **to, struct slice *ret, struct slice text)
-{
-    *ret = slice_make(NULL, 0);
-    if (text.data != NULL) {
-        *ret = slice_make(*to, text.size);
-        if (text.size > 0) {
-            memcpy(*to, text.data, text.size);
-            *to += text.size;
-        }
-    }
-}
-
 enum err apply_fill_event(struct apply_batch *batch, struct apply_frame *frame,
                           const struct record_event *event)
 {
@@ -130,29 +118,27 @@ enum err apply_fill_event(struct apply_batch *batch, struct apply_frame *frame,
             return err;
         }
     }
-    size_t size = sizeof(event->id.bytes) + event->type.size + event->payload.size +
-                  event->dedup_id.size + event->subject.size + event->source.size +
-                  event->app.size + event->attributes.size;
+    struct store_event parts = {.type = event->type,
+                                .payload = event->payload,
+                                .dedup_id = event->dedup_id,
+                                .subject = event->subject,
+                                .source = event->source,
+                                .app = event->app,
+                                .attributes = event->attributes,
+                                .id = event->id.bytes,
+                                .occurred_ms = event->occurred_ms,
+                                .created_ms = event->received_ms,
+                                .org = frame->org,
+                                .position = frame->position};
+    size_t size = store_packed_bytes(&parts);
     uint8_t *bytes = mem_arena_try_alloc(batch->arena, size);
     if (bytes == NULL) {
         return ERR_FULL;
     }
-    struct store_event *row = &batch->events[batch->event_count];
-    memcpy(bytes, event->id.bytes, sizeof(event->id.bytes));
-    row->id = bytes;
-    bytes += sizeof(event->id.bytes);
-    copy_text(&bytes, &row->type, event->type);
-    copy_text(&bytes, &row->payload, event->payload);
-    copy_text(&bytes, &row->dedup_id, event->dedup_id);
-    copy_text(&bytes, &row->subject, event->subject);
-    copy_text(&bytes, &row->source, event->source);
-    copy_text(&bytes, &row->app, event->app);
-    copy_text(&bytes, &row->attributes, event->attributes);
-    row->occurred_ms = event->occurred_ms;
-    row->created_ms = event->received_ms;
-    row->org = frame->org;
-    row->position = frame->position;
-    row->state = STORE_EVENT_REFUSED;
+    enum err err = store_pack(&batch->events[batch->event_count], &parts, bytes);
+    if (err != ERR_OK) {
+        return err;
+    }
     batch->elements[batch->event_count] = event->index;
     batch->event_count++;
     batch->bytes += size + ROW_BYTES;

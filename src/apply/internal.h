@@ -101,7 +101,7 @@ struct apply_batch {
     struct store_job job;
     struct apply *apply;
     struct mem_arena *arena;
-    struct store_event *events;
+    struct store_packed *events;
     uint64_t *elements; /* number of each event in its frame or upload */
     uint32_t event_count;
     uint32_t event_capacity;

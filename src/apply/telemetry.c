@@ -89,7 +89,8 @@ enum err apply_fill_readings(struct apply_batch *batch, const struct format_read
 {
     uint32_t count = 0;
     const struct record_reading *readings = format_readings(format, &count);
-    const struct store_event *message = &batch->events[batch->event_count - 1];
+    struct store_event message;
+    store_unpack(&batch->events[batch->event_count - 1], &message);
     uint8_t *ids = mem_arena_try_alloc(batch->arena, IDS_BYTES);
     enum err err = ids == NULL ? ERR_FULL : ERR_OK;
     if (err == ERR_OK && count > 0) {
@@ -98,7 +99,7 @@ enum err apply_fill_readings(struct apply_batch *batch, const struct format_read
         memcpy(ids + 32, readings[0].site.bytes, 16);
     }
     for (uint32_t i = 0; i < count && err == ERR_OK; i++) {
-        err = fill_reading(batch, &readings[i], message, ids);
+        err = fill_reading(batch, &readings[i], &message, ids);
     }
     return err;
 }
@@ -205,19 +206,20 @@ static enum err write_letter(struct store_connection *connection, const struct a
                              uint32_t from, uint32_t bad)
 {
     const struct store_reading *reading = &batch->readings[bad];
-    const struct store_event *message = &batch->events[reading->message];
+    struct store_event message;
+    store_unpack(&batch->events[reading->message], &message);
     char detail[32];
     (void)snprintf(detail, sizeof(detail), "/metrics/%u", bad - from);
-    struct apply_dead_letter letter = {.id = message->id,
-                                       .org = message->org,
+    struct apply_dead_letter letter = {.id = message.id,
+                                       .org = message.org,
                                        .kind = "reading",
                                        .reason = store_reading_reason(reading->state),
                                        .detail = detail,
-                                       .position = message->position,
+                                       .position = message.position,
                                        .element = batch->elements[reading->message],
                                        .form = RECORD_FORM_READING,
-                                       .record = message->payload,
-                                       .received_ms = message->created_ms};
+                                       .record = message.payload,
+                                       .received_ms = message.created_ms};
     return apply_write_dead_letter(connection, &letter);
 }
 
@@ -252,7 +254,7 @@ static enum err write_events_between(struct store_connection *connection, struct
     uint32_t count = 0;
     const struct apply_frame *last = &batch->frames[batch->part_to - 1];
     size_t capacity = last->first_event + last->event_count - first;
-    struct store_event *events = mem_try_alloc(capacity * sizeof(*events) + 1);
+    struct store_packed *events = mem_try_alloc(capacity * sizeof(*events) + 1);
     if (events == NULL) {
         return ERR_NO_MEMORY;
     }
@@ -264,7 +266,7 @@ static enum err write_events_between(struct store_connection *connection, struct
             count += frame->event_count;
         }
     }
-    enum err err = store_insert_events(connection, events, count, batch->careful);
+    enum err err = store_insert_packed(connection, events, count, batch->careful);
     count = 0;
     for (uint32_t i = batch->part_from; i < batch->part_to && err == ERR_OK; i++) {
         const struct apply_frame *frame = &batch->frames[i];
@@ -288,7 +290,7 @@ enum err apply_write_rows(struct store_connection *connection, struct apply_batc
                               ? batch->frames[batch->part_to].first_reading
                               : batch->reading_count;
     if (reading_from == reading_to) {
-        return store_insert_events(connection, batch->events + from, to - from, batch->careful);
+        return store_insert_packed(connection, batch->events + from, to - from, batch->careful);
     }
     enum err err = write_events_between(connection, batch);
     if (err == ERR_OK) {

@@ -75,22 +75,24 @@ static enum err event_document(const struct store_event *event, struct buffer *t
     return json_writer_err(&writer);
 }
 
-static enum err write_refused(struct store_connection *connection, const struct store_event *event,
-                              uint64_t element)
+static enum err write_refused(struct store_connection *connection,
+                              const struct store_packed *packed, uint64_t element)
 {
     struct buffer record;
     buffer_init(&record, DEAD_RECORD_BYTES_MAX);
-    enum err err = event_document(event, &record);
+    struct store_event event;
+    store_unpack(packed, &event);
+    enum err err = event_document(&event, &record);
     if (err == ERR_OK) {
-        struct apply_dead_letter letter = {.id = event->id,
-                                           .org = event->org,
+        struct apply_dead_letter letter = {.id = event.id,
+                                           .org = event.org,
                                            .kind = "event",
                                            .reason = "refused",
-                                           .position = event->position,
+                                           .position = event.position,
                                            .element = element,
                                            .form = RECORD_FORM_EVENT,
                                            .record = buffer_slice(&record),
-                                           .received_ms = event->created_ms};
+                                           .received_ms = event.created_ms};
         err = apply_write_dead_letter(connection, &letter);
     }
     buffer_finish(&record);
@@ -418,7 +420,7 @@ static enum err write_events(struct store_connection *connection, struct apply_b
         bool is_event = !format_form_is_reading((enum record_form)frame->form);
         uint32_t to = frame->first_event + frame->event_count;
         for (uint32_t i = frame->first_event; i < to && err == ERR_OK; i++) {
-            const struct store_event *event = &batch->events[i];
+            const struct store_packed *event = &batch->events[i];
             counts[event->state]++;
             if (event->state == STORE_EVENT_REFUSED && is_event) {
                 err = write_refused(connection, event, batch->elements[i]);

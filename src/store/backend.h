@@ -126,7 +126,7 @@ struct store_backend {
     uint64_t (*changes)(struct store_connection *connection);
     const char *(*error_text)(struct store_connection *connection);
 
-    enum err (*insert_events)(struct store_connection *connection, struct store_event *events,
+    enum err (*insert_events)(struct store_connection *connection, struct store_packed *events,
                               size_t count, bool careful);
     /* *ret_is false: the org has no event of this id. */
     enum err (*find_event)(struct store_connection *connection, uint64_t org, const uint8_t id[16],

@@ -96,7 +96,7 @@ static enum err assign_sequences(struct store_batch *batch, const struct store_b
     bool is_known = false;
     for (size_t i = 0; i < batch->count; i++) {
         struct store_key *place = &batch->places[i];
-        struct store_event *event = &batch->events[place->index];
+        struct store_packed *event = &batch->events[place->index];
         if (i == 0 || place->high != batch->places[i - 1].high) {
             last = store_sequence_first(event->org);
             enum err err = org_last_sequence(batch, engine, event->org, &is_known, &last);
@@ -155,7 +155,7 @@ static enum err insert_by_halves(struct store_batch *batch, const struct store_b
 
 static enum err update_hours(const struct store_batch *batch,
                              const struct store_batch_engine *engine,
-                             const struct store_event *first, int64_t hour, uint64_t last)
+                             const struct store_packed *first, int64_t hour, uint64_t last)
 {
     struct store_statement *statement = NULL;
     enum err err = store_prepare(batch->connection, engine->hours_sql, &statement);
@@ -184,7 +184,7 @@ static enum err update_org(const struct store_batch *batch, uint64_t org, uint64
     return store_execute(statement);
 }
 
-static int64_t hour_of(const struct store_event *event)
+static int64_t hour_of(const struct store_packed *event)
 {
     int64_t ms = event->created_ms;
     return ms >= 0 ? ms / HOUR_MS : -((-ms + HOUR_MS - 1) / HOUR_MS);
@@ -195,10 +195,10 @@ static enum err update_totals(const struct store_batch *batch,
                               const struct store_batch_engine *engine)
 {
     enum err err = ERR_OK;
-    const struct store_event *first = NULL; /* of the run */
-    const struct store_event *last = NULL;
+    const struct store_packed *first = NULL; /* of the run */
+    const struct store_packed *last = NULL;
     for (size_t i = 0; i <= batch->count && err == ERR_OK; i++) {
-        const struct store_event *event =
+        const struct store_packed *event =
             i < batch->count ? &batch->events[batch->places[i].index] : NULL;
         if (event != NULL && event->state != STORE_EVENT_INSERTED) {
             continue;
@@ -253,7 +253,7 @@ enum err store_batch_load(struct store_batch *batch, const struct store_batch_en
     batch->places = mem_alloc_array(batch->count, sizeof(*batch->places));
     batch->scratch = mem_alloc_array(batch->count, sizeof(*batch->scratch));
     for (size_t i = 0; i < batch->count; i++) {
-        const struct store_event *event = &batch->events[i];
+        const struct store_packed *event = &batch->events[i];
         assert(i == 0 || event->sequence > batch->events[i - 1].sequence);
         batch->events[i].state = STORE_EVENT_INSERTED;
         batch->places[i] = (struct store_key){event->org, event->sequence, (uint32_t)i};

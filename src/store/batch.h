@@ -16,7 +16,7 @@ struct store_key {
 
 struct store_batch {
     struct store_connection *connection;
-    struct store_event *events;
+    struct store_packed *events;
     size_t count;
     struct store_key *places;  /* by org and order: high org, low the event's own sequence */
     struct store_key *scratch; /* as many, for the engine */
@@ -44,4 +44,6 @@ enum err store_batch_insert(struct store_batch *batch, const struct store_batch_
 enum err store_batch_load(struct store_batch *batch, const struct store_batch_engine *engine);
 /* The place of a sequence number that this batch gave, or NULL. */
 const struct store_key *store_batch_place(const struct store_batch *batch, uint64_t sequence);
+/* Rows and bytes in one piece of memory, the caller's. */
+enum err store_pack_all(const struct store_event *events, size_t count, struct store_packed **ret);
 void store_keys_sort(struct store_key *keys, size_t count);

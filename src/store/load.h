@@ -30,7 +30,7 @@ struct store_loader {
     /* Of any table but events. */
     enum err (*rows)(struct store_connection *connection, const struct store_rows *rows);
     /* Their sequences are given, and rise. */
-    enum err (*events)(struct store_connection *connection, struct store_event *events,
+    enum err (*events)(struct store_connection *connection, struct store_packed *events,
                        size_t count);
     /* Inside the last transaction: what the engine keeps beside the rows. */
     enum err (*finish)(struct store_connection *connection,

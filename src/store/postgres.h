@@ -150,9 +150,9 @@ void store_postgres_slow(struct postgres_statement *s);
 
 /* --- events ----------------------------------------------------------------------------------- */
 enum err store_postgres_insert_events(struct store_connection *connection,
-                                      struct store_event *events, size_t count, bool careful);
+                                      struct store_packed *events, size_t count, bool careful);
 /* store_loader.events */
-enum err store_postgres_load_events(struct store_connection *connection, struct store_event *events,
-                                    size_t count);
+enum err store_postgres_load_events(struct store_connection *connection,
+                                    struct store_packed *events, size_t count);
 enum err store_postgres_find_event(struct store_connection *connection, uint64_t org,
                                    const uint8_t id[16], bool *ret_is, uint64_t *ret_sequence);

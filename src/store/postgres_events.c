@@ -24,8 +24,11 @@
 
 static const char copy_sql[] = "COPY weir_rows FROM STDIN (FORMAT binary)";
 
-static enum err append_row(struct buffer *copy, const struct store_event *event)
+static enum err append_row(struct buffer *copy, const struct store_packed *packed)
 {
+    struct store_event parts;
+    const struct store_event *event = &parts;
+    store_unpack(packed, &parts);
     struct slice dedup_id = event->dedup_id.size == 0 ? slice_make(NULL, 0) : event->dedup_id;
     size_t size = COPY_FIXED_BYTES + event->type.size + event->subject.size + event->source.size +
                   event->app.size + dedup_id.size + event->payload.size + event->attributes.size;
@@ -62,7 +65,7 @@ static enum err copy_rows(struct store_batch *batch, struct store_span span, siz
     enum err err = postgres_copy_head(&c->copy);
     for (size_t i = span.from; i < span.from + span.count && err == ERR_OK; i++) {
         const struct store_key *place = &batch->places[i];
-        struct store_event *event = &batch->events[place->index];
+        struct store_packed *event = &batch->events[place->index];
         if (event->state == STORE_EVENT_REFUSED) {
             continue;
         }
@@ -127,7 +130,7 @@ static enum err note_known(struct store_batch *batch)
             const struct store_key *place =
                 store_batch_place(batch, (uint64_t)store_column_i64(statement, 0));
             assert(place != NULL);
-            struct store_event *event = &batch->events[place->index];
+            struct store_packed *event = &batch->events[place->index];
             event->sequence = (uint64_t)store_column_i64(statement, 1);
             event->state =
                 store_column_i64(statement, 2) != 0 ? STORE_EVENT_DUPLICATE : STORE_EVENT_CONFLICT;
@@ -168,14 +171,14 @@ static const struct store_batch_engine engine = {
 };
 
 enum err store_postgres_insert_events(struct store_connection *connection,
-                                      struct store_event *events, size_t count, bool careful)
+                                      struct store_packed *events, size_t count, bool careful)
 {
     struct store_batch batch = {.connection = connection, .events = events, .count = count};
     return store_batch_insert(&batch, &engine, careful);
 }
 
-enum err store_postgres_load_events(struct store_connection *connection, struct store_event *events,
-                                    size_t count)
+enum err store_postgres_load_events(struct store_connection *connection,
+                                    struct store_packed *events, size_t count)
 {
     struct store_batch batch = {.connection = connection, .events = events, .count = count};
     return store_batch_load(&batch, &engine);

@@ -29,7 +29,7 @@ struct sqlite_statement {
 /* The batch in hand, as the virtual table weir_rows shows it. */
 struct sqlite_rows {
     struct store_connection *connection;
-    struct store_event *events;
+    struct store_packed *events;
     const struct store_key *order; /* which, in which order */
     uint32_t count;
 };
@@ -107,10 +107,10 @@ enum err store_sqlite_backup(const char *from, const char *to,
 /* Registers the virtual table weir_rows. */
 enum err store_sqlite_rows_register(struct sqlite_connection *c);
 
-enum err store_sqlite_insert_events(struct store_connection *connection, struct store_event *events,
-                                    size_t count, bool careful);
+enum err store_sqlite_insert_events(struct store_connection *connection,
+                                    struct store_packed *events, size_t count, bool careful);
 /* store_loader.events */
-enum err store_sqlite_load_events(struct store_connection *connection, struct store_event *events,
+enum err store_sqlite_load_events(struct store_connection *connection, struct store_packed *events,
                                   size_t count);
 enum err store_sqlite_find_event(struct store_connection *connection, uint64_t org,
                                  const uint8_t id[16], bool *ret_is, uint64_t *ret_sequence);

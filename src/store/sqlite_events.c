@@ -52,7 +52,7 @@ static enum err note_known(struct store_batch *b, size_t count)
             const struct store_key *place =
                 store_batch_place(b, (uint64_t)store_column_i64(statement, 0));
             assert(place != NULL);
-            struct store_event *event = &b->events[place->index];
+            struct store_packed *event = &b->events[place->index];
             event->state = STORE_EVENT_DUPLICATE;
             event->sequence = (uint64_t)store_column_i64(statement, 1);
         }
@@ -65,12 +65,12 @@ static enum err insert_ids(struct store_batch *b, struct store_span span)
     size_t count = 0;
     for (size_t i = span.from; i < span.from + span.count; i++) {
         const struct store_key *place = &b->places[i];
-        struct store_event *event = &b->events[place->index];
+        struct store_packed *event = &b->events[place->index];
         if (event->state != STORE_EVENT_REFUSED) {
             event->state = STORE_EVENT_INSERTED;
             event->sequence = place->low;
-            b->scratch[count++] = (struct store_key){read_big_endian(event->id),
-                                                     read_big_endian(event->id + 8), place->index};
+            b->scratch[count++] = (struct store_key){
+                read_big_endian(event->bytes), read_big_endian(event->bytes + 8), place->index};
         }
     }
     store_keys_sort(b->scratch, count);
@@ -87,11 +87,15 @@ static enum err insert_ids(struct store_batch *b, struct store_span span)
 
 /* Whether a duplicate says something else than the row that was first. Of one that was erased
  * nobody can tell. */
-static enum err tell_conflict(struct store_batch *b, struct store_event *event)
+static enum err tell_conflict(struct store_batch *b, struct store_packed *event)
 {
+    struct store_event mine;
+    struct store_event first;
     const struct store_key *place = store_batch_place(b, event->sequence);
+    store_unpack(event, &mine);
     if (place != NULL) {
-        if (!slice_equal(b->events[place->index].payload, event->payload)) {
+        store_unpack(&b->events[place->index], &first);
+        if (!slice_equal(first.payload, mine.payload)) {
             event->state = STORE_EVENT_CONFLICT;
         }
         return ERR_OK;
@@ -107,7 +111,7 @@ static enum err tell_conflict(struct store_batch *b, struct store_event *event)
     store_bind_i64(statement, 1, (int64_t)event->sequence);
     err = store_step(statement, &has_row);
     if (err == ERR_OK && has_row) {
-        if (!slice_equal(store_column_bytes(statement, 0), event->payload)) {
+        if (!slice_equal(store_column_bytes(statement, 0), mine.payload)) {
             event->state = STORE_EVENT_CONFLICT;
         }
         store_reset(statement);
@@ -120,7 +124,7 @@ static enum err insert_rows(struct store_batch *b, struct store_span span)
     size_t count = 0;
     for (size_t i = span.from; i < span.from + span.count; i++) {
         const struct store_key *place = &b->places[i];
-        struct store_event *event = &b->events[place->index];
+        struct store_packed *event = &b->events[place->index];
         if (event->state == STORE_EVENT_DUPLICATE) {
             enum err err = tell_conflict(b, event);
             if (err != ERR_OK) {
@@ -144,9 +148,11 @@ static enum err insert_subjects(struct store_batch *b, struct store_span span)
     size_t count = 0;
     for (size_t i = span.from; i < span.from + span.count; i++) {
         const struct store_key *place = &b->places[i];
-        const struct store_event *event = &b->events[place->index];
-        if (event->state == STORE_EVENT_INSERTED && event->subject.data != NULL) {
-            uint64_t key = (uint64_t)store_subject_key(event->org, event->subject);
+        const struct store_packed *event = &b->events[place->index];
+        struct store_event parts;
+        store_unpack(event, &parts);
+        if (event->state == STORE_EVENT_INSERTED && parts.subject.data != NULL) {
+            uint64_t key = (uint64_t)store_subject_key(parts.org, parts.subject);
             /* The engine orders by the signed number. */
             b->scratch[count++] = (struct store_key){key ^ (1ull << 63u), place->low, place->index};
         }
@@ -180,8 +186,8 @@ static const struct store_batch_engine engine = {
     .insert_span = insert_span,
 };
 
-enum err store_sqlite_insert_events(struct store_connection *connection, struct store_event *events,
-                                    size_t count, bool careful)
+enum err store_sqlite_insert_events(struct store_connection *connection,
+                                    struct store_packed *events, size_t count, bool careful)
 {
     struct store_batch batch = {.connection = connection, .events = events, .count = count};
     enum err err = store_batch_insert(&batch, &engine, careful);
@@ -189,7 +195,7 @@ enum err store_sqlite_insert_events(struct store_connection *connection, struct 
     return err;
 }
 
-enum err store_sqlite_load_events(struct store_connection *connection, struct store_event *events,
+enum err store_sqlite_load_events(struct store_connection *connection, struct store_packed *events,
                                   size_t count)
 {
     struct store_batch batch = {.connection = connection, .events = events, .count = count};

@@ -5,7 +5,7 @@
  * Failure modes: open fails whole, with a sentence for the operator; afterwards see the writer. */
 #include "store/store.h"
 
-#include "store/backend.h"
+#include "store/batch.h"
 #include "store/checkpointer.h"
 #include "store/migrate.h"
 #include "store/reader.h"
@@ -407,6 +407,22 @@ enum err store_find_event(struct store_connection *connection, uint64_t org, con
 }
 
 enum err store_insert_events(struct store_connection *connection, struct store_event *events,
+                             size_t count, bool careful)
+{
+    struct store_packed *packed = NULL;
+    enum err err = store_pack_all(events, count, &packed);
+    if (err == ERR_OK) {
+        err = store_insert_packed(connection, packed, count, careful);
+    }
+    for (size_t i = 0; i < count && err == ERR_OK; i++) {
+        events[i].sequence = packed[i].sequence;
+        events[i].state = (enum store_event_state)packed[i].state;
+    }
+    mem_free(packed);
+    return err;
+}
+
+enum err store_insert_packed(struct store_connection *connection, struct store_packed *events,
                              size_t count, bool careful)
 {
     return connection->backend->insert_events(connection, events, count, careful);

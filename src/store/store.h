@@ -193,6 +193,27 @@ struct store_event {
  * fewer. After any error nothing may be kept. */
 MUST_CHECK enum err store_insert_events(struct store_connection *connection,
                                         struct store_event *events, size_t count, bool careful);
+/* An event in few bytes, for batches: how many rows fit into memory decides what random ids cost.
+ */
+struct store_packed {
+    const uint8_t *bytes; /* the id, then the texts; the caller's */
+    int64_t occurred_ms;
+    int64_t created_ms;
+    uint64_t position;
+    uint64_t sequence; /* out */
+    uint32_t org;
+    uint32_t long_sizes[2]; /* of payload, attributes */
+    uint16_t sizes[5];      /* of type, dedup_id, subject, source, app */
+    uint8_t absent;         /* bits of the texts that are not there */
+    uint8_t state;          /* out: enum store_event_state */
+};
+size_t store_packed_bytes(const struct store_event *event);
+/* `bytes`: as many as store_packed_bytes says. ERR_TOO_LARGE: a text or number is beyond a row. */
+MUST_CHECK enum err store_pack(struct store_packed *ret, const struct store_event *event,
+                               uint8_t *bytes);
+void store_unpack(const struct store_packed *packed, struct store_event *ret);
+MUST_CHECK enum err store_insert_packed(struct store_connection *connection,
+                                        struct store_packed *events, size_t count, bool careful);
 /* *ret_is false: the org has no event of this id; *ret_sequence is untouched then. */
 MUST_CHECK enum err store_find_event(struct store_connection *connection, uint64_t org,
                                      const uint8_t id[16], bool *ret_is, uint64_t *ret_sequence);

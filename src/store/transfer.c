@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "store/batch.h"
 #include "store/load.h"
 #include "store/postgres.h"
 
@@ -358,7 +359,13 @@ static enum err load(struct transfer *t, const struct store_table *table,
     for (uint32_t i = 0; i < count; i++) {
         t->events[i] = event_of(values + (size_t)i * table->column_count);
     }
-    return loader->events(t->to, t->events, count);
+    struct store_packed *packed = NULL;
+    enum err err = store_pack_all(t->events, count, &packed);
+    if (err == ERR_OK) {
+        err = loader->events(t->to, packed, count);
+    }
+    mem_free(packed);
+    return err == ERR_TOO_LARGE ? ERR_REFUSED : err;
 }
 
 static enum err write_rows(struct transfer *t, const struct store_table *table,
