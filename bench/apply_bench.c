@@ -47,7 +47,7 @@ struct bench {
     uint64_t frames;
     uint64_t durable;
     uint64_t last_position;
-    struct thread *threads[7];
+    struct thread *threads[8];
     uint32_t thread_count;
     struct mailbox *done; /* woken when everything is applied */
     struct apply *apply;
@@ -114,6 +114,7 @@ static void open_all(void)
     struct store_job job = {.durable = true, .run = add_org, .on_done = no_answer};
     check(store_run_here(bench.store, &job), "add the org");
     start("store", store_writer_run, bench.store);
+    start("check", store_checkpointer_run, bench.store);
     start("reader", store_reader_run, store_reader(bench.store, 0));
     struct journal_options options = {.directory = journal,
                                       .uploads_directory = uploads,
