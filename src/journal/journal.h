@@ -42,6 +42,7 @@ struct journal_nats_options {
     uint32_t pull_batch;      /* frames asked for at a time */
     uint32_t ack_wait_s;      /* of the consumer */
     uint32_t ack_pending_max; /* frames given to apply and not applied */
+    bool is_shared;           /* other nodes with the same store may read it, too */
 };
 
 struct journal_options {

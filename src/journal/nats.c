@@ -360,27 +360,38 @@ static enum err find_uploads(struct journal *journal, struct err_detail *detail)
     return err;
 }
 
-/* Two readers would take the consumer from each other. One that was killed is forgotten soon. */
+/* Whether a node reads the stream now that does not share it, or that we would not share it with.
+ */
+static bool is_read_by_other(const struct journal *journal)
+{
+    const struct nats_journal *nats = journal->nats;
+    jsConsumerInfoList *list = NULL;
+    bool is_read = false;
+    if (js_Consumers(&list, nats->js, nats->stream, NULL, NULL) != NATS_OK) {
+        return false; /* none, or the next call says what is wrong */
+    }
+    for (int i = 0; i < list->Count; i++) {
+        bool is_alone = strcmp(list->List[i]->Name, NATS_CONSUMER) == 0;
+        is_read |= list->List[i]->NumWaiting > 0 && (is_alone || !journal->options.nats.is_shared);
+    }
+    jsConsumerInfoList_Destroy(list);
+    return is_read;
+}
+
+/* Nodes that do not have their store in common. One that was killed is forgotten soon. */
 static enum err refuse_second(struct journal *journal, struct err_detail *detail)
 {
-    struct nats_journal *nats = journal->nats;
     uint64_t end_ms = clock_mono_ms() + NATS_START_WAIT_MS;
-    bool is_read = true;
+    bool is_read = is_read_by_other(journal);
     while (is_read && clock_mono_ms() < end_ms) {
-        jsConsumerInfo *info = NULL;
-        natsStatus status =
-            js_GetConsumerInfo(&info, nats->js, nats->stream, NATS_CONSUMER, NULL, NULL);
-        is_read = status == NATS_OK && info->NumWaiting > 0;
-        jsConsumerInfo_Destroy(info);
-        if (is_read) {
-            nats_Sleep(200);
-        }
+        nats_Sleep(200);
+        is_read = is_read_by_other(journal);
     }
     if (is_read) {
         err_detail_set(detail,
                        "NATS: stream %s is read by another server; stop it, or set another "
                        "NATS_STREAM",
-                       nats->stream);
+                       journal->nats->stream);
         return ERR_LOCKED;
     }
     return ERR_OK;

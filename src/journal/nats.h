@@ -11,11 +11,11 @@
 #include "journal/backend.h"
 
 #define NATS_NAME_BYTES    64u
-#define NATS_CONSUMER      "ingest_workers"
-#define NATS_WAIT_MS       2000   /* for an answer of JetStream's own */
-#define NATS_IN_FLIGHT_MAX 4096u  /* frames published and not acknowledged */
-#define NATS_RESEND_MS     1000u  /* a frame without acknowledgement is sent again */
-#define NATS_GIVE_UP_MS    5000u  /* … and then answered as failed */
+#define NATS_CONSUMER      "ingest_workers" /* of the one reader; others add to the name */
+#define NATS_WAIT_MS       2000             /* for an answer of JetStream's own */
+#define NATS_IN_FLIGHT_MAX 4096u            /* frames published and not acknowledged */
+#define NATS_RESEND_MS     1000u            /* a frame without acknowledgement is sent again */
+#define NATS_GIVE_UP_MS    5000u            /* … and then answered as failed */
 #define NATS_DUPLICATES_MS 120000 /* JetStream knows message ids for so long: far above both */
 #define NATS_LOOK_MS       250
 #define NATS_PURGES        64u
@@ -89,6 +89,7 @@ struct nats_journal {
     atomic_uint_fast64_t generation;
     atomic_uint_fast64_t verified; /* by the publisher */
     atomic_bool is_foreign;        /* the stream was replaced by another of its name: never again */
+    atomic_uint_fast64_t names;    /* of readers, a bit for each that is taken. Relaxed */
     /* When the subscriber is to be woken; 0: not. Stored by its reader, loaded by the preparer.
      * Relaxed: a hint that is looked at again and again. */
     atomic_uint_fast64_t wake_ns;

@@ -7,11 +7,13 @@
  *
  * Happy path: a request for NATS_PULL_BATCH_SIZE frames waits at the server; messages become mail
  * and wake the subscriber; when the last one of the request has come, the next request goes. What
- * is applied is acknowledged, all at once up to a place.
+ * is applied is acknowledged, all at once up to a place. Each reader has a consumer of its own.
  *
- * Failure modes: away: nothing more for now; looked at again twice a second. A message that does
- * not verify is damage: logged, counted, passed over. The stream ends before the reader's place: it
- * is an older copy of itself, whose new frames would be taken for old ones: ERR_CORRUPT. */
+ * Failure modes: away: nothing more for now; looked at again twice a second. A cluster forgets a
+ * request when the consumer gets another leader, so the server says each second that it has it;
+ * three without a word: the consumer is made anew. A message that does not verify is damage:
+ * logged, counted, passed over. The stream ends before the reader's place: it is an older copy of
+ * itself, whose new frames would be taken for old ones: ERR_CORRUPT. */
 #include "journal/nats.h"
 
 #include "base/clock.h"
@@ -27,7 +29,11 @@
 #define READER_MAILS       4096u
 #define READER_REPLY_BYTES 256u
 #define READER_EXPIRES_S   30u
-#define READER_BYTES_MAX   (8u << 20u) /* of one request */
+#define READER_BEAT_S      1u
+#define READER_SILENT_S    3u
+#define READER_NAMES_MAX   64u
+#define READER_FORGET_NS   (INT64_C(300) * 1000000000) /* a consumer that nobody asks */
+#define READER_BYTES_MAX   (8u << 20u)                 /* of one request */
 #define READER_RETRY_NS    UINT64_C(500000000)
 #define NS_PER_S           UINT64_C(1000000000)
 
@@ -41,6 +47,8 @@ struct nats_reader {
     struct journal_reader base;
     struct nats_feed feed;
     struct mailbox *mailbox;
+    uint32_t name; /* its number among those of this process */
+    char consumer[NATS_NAME_BYTES];
     struct mail *arrived; /* in order */
     struct mail **arrived_last;
     struct nats_mail *given; /* the frame of the last call */
@@ -48,9 +56,9 @@ struct nats_reader {
     uint64_t delivered;      /* by this consumer: number of its last delivery */
     uint64_t generation;     /* of the connection that it was made on */
     bool is_made;
-    uint32_t asked;       /* messages that the request still gives */
-    uint64_t asked_until; /* monotonic ns: then it has ended, or is lost */
-    uint64_t retry_ns;    /* after a failure: not before */
+    uint32_t asked;    /* messages that the request still gives */
+    uint64_t heard_ns; /* monotonic: the last word about it */
+    uint64_t retry_ns; /* after a failure: not before */
     struct reader_given *ring;
     uint32_t ring_size;
     uint32_t ring_first;
@@ -112,7 +120,7 @@ static natsStatus consumer_make(struct nats_reader *reader)
     jsConsumerConfig config;
     (void)jsConsumerConfig_Init(&config);
     (void)snprintf(subject, sizeof(subject), "%s.frames.*", nats->stream);
-    config.Durable = NATS_CONSUMER;
+    config.Durable = reader->consumer;
     config.Description = "Weir's apply; made anew from the store's cursor at each start";
     config.DeliverPolicy = js_DeliverByStartSequence;
     config.OptStartSeq = reader->after + 1;
@@ -121,7 +129,8 @@ static natsStatus consumer_make(struct nats_reader *reader)
     config.MaxDeliver = -1; /* apply alone gives a record up */
     config.MaxAckPending = options->ack_pending_max;
     config.FilterSubject = subject;
-    natsStatus status = js_DeleteConsumer(nats->js, nats->stream, NATS_CONSUMER, &js, NULL);
+    config.InactiveThreshold = READER_FORGET_NS;
+    natsStatus status = js_DeleteConsumer(nats->js, nats->stream, reader->consumer, &js, NULL);
     if (status != NATS_OK && status != NATS_NOT_FOUND) {
         return status;
     }
@@ -140,7 +149,7 @@ static void reader_make(struct nats_reader *reader, uint64_t now_ns)
         reader->delivered = 0;
         return;
     }
-    log_write(LOG_WARN, "journal", "NATS: consumer %s: %s, will try again", NATS_CONSUMER,
+    log_write(LOG_WARN, "journal", "NATS: consumer %s: %s, will try again", reader->consumer,
               natsStatus_GetText(status));
     reader->retry_ns = now_ns + READER_RETRY_NS;
 }
@@ -150,16 +159,17 @@ static void reader_ask(struct nats_reader *reader, uint64_t now_ns)
     struct nats_journal *nats = reader_nats(reader);
     uint32_t batch = reader->base.journal->options.nats.pull_batch;
     char subject[3 * NATS_NAME_BYTES];
-    char request[128];
+    char request[160];
     (void)snprintf(subject, sizeof(subject), "$JS.API.CONSUMER.MSG.NEXT.%s.%s", nats->stream,
-                   NATS_CONSUMER);
+                   reader->consumer);
     (void)snprintf(request, sizeof(request),
-                   "{\"batch\":%" PRIu32 ",\"max_bytes\":%u,\"expires\":%" PRIu64 "}", batch,
-                   READER_BYTES_MAX, READER_EXPIRES_S * NS_PER_S);
+                   "{\"batch\":%" PRIu32 ",\"max_bytes\":%u,\"expires\":%" PRIu64
+                   ",\"idle_heartbeat\":%" PRIu64 "}",
+                   batch, READER_BYTES_MAX, READER_EXPIRES_S * NS_PER_S, READER_BEAT_S * NS_PER_S);
     if (natsConnection_PublishRequestString(nats->connection, subject, reader->feed.inbox,
                                             request) == NATS_OK) {
         reader->asked = batch;
-        reader->asked_until = now_ns + (READER_EXPIRES_S + 5) * NS_PER_S;
+        reader->heard_ns = now_ns;
     } else {
         reader->retry_ns = now_ns + READER_RETRY_NS;
     }
@@ -267,6 +277,7 @@ static bool reader_take(struct nats_reader *reader, struct journal_frame *ret)
     struct nats_mail *mail;
     while (reader->is_made && (mail = arrived_take(reader)) != NULL) {
         uint64_t sequence;
+        reader->heard_ns = clock_mono_ns();
         if (natsMsg_GetReply(mail->message) == NULL) {
             reader_on_status(reader, mail->message);
         } else if (reader_accept(reader, mail->message, &sequence)) {
@@ -289,24 +300,19 @@ static void reader_prepare(struct nats_reader *reader)
 {
     struct nats_journal *nats = reader_nats(reader);
     uint64_t now_ns = clock_mono_ns();
-    uint64_t wake_ns = now_ns + READER_RETRY_NS;
     if (journal_nats_is_ready(nats) && now_ns >= reader->retry_ns) {
         bool is_new =
             reader->generation != atomic_load_explicit(&nats->generation, memory_order_acquire);
-        bool is_lost = reader->asked > 0 && now_ns >= reader->asked_until;
+        bool is_lost = reader->asked > 0 && now_ns - reader->heard_ns >= READER_SILENT_S * NS_PER_S;
         if (!reader->is_made || is_new || is_lost) {
             reader_make(reader, now_ns);
         }
         if (reader->is_made && reader->asked == 0) {
             reader_ask(reader, now_ns);
         }
-        wake_ns = reader->asked > 0 ? reader->asked_until : wake_ns;
     }
-    /* A connection that breaks meanwhile is seen at the end of the request, or by a new one: */
     (void)mailbox_run_all(reader->mailbox);
-    uint64_t soon_ns = now_ns + READER_RETRY_NS;
-    atomic_store_explicit(&nats->wake_ns, wake_ns < soon_ns ? wake_ns : soon_ns,
-                          memory_order_relaxed);
+    atomic_store_explicit(&nats->wake_ns, now_ns + READER_RETRY_NS, memory_order_relaxed);
 }
 
 enum err journal_nats_reader_next(struct journal_reader *base, struct journal_frame *ret,
@@ -318,6 +324,10 @@ enum err journal_nats_reader_next(struct journal_reader *base, struct journal_fr
         reader->given = NULL;
     }
     *ret_has = reader_take(reader, ret);
+    if (!*ret_has) {
+        (void)mailbox_run_all(reader->mailbox);
+        *ret_has = reader_take(reader, ret);
+    }
     if (!*ret_has) {
         reader_prepare(reader);
         *ret_has = reader_take(reader, ret);
@@ -339,6 +349,39 @@ void journal_nats_reader_applied(struct journal_reader *base, uint64_t position)
     }
 }
 
+/* The lowest number that no other reader has. */
+static enum err name_take(struct nats_reader *reader)
+{
+    struct nats_journal *nats = reader_nats(reader);
+    const struct journal_options *options = &reader->base.journal->options;
+    for (uint32_t i = 0; i < READER_NAMES_MAX; i++) {
+        uint64_t bit = UINT64_C(1) << i;
+        uint64_t before = atomic_fetch_or_explicit(&nats->names, bit, memory_order_relaxed);
+        if ((before & bit) != 0) {
+            continue;
+        }
+        reader->name = i;
+        if (i == 0 && !options->nats.is_shared) {
+            (void)snprintf(reader->consumer, sizeof(reader->consumer), NATS_CONSUMER);
+        } else {
+            (void)snprintf(reader->consumer, sizeof(reader->consumer),
+                           NATS_CONSUMER "_%016" PRIx64 "_%" PRIu32, options->run, i);
+        }
+        return ERR_OK;
+    }
+    reader->name = READER_NAMES_MAX;
+    return ERR_BUSY;
+}
+
+/* Its consumer is forgotten by the server when nobody has asked it for a while. */
+static void name_give(struct nats_reader *reader)
+{
+    if (reader->name < READER_NAMES_MAX) {
+        atomic_fetch_and_explicit(&reader_nats(reader)->names, ~(UINT64_C(1) << reader->name),
+                                  memory_order_relaxed);
+    }
+}
+
 void journal_nats_reader_close(struct journal_reader *base)
 {
     struct nats_reader *reader = reader_of(base);
@@ -346,6 +389,7 @@ void journal_nats_reader_close(struct journal_reader *base)
         journal_nats_mail_free(reader->given);
     }
     reader_leave(reader);
+    name_give(reader);
     mailbox_destroy(reader->mailbox);
     mem_free(reader->ring);
     mem_free(reader);
@@ -388,7 +432,10 @@ enum err journal_nats_reader_open(struct journal_reader **ret, struct journal *j
     reader->arrived_last = &reader->arrived;
     reader->ring_size = journal->options.nats.ack_pending_max;
     reader->ring = mem_alloc_array(reader->ring_size, sizeof(*reader->ring));
-    err = mailbox_create(&reader->mailbox, READER_MAILS);
+    err = name_take(reader);
+    if (err == ERR_OK) {
+        err = mailbox_create(&reader->mailbox, READER_MAILS);
+    }
     reader->feed = (struct nats_feed){.journal = journal,
                                       .to = reader->mailbox,
                                       .on_arrive = on_delivery,

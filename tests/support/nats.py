@@ -49,11 +49,12 @@ def ask(url, subject, body=None):
 class Nats:
     """One server. It may be stopped, paused and started again on the same port, with what it has stored."""
 
-    def __init__(self, user=None, password=None, jetstream=True):
+    def __init__(self, user=None, password=None, jetstream=True, more=()):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weir-nats-"))
         self.port = free_port()
         self.credentials = {"user": user, "pass": password} if user else {}
         self.jetstream = jetstream
+        self.more = list(more)
         self.process = None
         self.start()
 
@@ -63,7 +64,7 @@ class Nats:
         return f"nats://{who}127.0.0.1:{self.port}"
 
     def words(self):
-        words = ["nats-server", "-a", "127.0.0.1", "-p", str(self.port)]
+        words = ["nats-server", "-a", "127.0.0.1", "-p", str(self.port), *self.more]
         if self.jetstream:
             words += ["-js", "-sd", str(self.folder / "store")]
         if self.credentials:
@@ -78,7 +79,7 @@ class Nats:
         while True:
             assert self.process.poll() is None, (self.folder / "log").read_text()
             try:
-                if not self.jetstream or "error" not in self.ask("$JS.API.INFO"):
+                if not self.jetstream or self.more or "error" not in self.ask("$JS.API.INFO"):
                     return self
             except OSError:
                 pass
@@ -115,3 +116,43 @@ class Nats:
 
     def delete_stream(self, name="weir"):
         assert self.ask("$JS.API.STREAM.DELETE." + name)["success"]
+
+
+class Cluster:
+    """Three servers that hold each stream three times."""
+
+    def __init__(self):
+        ports = [free_port() for _ in range(3)]
+        routes = ",".join(f"nats://127.0.0.1:{port}" for port in ports)
+        self.servers = []
+        for number, port in enumerate(ports):
+            self.servers.append(Nats(more=["--name", f"nats-{number}", "--cluster_name", "test", "--cluster",
+                                           f"nats://127.0.0.1:{port}", "--routes", routes]))
+        self.wait(lambda: "error" not in self.servers[0].ask("$JS.API.INFO"))
+
+    @property
+    def url(self):
+        return ",".join(one.url for one in self.servers)
+
+    def wait(self, check):
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                if check():
+                    return
+            except (OSError, KeyError):  # it has no leader yet
+                pass
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def is_whole(self, stream):
+        """Each of the three has all of it."""
+        cluster = self.servers[0].stream(stream)["cluster"]
+        return bool(cluster["leader"]) and [one["current"] for one in cluster["replicas"]] == [True, True]
+
+    def wait_until_whole(self, *streams):
+        self.wait(lambda: all(self.is_whole(one) for one in streams))
+
+    def close(self):
+        for one in self.servers:
+            one.close()
