@@ -33,6 +33,7 @@ struct store_log {
 
 struct store_backend;
 struct store_loader;
+struct store_readings;
 
 struct store_statement {
     const struct store_backend *backend;
@@ -131,6 +132,17 @@ struct store_backend {
     /* *ret_is false: the org has no event of this id. */
     enum err (*find_event)(struct store_connection *connection, uint64_t org, const uint8_t id[16],
                            bool *ret_is, uint64_t *ret_sequence);
+    /* Before readings of this time are written: a place for them. *ret_from_ms, *ret_to_ms: the
+     * times that it is for, as long as the transaction lasts. NULL: there is one for all times. */
+    enum err (*reading_room)(struct store_connection *connection, int64_t time_ms,
+                             int64_t *ret_from_ms, int64_t *ret_to_ms);
+    /* Writes many readings with few statements, to the same end as row by row; ERR_REFUSED: one of
+     * them, or of what it names. NULL: row by row is as good. */
+    enum err (*write_readings)(struct store_readings *batch);
+    /* Dirty minutes: org $1, series $2 and start $3 become one; up to $1 of them are taken, none
+     * that a transaction of somebody else has just noted. */
+    const char *note_dirty;
+    const char *take_dirty;
     const struct store_loader *loader;
 };
 

@@ -18,6 +18,7 @@
  */
 #include "store/postgres.h"
 #include "store/load.h"
+#include "store/postgres_readings.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -213,6 +214,7 @@ static void end(struct postgres_connection *c)
     c->is_in_transaction = false;
     c->failed = ERR_OK;
     c->is_staged = false;
+    c->has_readings = false;
     c->used_ns = clock_mono_ns();
 }
 
@@ -220,6 +222,9 @@ static void postgres_rollback(struct store_connection *connection)
 {
     struct postgres_connection *c = postgres_from(connection);
     store_statements_reset(connection);
+    if (c->is_in_transaction) {
+        c->readings_epoch = 0;
+    }
     if (c->session != NULL && c->is_in_transaction) {
         c->deadline_ns = 0;
         if (store_postgres_run(c, "ROLLBACK", NULL, 0) != ERR_OK) {
@@ -308,6 +313,7 @@ static enum err postgres_savepoint_rollback(struct store_connection *connection,
         return ERR_AWAY;
     }
     store_statements_reset(connection);
+    c->readings_epoch = 0;
     enum err err = run_named(connection, "ROLLBACK TO", name);
     if (err == ERR_OK) {
         c->failed = ERR_OK;
@@ -400,5 +406,13 @@ const struct store_backend store_postgres = {
     .error_text = postgres_error_text,
     .insert_events = store_postgres_insert_events,
     .find_event = store_postgres_find_event,
+    .reading_room = store_postgres_reading_room,
+    .write_readings = store_postgres_write_readings,
+    /* Noting a minute that is dirty locks it, so that it is not taken before what made it dirty can
+     * be seen. */
+    .note_dirty = "INSERT INTO rollup_dirty (org, series, start_ms) VALUES ($1, $2, $3)"
+                  " ON CONFLICT (org, series, start_ms) DO UPDATE SET start_ms = excluded.start_ms",
+    .take_dirty = "SELECT org, series, start_ms FROM rollup_dirty"
+                  " ORDER BY org, series, start_ms LIMIT $1 FOR UPDATE SKIP LOCKED",
     .loader = &store_postgres_loader,
 };

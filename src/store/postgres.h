@@ -86,6 +86,8 @@ struct postgres_connection {
     uint64_t changes;             /* of the last statement */
     uint32_t statements;          /* counts, for their names */
     bool is_staged;               /* rows stand in the staging table */
+    bool has_readings;            /* the same of those for readings */
+    uint64_t readings_epoch;      /* of the session that has made those; 0: none */
     struct buffer copy;
     char error[256];
 };

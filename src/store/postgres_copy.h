@@ -37,6 +37,13 @@ static inline uint8_t *postgres_put_null(uint8_t *to)
     return postgres_put_u32(to, UINT32_MAX);
 }
 
+static inline uint8_t *postgres_put_double(uint8_t *to, double value)
+{
+    int64_t bits = 0;
+    memcpy(&bits, &value, sizeof(bits));
+    return postgres_put_i64(to, bits);
+}
+
 /* A text or a blob; data NULL: NULL. */
 static inline uint8_t *postgres_put_bytes(uint8_t *to, struct slice bytes)
 {

@@ -5,6 +5,7 @@
  * the column; nothing is left out in silence. */
 #include "store/load.h"
 #include "store/postgres_copy.h"
+#include "store/postgres_readings.h"
 
 #include <stdio.h>
 
@@ -51,17 +52,14 @@ static enum err begin_copy(struct postgres_connection *c, const struct store_tab
 
 static uint8_t *put_value(uint8_t *to, enum store_kind kind, const struct store_value *value)
 {
-    int64_t bits = value->number;
     if (value->is_null) {
         return postgres_put_null(to);
     }
     if (kind == STORE_KIND_TEXT || kind == STORE_KIND_BLOB) {
         return postgres_put_bytes(to, value->bytes);
     }
-    if (kind == STORE_KIND_DOUBLE) {
-        memcpy(&bits, &value->real, sizeof(bits));
-    }
-    return postgres_put_i64(to, bits);
+    return kind == STORE_KIND_DOUBLE ? postgres_put_double(to, value->real)
+                                     : postgres_put_i64(to, value->number);
 }
 
 static enum err append_row(struct postgres_connection *c, struct buffer *copy,
@@ -105,12 +103,38 @@ static enum err copy_rows(struct postgres_connection *c, struct buffer *copy,
     return err == ERR_OK ? store_postgres_copy_rest(c, copy) : err;
 }
 
+/* Readings lie by month. */
+static enum err make_room(struct store_connection *connection, const struct store_rows *rows)
+{
+    const struct store_table *table = rows->table;
+    int64_t from_ms = 0;
+    int64_t to_ms = 0;
+    uint32_t column = 0;
+    enum err err = ERR_OK;
+    if (strcmp(table->name, "readings") != 0) {
+        return ERR_OK;
+    }
+    while (strcmp(table->columns[column].name, "time_ms") != 0) {
+        column++;
+    }
+    for (uint32_t i = 0; i < rows->count && err == ERR_OK; i++) {
+        int64_t time_ms = rows->values[(size_t)i * table->column_count + column].number;
+        if (time_ms < from_ms || time_ms >= to_ms) {
+            err = store_postgres_reading_room(connection, time_ms, &from_ms, &to_ms);
+        }
+    }
+    return err;
+}
+
 static enum err load_rows(struct store_connection *connection, const struct store_rows *rows)
 {
     struct postgres_connection *c = postgres_from(connection);
     struct buffer copy;
     char why[sizeof(c->error)] = "";
-    enum err err = begin_copy(c, rows->table);
+    enum err err = make_room(connection, rows);
+    if (err == ERR_OK) {
+        err = begin_copy(c, rows->table);
+    }
     if (err != ERR_OK) {
         return err;
     }

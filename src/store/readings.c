@@ -8,9 +8,8 @@
  * Failure modes: a reading that does not fit the registry is given its state and leaves no row. A
  * row that the engine refuses fails the whole, or in careful mode gets its state. Something of
  * higher priority waits: ERR_BUSY, and nothing is kept. */
-#include "store/backend.h"
+#include "store/readings_batch.h"
 
-#include "base/buffer.h"
 #include "base/id.h"
 #include "base/limits.h"
 #include "base/mem.h"
@@ -20,15 +19,11 @@
 
 #define AHEAD_MS_MAX         (24 * INT64_C(3600000))
 #define AGE_MS_MAX           (INT64_C(90) * 24 * 3600000)
-#define LATE_MS              (5 * INT64_C(60000))
-#define SILENT_INTERVALS     3
-#define HOUR_MS              INT64_C(3600000)
-#define NEVER_MS             INT64_C(253402300799999) /* the last of the year 9999 */
 #define ATTRIBUTES_BYTES_MAX ((size_t)2 * LIMIT_EVENT_BYTES)
 #define ROWS_PER_LOOK        256u
-#define KEY_PREFIX           8u /* "project:" */
+#define SET_ROWS_MIN         16u /* below, row by row takes fewer steps */
+#define KEY_PREFIX           8u  /* "project:" */
 #define KEY_NAME_AT          (KEY_PREFIX + ID_TEXT_BYTES + 1)
-#define ID_BYTES             16u
 
 const char *store_reading_reason(enum store_reading_state state)
 {
@@ -46,56 +41,20 @@ const char *store_reading_reason(enum store_reading_state state)
     return words[state];
 }
 
-/* What the registry and the states say of one device. */
-struct device {
-    bool is_known;
-    bool is_heard; /* there is a row of its state */
-    uint64_t number;
-    uint64_t project;
-    uint8_t project_id[ID_BYTES];
-    uint8_t site_id[ID_BYTES];
-    int64_t interval_s;
-    int64_t last_received_ms;
-    int64_t last_time_ms;
-    int64_t silent_ms;
-    int64_t late_ms;       /* as its org has set it, or the rule */
-    int64_t silence_hours; /* the same; -1: by its interval, 0: never */
-    /* Of this batch. */
-    bool has_news;
-    int64_t received_ms;
-    int64_t time_ms;
-};
-
-struct parameter {
-    bool is_known;
-    uint64_t number;
-    uint64_t series; /* 0: not made yet */
-    bool has_min;
-    bool has_max;
-    double min;
-    double max;
-    uint8_t policy; /* its first letter */
-};
-
+/* Row by row. */
 struct writing {
-    struct store_connection *connection;
-    struct store_reading **order;
-    size_t count;
-    bool careful;
-    store_on_device on_back;
-    void *context;
-    struct device device;
-    struct parameter parameter;
+    struct store_readings *batch;
+    struct store_device device;
+    struct store_parameter parameter;
     uint64_t dirty_series;
     int64_t dirty_ms;
     bool org_changed;
-    struct buffer attributes; /* of the reading in hand, put together */
 };
 
 /* --- order --------------------------------------------------------------------------------- */
 
 /* The last part of the key. */
-static struct slice name_of(struct slice parameter)
+struct slice store_parameter_name(struct slice parameter)
 {
     if (parameter.size > KEY_NAME_AT && slice_starts_with(parameter, SLICE_LITERAL("project:")) &&
         parameter.data[KEY_NAME_AT - 1] == ':') {
@@ -115,10 +74,11 @@ static int reading_compare(const void *a, const void *b)
     const struct store_reading *y = *(const struct store_reading *const *)b;
     int order = number_compare(x->org, y->org);
     if (order == 0) {
-        order = memcmp(x->ids, y->ids, ID_BYTES);
+        order = memcmp(x->ids, y->ids, STORE_ID_BYTES);
     }
     if (order == 0) {
-        order = slice_compare(name_of(x->parameter), name_of(y->parameter));
+        order =
+            slice_compare(store_parameter_name(x->parameter), store_parameter_name(y->parameter));
     }
     if (order == 0 && x->time_ms != y->time_ms) {
         order = x->time_ms < y->time_ms ? -1 : 1;
@@ -129,22 +89,52 @@ static int reading_compare(const void *a, const void *b)
 
 /* --- the registry -------------------------------------------------------------------------- */
 
-static void copy_id(uint8_t to[ID_BYTES], struct slice id)
+static void copy_id(uint8_t to[STORE_ID_BYTES], struct slice id)
 {
-    if (id.size == ID_BYTES) {
-        memcpy(to, id.data, ID_BYTES);
+    if (id.size == STORE_ID_BYTES) {
+        memcpy(to, id.data, STORE_ID_BYTES);
+    }
+}
+
+void store_device_read(struct store_statement *statement, int column, struct store_device *ret)
+{
+    *ret = (struct store_device){.is_known = !store_column_is_null(statement, column),
+                                 .late_ms = STORE_LATE_MS,
+                                 .silence_hours = -1,
+                                 .from_ms = INT64_MIN};
+    if (!ret->is_known) {
+        return;
+    }
+    ret->number = (uint64_t)store_column_i64(statement, column);
+    ret->project = (uint64_t)store_column_i64(statement, column + 1);
+    copy_id(ret->project_id, store_column_bytes(statement, column + 2));
+    copy_id(ret->site_id, store_column_bytes(statement, column + 3));
+    ret->interval_s = store_column_i64(statement, column + 4);
+    ret->is_heard = !store_column_is_null(statement, column + 5);
+    if (ret->is_heard) {
+        ret->last_received_ms = store_column_i64(statement, column + 5);
+        ret->last_time_ms = store_column_i64(statement, column + 6);
+        ret->silent_ms = store_column_i64(statement, column + 7);
+    }
+    if (!store_column_is_null(statement, column + 8)) {
+        ret->late_ms = store_column_i64(statement, column + 8) * 1000;
+    }
+    if (!store_column_is_null(statement, column + 9)) {
+        ret->silence_hours = store_column_i64(statement, column + 9);
+    }
+    if (!store_column_is_null(statement, column + 10)) {
+        ret->from_ms = store_column_i64(statement, column + 10);
     }
 }
 
 static enum err load_device(struct writing *w, const struct store_reading *reading)
 {
     struct store_statement *statement = NULL;
-    struct device *device = &w->device;
-    *device = (struct device){.is_known = false, .late_ms = LATE_MS, .silence_hours = -1};
+    bool has_row = false;
+    w->device = (struct store_device){.is_known = false, .late_ms = STORE_LATE_MS};
     enum err err = store_prepare(
-        w->connection,
-        "SELECT d.number, s.project, p.id, s.id, d.interval_s, t.last_received_ms, t.last_time_ms,"
-        " t.silent_ms, o.late_s, o.silence_hours FROM devices d JOIN sites s ON s.number = d.site"
+        w->batch->connection,
+        "SELECT " STORE_DEVICE_COLUMNS " FROM devices d JOIN sites s ON s.number = d.site"
         " JOIN projects p ON p.number = s.project JOIN orgs o ON o.number = d.org"
         " LEFT JOIN device_states t ON t.org = d.org AND t.device = d.number"
         " WHERE d.org = $1 AND d.id = $2",
@@ -153,84 +143,82 @@ static enum err load_device(struct writing *w, const struct store_reading *readi
         return err;
     }
     store_bind_i64(statement, 1, (int64_t)reading->org);
-    store_bind_blob(statement, 2, slice_make(reading->ids, ID_BYTES));
-    err = store_step(statement, &device->is_known);
-    if (err != ERR_OK || !device->is_known) {
-        return err;
+    store_bind_blob(statement, 2, slice_make(reading->ids, STORE_ID_BYTES));
+    err = store_step(statement, &has_row);
+    if (err == ERR_OK && has_row) {
+        store_device_read(statement, 0, &w->device);
+        store_reset(statement);
     }
-    device->number = (uint64_t)store_column_i64(statement, 0);
-    device->project = (uint64_t)store_column_i64(statement, 1);
-    copy_id(device->project_id, store_column_bytes(statement, 2));
-    copy_id(device->site_id, store_column_bytes(statement, 3));
-    device->interval_s = store_column_i64(statement, 4);
-    device->is_heard = !store_column_is_null(statement, 5);
-    if (device->is_heard) {
-        device->last_received_ms = store_column_i64(statement, 5);
-        device->last_time_ms = store_column_i64(statement, 6);
-        device->silent_ms = store_column_i64(statement, 7);
+    return err;
+}
+
+void store_parameter_read(struct store_statement *statement, int column,
+                          struct store_parameter *ret)
+{
+    *ret = (struct store_parameter){.is_known = !store_column_is_null(statement, column)};
+    if (!ret->is_known) {
+        return;
     }
-    if (!store_column_is_null(statement, 8)) {
-        device->late_ms = store_column_i64(statement, 8) * 1000;
-    }
-    if (!store_column_is_null(statement, 9)) {
-        device->silence_hours = store_column_i64(statement, 9);
-    }
-    store_reset(statement);
-    return ERR_OK;
+    ret->number = (uint64_t)store_column_i64(statement, column);
+    ret->has_min = !store_column_is_null(statement, column + 1);
+    ret->min = store_column_double(statement, column + 1);
+    ret->has_max = !store_column_is_null(statement, column + 2);
+    ret->max = store_column_double(statement, column + 2);
+    struct slice policy = store_column_bytes(statement, column + 3);
+    ret->policy = policy.size > 0 ? policy.data[0] : 'f';
+    bool has_series = !store_column_is_null(statement, column + 4);
+    ret->series = has_series ? (uint64_t)store_column_i64(statement, column + 4) : 0;
 }
 
 static enum err load_parameter(struct writing *w, const struct store_reading *reading)
 {
     struct store_statement *statement = NULL;
-    struct parameter *parameter = &w->parameter;
-    *parameter = (struct parameter){.is_known = false};
-    enum err err = store_prepare(w->connection,
-                                 "SELECT p.number, p.min_value, p.max_value, p.policy, s.number"
-                                 " FROM parameters p LEFT JOIN series s"
-                                 " ON s.org = p.org AND s.device = $4 AND s.parameter = p.number"
-                                 " WHERE p.org = $1 AND p.project = $2 AND p.name_key = $3",
-                                 &statement);
+    bool has_row = false;
+    struct slice name = store_parameter_name(reading->parameter);
+    w->parameter = (struct store_parameter){.is_known = false};
+    if (memchr(name.data, '\0', name.size) != NULL) {
+        return ERR_OK; /* no parameter has such a name, and not every engine takes the question */
+    }
+    enum err err =
+        store_prepare(w->batch->connection,
+                      "SELECT " STORE_PARAMETER_COLUMNS " FROM parameters q LEFT JOIN series r"
+                      " ON r.org = q.org AND r.device = $4 AND r.parameter = q.number"
+                      " WHERE q.org = $1 AND q.project = $2 AND q.name_key = $3",
+                      &statement);
     if (err != ERR_OK) {
         return err;
     }
     store_bind_i64(statement, 1, (int64_t)reading->org);
     store_bind_i64(statement, 2, (int64_t)w->device.project);
-    store_bind_text(statement, 3, name_of(reading->parameter));
+    store_bind_text(statement, 3, name);
     store_bind_i64(statement, 4, (int64_t)w->device.number);
-    err = store_step(statement, &parameter->is_known);
-    if (err != ERR_OK || !parameter->is_known) {
-        return err;
+    err = store_step(statement, &has_row);
+    if (err == ERR_OK && has_row) {
+        store_parameter_read(statement, 0, &w->parameter);
+        store_reset(statement);
     }
-    parameter->number = (uint64_t)store_column_i64(statement, 0);
-    parameter->has_min = !store_column_is_null(statement, 1);
-    parameter->min = store_column_double(statement, 1);
-    parameter->has_max = !store_column_is_null(statement, 2);
-    parameter->max = store_column_double(statement, 2);
-    struct slice policy = store_column_bytes(statement, 3);
-    parameter->policy = policy.size > 0 ? policy.data[0] : 'f';
-    parameter->series =
-        store_column_is_null(statement, 4) ? 0 : (uint64_t)store_column_i64(statement, 4);
-    store_reset(statement);
-    return ERR_OK;
+    return err;
 }
 
-static enum err make_series(struct writing *w, uint64_t org)
+enum err store_series_make(struct store_connection *connection, uint64_t org,
+                           const struct store_device *device, struct store_parameter *parameter)
 {
     struct store_statement *statement = NULL;
     bool has_row = false;
-    enum err err = store_prepare(w->connection,
+    enum err err = store_prepare(connection,
                                  "INSERT INTO series (org, device, parameter) VALUES ($1, $2, $3)"
-                                 " RETURNING number",
+                                 " ON CONFLICT (org, device, parameter)"
+                                 " DO UPDATE SET device = excluded.device RETURNING number",
                                  &statement);
     if (err != ERR_OK) {
         return err;
     }
     store_bind_i64(statement, 1, (int64_t)org);
-    store_bind_i64(statement, 2, (int64_t)w->device.number);
-    store_bind_i64(statement, 3, (int64_t)w->parameter.number);
+    store_bind_i64(statement, 2, (int64_t)device->number);
+    store_bind_i64(statement, 3, (int64_t)parameter->number);
     err = store_step(statement, &has_row);
     if (err == ERR_OK && has_row) {
-        w->parameter.series = (uint64_t)store_column_i64(statement, 0);
+        parameter->series = (uint64_t)store_column_i64(statement, 0);
         store_reset(statement);
     }
     return err;
@@ -238,24 +226,25 @@ static enum err make_series(struct writing *w, uint64_t org)
 
 /* --- judging ------------------------------------------------------------------------------- */
 
-static bool is_said_and_other(const uint8_t said[ID_BYTES], const uint8_t real[ID_BYTES])
+static bool is_said_and_other(const uint8_t said[STORE_ID_BYTES],
+                              const uint8_t real[STORE_ID_BYTES])
 {
-    static const uint8_t none[ID_BYTES];
-    return memcmp(said, none, ID_BYTES) != 0 && memcmp(said, real, ID_BYTES) != 0;
+    static const uint8_t none[STORE_ID_BYTES];
+    return memcmp(said, none, STORE_ID_BYTES) != 0 && memcmp(said, real, STORE_ID_BYTES) != 0;
 }
 
 /* A key that names a project names the device's own. */
-static bool is_key_of(struct slice parameter, const uint8_t project[ID_BYTES])
+static bool is_key_of(struct slice parameter, const uint8_t project[STORE_ID_BYTES])
 {
     struct id id;
-    if (name_of(parameter).size == parameter.size) {
+    if (store_parameter_name(parameter).size == parameter.size) {
         return true;
     }
     return id_parse(slice_part(parameter, KEY_PREFIX, KEY_NAME_AT - 1), &id) &&
-           memcmp(id.bytes, project, ID_BYTES) == 0;
+           memcmp(id.bytes, project, STORE_ID_BYTES) == 0;
 }
 
-static void judge_range(const struct parameter *parameter, struct store_reading *reading)
+static void judge_range(const struct store_parameter *parameter, struct store_reading *reading)
 {
     bool is_below = parameter->has_min && reading->value < parameter->min;
     bool is_above = parameter->has_max && reading->value > parameter->max;
@@ -272,7 +261,16 @@ static void judge_range(const struct parameter *parameter, struct store_reading 
     }
 }
 
-static void judge(const struct device *device, const struct parameter *parameter,
+/* Also by a reading that is not taken: the device speaks. */
+static void note_heard(struct store_device *device, const struct store_reading *reading)
+{
+    if (!device->has_news || reading->received_ms > device->received_ms) {
+        device->received_ms = reading->received_ms;
+    }
+    device->has_news = true;
+}
+
+static void judge(const struct store_device *device, const struct store_parameter *parameter,
                   struct store_reading *reading)
 {
     int64_t age_ms = reading->received_ms - reading->time_ms;
@@ -282,25 +280,37 @@ static void judge(const struct device *device, const struct parameter *parameter
     reading->state = STORE_READING_STORED;
     if (!device->is_known) {
         reading->state = STORE_READING_UNKNOWN_DEVICE;
-    } else if (is_said_and_other(reading->ids + ID_BYTES, device->project_id) ||
-               is_said_and_other(reading->ids + 2 * (size_t)ID_BYTES, device->site_id)) {
+    } else if (is_said_and_other(reading->ids + STORE_ID_BYTES, device->project_id) ||
+               is_said_and_other(reading->ids + 2 * (size_t)STORE_ID_BYTES, device->site_id)) {
         reading->state = STORE_READING_WRONG_SITE;
     } else if (!parameter->is_known || !is_key_of(reading->parameter, device->project_id)) {
         reading->state = STORE_READING_UNKNOWN_PARAMETER;
     } else if (-age_ms > AHEAD_MS_MAX) {
         reading->state = STORE_READING_TOO_FAR_AHEAD;
-    } else if (age_ms > AGE_MS_MAX) {
+    } else if (age_ms > AGE_MS_MAX || reading->time_ms < device->from_ms) {
         reading->state = STORE_READING_TOO_OLD;
     } else {
         judge_range(parameter, reading);
     }
 }
 
+void store_reading_judge(struct store_device *device, const struct store_parameter *parameter,
+                         struct store_reading *reading)
+{
+    judge(device, parameter, reading);
+    if (device->is_known) {
+        note_heard(device, reading);
+    }
+    if (reading->state == STORE_READING_STORED && reading->time_ms > device->time_ms) {
+        device->time_ms = reading->time_ms;
+    }
+}
+
 /* --- rows ---------------------------------------------------------------------------------- */
 
 /* The members of both objects in one; the message's first. */
-static enum err merge_attributes(struct buffer *to, const struct store_reading *reading,
-                                 struct slice *ret)
+enum err store_reading_attributes(struct buffer *scratch, const struct store_reading *reading,
+                                  struct slice *ret)
 {
     struct slice metric = reading->attributes;
     struct slice message = reading->message_attributes;
@@ -308,16 +318,31 @@ static enum err merge_attributes(struct buffer *to, const struct store_reading *
         *ret = metric.size > 2 || message.data == NULL ? metric : message;
         return ERR_OK;
     }
-    buffer_clear(to);
-    enum err err = buffer_append_slice(to, slice_part(message, 0, message.size - 1));
+    buffer_clear(scratch);
+    enum err err = buffer_append_slice(scratch, slice_part(message, 0, message.size - 1));
     if (err == ERR_OK) {
-        err = buffer_append_byte(to, ',');
+        err = buffer_append_byte(scratch, ',');
     }
     if (err == ERR_OK) {
-        err = buffer_append_slice(to, slice_part(metric, 1, metric.size));
+        err = buffer_append_slice(scratch, slice_part(metric, 1, metric.size));
     }
-    *ret = buffer_slice(to);
+    *ret = buffer_slice(scratch);
     return err;
+}
+
+enum err store_readings_room(struct store_readings *batch, int64_t time_ms)
+{
+    const struct store_backend *backend = batch->connection->backend;
+    if (backend->reading_room == NULL) {
+        return ERR_OK;
+    }
+    for (uint32_t i = 0; i < STORE_ROOMS; i++) {
+        if (time_ms >= batch->rooms[i].from_ms && time_ms < batch->rooms[i].to_ms) {
+            return ERR_OK;
+        }
+    }
+    struct store_room *room = &batch->rooms[batch->room_count++ % STORE_ROOMS];
+    return backend->reading_room(batch->connection, time_ms, &room->from_ms, &room->to_ms);
 }
 
 static void bind_row(struct store_statement *statement, const struct store_reading *reading,
@@ -349,12 +374,12 @@ static enum err write_row(struct writing *w, struct store_reading *reading)
 {
     struct store_statement *statement = NULL;
     struct slice attributes = {NULL, 0};
-    enum err err = merge_attributes(&w->attributes, reading, &attributes);
+    enum err err = store_reading_attributes(&w->batch->attributes, reading, &attributes);
     if (err != ERR_OK) {
         return err;
     }
     err = store_prepare(
-        w->connection,
+        w->batch->connection,
         "INSERT INTO readings (org, series, time_ms, value, quality, flags, source, event_id,"
         " attributes, received_ms, position)"
         " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
@@ -368,7 +393,7 @@ static enum err write_row(struct writing *w, struct store_reading *reading)
     }
     bind_row(statement, reading, attributes);
     err = store_execute(statement);
-    if (err == ERR_OK && store_changes(w->connection) == 0) {
+    if (err == ERR_OK && store_changes(w->batch->connection) == 0) {
         reading->state = STORE_READING_OLDER;
     }
     return err;
@@ -376,7 +401,7 @@ static enum err write_row(struct writing *w, struct store_reading *reading)
 
 static enum err write_row_carefully(struct writing *w, struct store_reading *reading)
 {
-    struct store_connection *connection = w->connection;
+    struct store_connection *connection = w->batch->connection;
     const struct store_backend *backend = connection->backend;
     enum err err = backend->savepoint(connection, "reading");
     if (err != ERR_OK) {
@@ -400,10 +425,7 @@ static enum err note_dirty(struct writing *w, const struct store_reading *readin
     w->dirty_series = reading->series;
     w->dirty_ms = start_ms;
     enum err err =
-        store_prepare(w->connection,
-                      "INSERT INTO rollup_dirty (org, series, start_ms) VALUES ($1, $2, $3)"
-                      " ON CONFLICT (org, series, start_ms) DO NOTHING",
-                      &statement);
+        store_prepare(w->batch->connection, w->batch->connection->backend->note_dirty, &statement);
     if (err != ERR_OK) {
         return err;
     }
@@ -413,37 +435,25 @@ static enum err note_dirty(struct writing *w, const struct store_reading *readin
     return store_execute(statement);
 }
 
-/* Also by a reading that is not taken: the device speaks. */
-static void note_heard(struct device *device, const struct store_reading *reading)
-{
-    if (!device->has_news || reading->received_ms > device->received_ms) {
-        device->received_ms = reading->received_ms;
-    }
-    device->has_news = true;
-}
-
 static enum err write_reading(struct writing *w, struct store_reading *reading)
 {
     enum err err = ERR_OK;
-    judge(&w->device, &w->parameter, reading);
-    if (w->device.is_known) {
-        note_heard(&w->device, reading);
-    }
+    store_reading_judge(&w->device, &w->parameter, reading);
     if (reading->state != STORE_READING_STORED) {
         return ERR_OK;
     }
     if (w->parameter.series == 0) {
-        err = make_series(w, reading->org);
+        err = store_series_make(w->batch->connection, reading->org, &w->device, &w->parameter);
+    }
+    if (err == ERR_OK) {
+        err = store_readings_room(w->batch, reading->time_ms);
     }
     if (err == ERR_OK) {
         reading->series = w->parameter.series;
-        err = w->careful ? write_row_carefully(w, reading) : write_row(w, reading);
+        err = w->batch->careful ? write_row_carefully(w, reading) : write_row(w, reading);
     }
     if (err != ERR_OK || reading->state == STORE_READING_REFUSED) {
         return err;
-    }
-    if (reading->time_ms > w->device.time_ms) {
-        w->device.time_ms = reading->time_ms;
     }
     w->org_changed = true;
     return reading->state == STORE_READING_STORED ? note_dirty(w, reading) : ERR_OK;
@@ -451,21 +461,21 @@ static enum err write_reading(struct writing *w, struct store_reading *reading)
 
 /* --- a device's state ---------------------------------------------------------------------- */
 
-static int64_t due_ms_of(const struct device *device)
+int64_t store_device_due_ms(const struct store_device *device)
 {
     if (device->silence_hours == 0) {
-        return NEVER_MS;
+        return STORE_NEVER_MS;
     }
     return device->last_received_ms + (device->silence_hours > 0
-                                           ? device->silence_hours * HOUR_MS
-                                           : device->interval_s * SILENT_INTERVALS * 1000);
+                                           ? device->silence_hours * STORE_HOUR_MS
+                                           : device->interval_s * STORE_SILENT_INTERVALS * 1000);
 }
 
-static enum err write_state(struct writing *w, uint64_t org, const struct device *device)
+static enum err write_state(struct writing *w, uint64_t org, const struct store_device *device)
 {
     struct store_statement *statement = NULL;
     enum err err = store_prepare(
-        w->connection,
+        w->batch->connection,
         "INSERT INTO device_states (org, device, last_received_ms, last_time_ms, due_ms, silent_ms)"
         " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (org, device) DO UPDATE SET"
         " last_received_ms = excluded.last_received_ms, last_time_ms = excluded.last_time_ms,"
@@ -478,54 +488,18 @@ static enum err write_state(struct writing *w, uint64_t org, const struct device
     store_bind_i64(statement, 2, (int64_t)device->number);
     store_bind_i64(statement, 3, device->last_received_ms);
     store_bind_i64(statement, 4, device->last_time_ms);
-    store_bind_i64(statement, 5, due_ms_of(device));
+    store_bind_i64(statement, 5, store_device_due_ms(device));
     store_bind_i64(statement, 6, device->silent_ms);
     return store_execute(statement);
 }
 
-static const char device_columns[] =
-    "SELECT d.id, s.id, p.id, d.name, d.external_id, d.interval_s FROM devices d"
-    " JOIN sites s ON s.number = d.site JOIN projects p ON p.number = s.project"
-    " WHERE d.org = $1 AND d.number = $2";
-
-static enum err tell_change(struct store_connection *connection, uint64_t number,
-                            struct store_device_change *change, store_on_device on_device,
-                            void *context)
+bool store_device_end(struct store_device *device, uint64_t org, struct store_device_change *change)
 {
-    struct store_statement *statement = NULL;
-    bool has_row = false;
-    enum err err = store_prepare(connection, device_columns, &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    store_bind_i64(statement, 1, (int64_t)change->org);
-    store_bind_i64(statement, 2, (int64_t)number);
-    err = store_step(statement, &has_row);
-    if (err != ERR_OK || !has_row) {
-        return err;
-    }
-    change->id = store_column_bytes(statement, 0).data;
-    change->site = store_column_bytes(statement, 1).data;
-    change->project = store_column_bytes(statement, 2).data;
-    change->name = store_column_bytes(statement, 3);
-    change->external_id = store_column_bytes(statement, 4);
-    change->interval_s = store_column_i64(statement, 5);
-    err = on_device(connection, change, context);
-    store_reset(statement);
-    return err;
-}
-
-static enum err end_device(struct writing *w, uint64_t org)
-{
-    struct device *device = &w->device;
-    if (!device->has_news) {
-        return ERR_OK;
-    }
     bool is_newer = !device->is_heard || device->received_ms > device->last_received_ms;
-    struct store_device_change change = {.org = org,
-                                         .last_received_ms = device->last_received_ms,
-                                         .silent_ms = device->silent_ms,
-                                         .back_ms = device->received_ms};
+    *change = (struct store_device_change){.org = org,
+                                           .last_received_ms = device->last_received_ms,
+                                           .silent_ms = device->silent_ms,
+                                           .back_ms = device->received_ms};
     if (device->time_ms > device->last_time_ms) {
         device->last_time_ms = device->time_ms;
     }
@@ -533,9 +507,21 @@ static enum err end_device(struct writing *w, uint64_t org)
         device->last_received_ms = device->received_ms;
         device->silent_ms = 0;
     }
-    enum err err = write_state(w, org, device);
-    if (err == ERR_OK && is_newer && change.silent_ms != 0 && w->on_back != NULL) {
-        err = tell_change(w->connection, device->number, &change, w->on_back, w->context);
+    return is_newer && change->silent_ms != 0;
+}
+
+static enum err end_device(struct writing *w, uint64_t org)
+{
+    struct store_readings *batch = w->batch;
+    struct store_device_change change;
+    if (!w->device.has_news) {
+        return ERR_OK;
+    }
+    bool is_back = store_device_end(&w->device, org, &change);
+    enum err err = write_state(w, org, &w->device);
+    if (err == ERR_OK && is_back && batch->on_back != NULL) {
+        err = store_tell_device(batch->connection, w->device.number, &change, batch->on_back,
+                                batch->context);
     }
     return err;
 }
@@ -544,23 +530,23 @@ static enum err end_org(struct writing *w, uint64_t org)
 {
     bool has_changed = w->org_changed;
     w->org_changed = false;
-    return has_changed ? store_raise_version(w->connection, org) : ERR_OK;
+    return has_changed ? store_raise_version(w->batch->connection, org) : ERR_OK;
 }
 
 /* --- all of them --------------------------------------------------------------------------- */
 
-static bool is_same_device(const struct store_reading *a, const struct store_reading *b)
+bool store_reading_is_same_device(const struct store_reading *a, const struct store_reading *b)
 {
-    return a->org == b->org && memcmp(a->ids, b->ids, ID_BYTES) == 0;
+    return a->org == b->org && memcmp(a->ids, b->ids, STORE_ID_BYTES) == 0;
 }
 
 /* What changed between two neighbours; `last` NULL: the first. */
 static enum err turn(struct writing *w, const struct store_reading *last,
                      const struct store_reading *next)
 {
-    bool is_device = last != NULL && is_same_device(last, next);
-    bool is_parameter =
-        is_device && slice_equal(name_of(last->parameter), name_of(next->parameter));
+    bool is_device = last != NULL && store_reading_is_same_device(last, next);
+    bool is_parameter = is_device && slice_equal(store_parameter_name(last->parameter),
+                                                 store_parameter_name(next->parameter));
     enum err err = ERR_OK;
     if (last != NULL && !is_device) {
         err = end_device(w, last->org);
@@ -577,174 +563,53 @@ static enum err turn(struct writing *w, const struct store_reading *last,
     return err;
 }
 
-static enum err write_ordered(struct writing *w)
+static enum err write_ordered(struct store_readings *batch)
 {
+    struct writing w = {.batch = batch};
     const struct store_reading *last = NULL;
-    for (size_t i = 0; i < w->count; i++) {
-        enum err err = turn(w, last, w->order[i]);
+    for (size_t i = 0; i < batch->count; i++) {
+        enum err err = turn(&w, last, batch->order[i]);
         if (err == ERR_OK) {
-            err = write_reading(w, w->order[i]);
+            err = write_reading(&w, batch->order[i]);
         }
         if (err == ERR_OK && i % ROWS_PER_LOOK == ROWS_PER_LOOK - 1 &&
-            store_must_yield(w->connection)) {
+            store_must_yield(batch->connection)) {
             err = ERR_BUSY;
         }
         if (err != ERR_OK) {
             return err;
         }
-        last = w->order[i];
+        last = batch->order[i];
     }
-    uint64_t org = w->order[w->count - 1]->org;
-    enum err err = end_device(w, org);
-    return err != ERR_OK ? err : end_org(w, org);
+    uint64_t org = batch->order[batch->count - 1]->org;
+    enum err err = end_device(&w, org);
+    return err != ERR_OK ? err : end_org(&w, org);
 }
 
 enum err store_write_readings(struct store_connection *connection, struct store_reading *readings,
                               size_t count, bool careful, store_on_device on_back, void *context)
 {
-    struct writing w = {.connection = connection,
-                        .count = count,
-                        .careful = careful,
-                        .on_back = on_back,
-                        .context = context};
+    const struct store_backend *backend = connection->backend;
+    struct store_readings batch = {.connection = connection,
+                                   .count = count,
+                                   .careful = careful,
+                                   .on_back = on_back,
+                                   .context = context};
     if (count == 0) {
         return ERR_OK;
     }
-    w.order = mem_try_alloc(count * sizeof(struct store_reading *));
-    if (w.order == NULL) {
+    batch.order = mem_try_alloc(count * sizeof(struct store_reading *));
+    if (batch.order == NULL) {
         return ERR_NO_MEMORY;
     }
     for (size_t i = 0; i < count; i++) {
-        w.order[i] = &readings[i];
+        batch.order[i] = &readings[i];
     }
-    qsort(w.order, count, sizeof(struct store_reading *), reading_compare);
-    buffer_init(&w.attributes, ATTRIBUTES_BYTES_MAX);
-    enum err err = write_ordered(&w);
-    buffer_finish(&w.attributes);
-    mem_free(w.order);
+    qsort(batch.order, count, sizeof(struct store_reading *), reading_compare);
+    buffer_init(&batch.attributes, ATTRIBUTES_BYTES_MAX);
+    bool by_sets = backend->write_readings != NULL && !careful && count >= SET_ROWS_MIN;
+    enum err err = by_sets ? backend->write_readings(&batch) : write_ordered(&batch);
+    buffer_finish(&batch.attributes);
+    mem_free(batch.order);
     return err;
-}
-
-/* --- silence ------------------------------------------------------------------------------- */
-
-static enum err next_due(struct store_connection *connection, int64_t *ret_due_ms)
-{
-    struct store_statement *statement = NULL;
-    bool has_row = false;
-    enum err err = store_prepare(
-        connection, "SELECT due_ms FROM device_states WHERE silent_ms = 0 ORDER BY due_ms LIMIT 1",
-        &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    err = store_step(statement, &has_row);
-    *ret_due_ms = INT64_MAX;
-    if (err == ERR_OK && has_row) {
-        *ret_due_ms = store_column_i64(statement, 0);
-        store_reset(statement);
-    }
-    return err;
-}
-
-/* One that is due: its org and number, and when it was heard of last. */
-struct due {
-    uint64_t org;
-    uint64_t device;
-    int64_t last_received_ms;
-    bool is_active; /* nobody waits for one that was taken out of use */
-};
-
-static enum err take_due(struct store_connection *connection, int64_t now_ms, struct due *ret,
-                         bool *ret_has)
-{
-    struct store_statement *statement = NULL;
-    enum err err =
-        store_prepare(connection,
-                      "SELECT t.org, t.device, t.last_received_ms, d.status FROM device_states t"
-                      " JOIN devices d ON d.number = t.device"
-                      " WHERE t.silent_ms = 0 AND t.due_ms <= $1 ORDER BY t.due_ms LIMIT 1",
-                      &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    store_bind_i64(statement, 1, now_ms);
-    err = store_step(statement, ret_has);
-    if (err == ERR_OK && *ret_has) {
-        ret->org = (uint64_t)store_column_i64(statement, 0);
-        ret->device = (uint64_t)store_column_i64(statement, 1);
-        ret->last_received_ms = store_column_i64(statement, 2);
-        ret->is_active = slice_equal(store_column_bytes(statement, 3), SLICE_LITERAL("active"));
-        store_reset(statement);
-    }
-    return err;
-}
-
-/* One that nobody waits for is not silent, which nobody was told either: it is not due until it is
- * heard of again. */
-static enum err mark_silent(struct store_connection *connection, const struct due *due,
-                            int64_t now_ms)
-{
-    struct store_statement *statement = NULL;
-    enum err err = store_prepare(
-        connection,
-        due->is_active ? "UPDATE device_states SET silent_ms = $1 WHERE org = $2 AND device = $3"
-                       : "UPDATE device_states SET due_ms = $1 WHERE org = $2 AND device = $3",
-        &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    store_bind_i64(statement, 1, due->is_active ? now_ms : INT64_MAX);
-    store_bind_i64(statement, 2, (int64_t)due->org);
-    store_bind_i64(statement, 3, (int64_t)due->device);
-    return store_execute(statement);
-}
-
-/* The same as due_ms_of, of rows that stand. */
-#define UPDATE_DUE                                                                                 \
-    "UPDATE device_states SET due_ms = (SELECT CASE WHEN o.silence_hours = 0 THEN $2"              \
-    " ELSE device_states.last_received_ms"                                                         \
-    " + coalesce(3600000 * o.silence_hours, 3000 * d.interval_s) END"                              \
-    " FROM devices d JOIN orgs o ON o.number = d.org WHERE d.number = device_states.device)"       \
-    " WHERE org = $1"
-
-enum err store_devices_due(struct store_connection *connection, uint64_t org, const uint8_t *device)
-{
-    static_assert(SILENT_INTERVALS == 3 && HOUR_MS == 3600000, "as in the statement");
-    struct store_statement *statement = NULL;
-    enum err err = store_prepare(
-        connection,
-        device == NULL ? UPDATE_DUE
-                       : UPDATE_DUE
-            " AND device = (SELECT n.number FROM devices n WHERE n.org = $1 AND n.id = $3)",
-        &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    store_bind_i64(statement, 1, (int64_t)org);
-    store_bind_i64(statement, 2, NEVER_MS);
-    if (device != NULL) {
-        store_bind_blob(statement, 3, slice_make(device, ID_BYTES));
-    }
-    return store_execute(statement);
-}
-
-enum err store_find_silent(struct store_connection *connection, int64_t now_ms, uint32_t limit,
-                           store_on_device on_silent, void *context, int64_t *ret_due_ms)
-{
-    bool has_one = true;
-    enum err err = ERR_OK;
-    for (uint32_t i = 0; i < limit && has_one && err == ERR_OK; i++) {
-        struct due due = {.org = 0};
-        err = take_due(connection, now_ms, &due, &has_one);
-        if (err != ERR_OK || !has_one) {
-            break;
-        }
-        err = mark_silent(connection, &due, now_ms);
-        if (err == ERR_OK && due.is_active) {
-            struct store_device_change change = {
-                .org = due.org, .last_received_ms = due.last_received_ms, .silent_ms = now_ms};
-            err = tell_change(connection, due.device, &change, on_silent, context);
-        }
-    }
-    return err != ERR_OK ? err : next_due(connection, ret_due_ms);
 }

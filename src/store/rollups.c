@@ -205,10 +205,7 @@ static enum err load_dirty(struct store_connection *connection, struct minute *m
     struct store_statement *statement = NULL;
     bool has_row = true;
     uint32_t count = 0;
-    enum err err = store_prepare(connection,
-                                 "SELECT org, series, start_ms FROM rollup_dirty"
-                                 " ORDER BY org, series, start_ms LIMIT $1",
-                                 &statement);
+    enum err err = store_prepare(connection, connection->backend->take_dirty, &statement);
     if (err != ERR_OK) {
         return err;
     }

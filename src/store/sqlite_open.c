@@ -519,5 +519,9 @@ const struct store_backend store_sqlite = {
     .error_text = sqlite_error_text,
     .insert_events = store_sqlite_insert_events,
     .find_event = store_sqlite_find_event,
+    .note_dirty = "INSERT INTO rollup_dirty (org, series, start_ms) VALUES ($1, $2, $3)"
+                  " ON CONFLICT (org, series, start_ms) DO NOTHING",
+    .take_dirty = "SELECT org, series, start_ms FROM rollup_dirty"
+                  " ORDER BY org, series, start_ms LIMIT $1",
     .loader = &store_sqlite_loader,
 };
