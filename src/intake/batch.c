@@ -24,7 +24,10 @@ static enum err intake_batch_read(struct intake_request *request, struct slice b
         }
     }
     enum err err = format_batch_end(reader, &item, &has);
-    return err == ERR_OK && has ? intake_tally_add(request, &item) : err;
+    if (err == ERR_OK && has) {
+        err = intake_tally_add(request, &item);
+    }
+    return err == ERR_OK ? intake_tally_end(request) : err;
 }
 
 void intake_batch(struct intake_request *request, struct slice body)

@@ -89,6 +89,11 @@ bool intake_recent_has(struct intake_recent *recent, uint64_t mark)
     return false;
 }
 
+void intake_recent_call(struct intake_recent *recent, uint64_t mark)
+{
+    __builtin_prefetch(intake_recent_bucket(recent, mark));
+}
+
 void intake_recent_add(struct intake_recent *recent, uint64_t mark)
 {
     struct intake_recent_bucket *bucket = intake_recent_bucket(recent, mark);

@@ -19,4 +19,6 @@ static inline bool intake_id_can_repeat(struct id id)
 /* What is kept of an id: 64 bits of its hash, never 0. */
 uint64_t intake_recent_mark(struct id id);
 bool intake_recent_has(struct intake_recent *recent, uint64_t mark);
+/* The mark is soon asked for: what that takes is fetched meanwhile. */
+void intake_recent_call(struct intake_recent *recent, uint64_t mark);
 void intake_recent_add(struct intake_recent *recent, uint64_t mark);

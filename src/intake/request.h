@@ -55,6 +55,8 @@ struct intake_tally {
     struct intake_chain notes;   /* struct intake_note, in order of index from 0 */
     struct intake_chain rejects; /* struct intake_reject, the first LIMIT_BATCH_ITEMS_ANSWERED */
     struct intake_chain marks;   /* uint64_t, of elements beyond the notes */
+    struct id asked;             /* of the last taken element, not counted yet */
+    bool has_asked;
     uint8_t lane;
 };
 
@@ -158,6 +160,8 @@ void intake_answer(struct intake_request *request);
 /* ERR_FULL: the pool has no room for what the answer needs. */
 MUST_CHECK enum err intake_tally_add(struct intake_request *request,
                                      const struct format_item *item);
+/* The last element is counted too: before the counts and notes are read. */
+MUST_CHECK enum err intake_tally_end(struct intake_request *request);
 /* Whether the id was accepted of late. */
 bool intake_is_known(struct intake_request *request, struct id id);
 /* Durable: its ids are known from now on. */

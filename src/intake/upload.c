@@ -387,6 +387,9 @@ void intake_upload_end(struct intake_request *request)
     if (err == ERR_OK && has) {
         err = intake_upload_take_item(request, &item);
     }
+    if (err == ERR_OK) {
+        err = intake_tally_end(request);
+    }
     if (err != ERR_OK) {
         struct format_fault fault = format_batch_fault(request->upload->reader);
         request->tally.rejected = 0;
