@@ -16,9 +16,12 @@
 
 #define ORPHANS_PER_LOOK 256u
 
+enum orphan_state { ORPHAN_WANTED, ORPHAN_ROWLESS, ORPHAN_GONE };
+
 struct orphans_query {
     struct store_job job;
     struct id ids[ORPHANS_PER_LOOK];
+    enum orphan_state states[ORPHANS_PER_LOOK];
     uint32_t count;     /* asked about; then the orphans among them */
     bool keeps_rowless; /* what has no row may have lost it */
 };
@@ -28,25 +31,8 @@ static void orphans_done(struct store_job *job)
     (void)job;
 }
 
-/* A frame whose head could not be read names no upload: it may be any. */
-static enum err orphans_has_letter(struct store_connection *connection, struct id id, bool *ret)
-{
-    struct store_statement *statement = NULL;
-    enum err err = store_prepare(connection,
-                                 "SELECT 1 FROM dead_letters WHERE form = $2"
-                                 " AND (id = $1 OR kind = 'frame') LIMIT 1",
-                                 &statement);
-    if (err == ERR_OK) {
-        store_bind_blob(statement, 1, slice_make(id.bytes, sizeof(id.bytes)));
-        store_bind_i64(statement, 2, RECORD_FORM_UPLOAD_END);
-        err = store_step(statement, ret);
-        store_reset(statement);
-    }
-    return err;
-}
-
-static enum err orphans_is_wanted(struct store_connection *connection,
-                                  const struct orphans_query *query, struct id id, bool *ret)
+static enum err orphans_find_row(struct store_connection *connection, struct id id,
+                                 enum orphan_state *ret)
 {
     struct store_statement *statement = NULL;
     bool has_row = false;
@@ -57,12 +43,43 @@ static enum err orphans_is_wanted(struct store_connection *connection,
         err = store_step(statement, &has_row);
     }
     if (err == ERR_OK && has_row) {
-        *ret = store_column_i64(statement, 0) == 0;
+        *ret = store_column_i64(statement, 0) == 0 ? ORPHAN_WANTED : ORPHAN_GONE;
         store_reset(statement);
-    } else if (err == ERR_OK && query->keeps_rowless) {
-        *ret = true;
     } else if (err == ERR_OK) {
-        err = orphans_has_letter(connection, id, ret);
+        *ret = ORPHAN_ROWLESS;
+    }
+    return err;
+}
+
+/* `id` empty: all. */
+static void orphans_keep(struct orphans_query *query, struct slice id)
+{
+    for (uint32_t i = 0; i < query->count; i++) {
+        if (query->states[i] == ORPHAN_ROWLESS &&
+            (id.size == 0 || slice_equal(slice_make(query->ids[i].bytes, 16), id))) {
+            query->states[i] = ORPHAN_WANTED;
+        }
+    }
+}
+
+/* All letters of end records, once for all files that have no row. A frame whose head could not be
+ * read names no upload: it may be any. */
+static enum err orphans_keep_lettered(struct store_connection *connection,
+                                      struct orphans_query *query)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = true;
+    enum err err = store_prepare(
+        connection, "SELECT id, kind = 'frame' FROM dead_letters WHERE form = $1", &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, RECORD_FORM_UPLOAD_END);
+    err = store_step(statement, &has_row);
+    while (err == ERR_OK && has_row) {
+        bool is_any = store_column_i64(statement, 1) != 0;
+        orphans_keep(query, is_any ? (struct slice){NULL, 0} : store_column_bytes(statement, 0));
+        err = store_step(statement, &has_row);
     }
     return err;
 }
@@ -70,14 +87,23 @@ static enum err orphans_is_wanted(struct store_connection *connection,
 static enum err orphans_run(struct store_job *job, struct store_connection *connection)
 {
     struct orphans_query *query = (struct orphans_query *)job;
+    uint32_t rowless = 0;
+    enum err err = ERR_OK;
+    for (uint32_t i = 0; i < query->count && err == ERR_OK; i++) {
+        err = orphans_find_row(connection, query->ids[i], &query->states[i]);
+        rowless += err == ERR_OK && query->states[i] == ORPHAN_ROWLESS;
+    }
+    if (err == ERR_OK && query->keeps_rowless) {
+        orphans_keep(query, (struct slice){NULL, 0});
+    } else if (err == ERR_OK && rowless > 0) {
+        err = orphans_keep_lettered(connection, query);
+    }
+    if (err != ERR_OK) {
+        return err;
+    }
     uint32_t orphans = 0;
     for (uint32_t i = 0; i < query->count; i++) {
-        bool is_wanted = true;
-        enum err err = orphans_is_wanted(connection, query, query->ids[i], &is_wanted);
-        if (err != ERR_OK) {
-            return err;
-        }
-        if (!is_wanted) {
+        if (query->states[i] != ORPHAN_WANTED) {
             query->ids[orphans++] = query->ids[i];
         }
     }
