@@ -12,6 +12,7 @@ struct api_letters_job {
     struct api_job job; /* first */
     struct query_page page;
     struct id id;
+    uint32_t areas; /* of one */
 };
 
 static enum err api_letters_query(struct api_job *job, struct store_connection *connection)
@@ -42,7 +43,7 @@ void api_dead_letters_get(struct api_request *request)
 static enum err api_retry_query(struct api_job *job, struct store_connection *connection)
 {
     const struct api_letters_job *one = (const struct api_letters_job *)job;
-    return query_dead_letter_retry(connection, job->org, one->id);
+    return query_dead_letter_retry(connection, job->org, one->id, one->areas);
 }
 
 static void api_retry_done(struct api_job *job)
@@ -65,6 +66,7 @@ void api_dead_letter_retry(struct api_request *request)
     }
     struct api_letters_job *one = api_job_create(request, sizeof(*one));
     one->id = id;
+    one->areas = api_areas_to_write(request);
     one->job.query = api_retry_query;
     one->job.on_done = api_retry_done;
     api_write(&one->job);

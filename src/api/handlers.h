@@ -31,9 +31,10 @@ void api_uploads_get(struct api_request *request);
 void api_upload_get(struct api_request *request);
 void api_upload_raw(struct api_request *request);
 void api_upload_delete(struct api_request *request);
-/* uploads.c: of which areas the key may see uploads and dead letters, as a set of enum query_area
- */
+/* uploads.c: of which areas the key may see uploads and dead letters, as a set of enum query_area;
+ * and delete or retry them. */
 uint32_t api_areas(const struct api_request *request);
+uint32_t api_areas_to_write(const struct api_request *request);
 /* dead_letters.c */
 void api_dead_letters_get(struct api_request *request);
 void api_dead_letter_retry(struct api_request *request);

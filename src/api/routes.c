@@ -42,9 +42,9 @@
     X(GET, "/api/v1/uploads", listUploads, RE | RT, NONE, NO_CACHE, api_uploads_get)               \
     X(GET, "/api/v1/uploads/{id}", getUpload, RE | WE | RT | WT, NONE, NO_CACHE, api_upload_get)   \
     X(GET, "/api/v1/uploads/{id}/raw", getUploadRaw, RE | RT, NONE, NO_CACHE, api_upload_raw)      \
-    X(DELETE, "/api/v1/uploads/{id}", deleteUpload, WE, NONE, NO_STORE, api_upload_delete)         \
+    X(DELETE, "/api/v1/uploads/{id}", deleteUpload, WE | WT, NONE, NO_STORE, api_upload_delete)    \
     X(GET, "/api/v1/dead-letters", listDeadLetters, RE | RT, NONE, NO_CACHE, api_dead_letters_get) \
-    X(POST, "/api/v1/dead-letters/{id}/retry", retryDeadLetter, WE, NONE, NO_STORE,                \
+    X(POST, "/api/v1/dead-letters/{id}/retry", retryDeadLetter, WE | WT, NONE, NO_STORE,           \
       api_dead_letter_retry)                                                                       \
     X(POST, "/v1/ingest", ingest, WT, RECORDS, NO_STORE, api_readings_post)                        \
     X(POST, "/api/v1/readings", postReadings, WT, RECORDS, NO_STORE, api_readings_post)            \

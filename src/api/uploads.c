@@ -29,14 +29,12 @@ uint32_t api_areas(const struct api_request *request)
     return (has_events ? QUERY_AREA_EVENTS : 0u) | (has_readings ? QUERY_AREA_READINGS : 0u);
 }
 
-/* Who may write an area is told what became of what it sent. */
-static uint32_t api_areas_of_status(const struct api_request *request)
+uint32_t api_areas_to_write(const struct api_request *request)
 {
     uint32_t scopes = request->identity.scopes;
     bool has_events = (scopes & (GATE_WRITE | GATE_WRITE_EVENTS)) != 0;
     bool has_readings = (scopes & (GATE_WRITE | GATE_WRITE_TELEMETRY)) != 0;
-    return api_areas(request) | (has_events ? QUERY_AREA_EVENTS : 0u) |
-           (has_readings ? QUERY_AREA_READINGS : 0u);
+    return (has_events ? QUERY_AREA_EVENTS : 0u) | (has_readings ? QUERY_AREA_READINGS : 0u);
 }
 
 static enum err api_uploads_query(struct api_job *job, struct store_connection *connection)
@@ -114,7 +112,8 @@ void api_upload_get(struct api_request *request)
 {
     struct api_page_job *one = api_upload_job(request);
     if (one != NULL) {
-        one->areas = api_areas_of_status(request);
+        /* Who may write an area is told what became of what it sent. */
+        one->areas = api_areas(request) | api_areas_to_write(request);
         request->seed += one->areas; /* the tag is of what this key may see */
         one->job.query = api_upload_query;
         api_read(&one->job);
@@ -207,7 +206,8 @@ void api_upload_raw(struct api_request *request)
 
 static enum err api_upload_settle_query(struct api_job *job, struct store_connection *connection)
 {
-    return query_upload_settle(connection, job->org, ((const struct api_page_job *)job)->id);
+    const struct api_page_job *one = (const struct api_page_job *)job;
+    return query_upload_settle(connection, job->org, one->id, one->areas);
 }
 
 /* The file goes first: if the commit then fails, the row is still there to be deleted again, while
@@ -215,7 +215,7 @@ static enum err api_upload_settle_query(struct api_job *job, struct store_connec
 static enum err api_upload_delete_query(struct api_job *job, struct store_connection *connection)
 {
     const struct api_page_job *one = (const struct api_page_job *)job;
-    enum err err = query_upload_delete(connection, job->org, one->id);
+    enum err err = query_upload_delete(connection, job->org, one->id, one->areas);
     if (err == ERR_OK) {
         err = journal_upload_delete(job->request->loop->api->options.journal, one->id);
         err = err == ERR_NOT_FOUND ? ERR_OK : err;
@@ -257,6 +257,7 @@ void api_upload_delete(struct api_request *request)
 {
     struct api_page_job *one = api_upload_job(request);
     if (one != NULL) {
+        one->areas = api_areas_to_write(request);
         one->job.query = api_upload_settle_query;
         one->job.on_done = api_upload_settled;
         api_write(&one->job);

@@ -26,11 +26,14 @@ enum {
 
 static_assert(RECORD_FORM_UPLOAD_END == 64, "as the SQL has it");
 
-/* Of an end record nothing but its head is shown: to both areas. */
+/* The areas are an enum query_area, a set. Of an end record nothing but its head is shown: to both.
+ */
+#define QUERY_DEAD_IN_AREAS(areas)                                                                 \
+    "AND (" areas " IN (1, 3) AND form NOT IN " QUERY_READING_FORMS " OR " areas                   \
+    " IN (2, 3) AND form IN " QUERY_READING_FORMS " OR form = 64) "
 #define QUERY_DEAD_SELECT                                                                          \
     "SELECT number, id, kind, reason, detail, record, received_ms FROM dead_letters "              \
-    "WHERE org = $1 AND ($4 IN (1, 3) AND form NOT IN " QUERY_READING_FORMS                        \
-    " OR $4 IN (2, 3) AND form IN " QUERY_READING_FORMS " OR form = 64) "
+    "WHERE org = $1 " QUERY_DEAD_IN_AREAS("$4")
 
 /* A record that is one JSON value is shown as it is, anything else as a text. */
 static bool query_dead_is_json(struct json_reader *reader, struct slice record)
@@ -101,20 +104,22 @@ struct query_letter {
 };
 
 static enum err query_letter_find(struct store_connection *connection, uint64_t org, struct id id,
-                                  struct query_letter *ret)
+                                  uint32_t areas, struct query_letter *ret)
 {
     struct store_statement *statement = NULL;
     bool has_row = false;
-    enum err err = store_prepare(
-        connection,
-        "SELECT d.record, d.form, d.position, d.element, d.received_ms, o.id_key "
-        "FROM dead_letters d JOIN orgs o ON o.number = d.org WHERE d.id = $1 AND d.org = $2",
-        &statement);
+    enum err err =
+        store_prepare(connection,
+                      "SELECT d.record, d.form, d.position, d.element, d.received_ms, o.id_key "
+                      "FROM dead_letters d JOIN orgs o ON o.number = d.org WHERE d.id = $1 AND "
+                      "d.org = $2 " QUERY_DEAD_IN_AREAS("$3"),
+                      &statement);
     if (err != ERR_OK) {
         return err;
     }
     store_bind_blob(statement, 1, slice_make(id.bytes, sizeof(id.bytes)));
     store_bind_i64(statement, 2, (int64_t)org);
+    store_bind_i64(statement, 3, areas);
     err = store_step(statement, &has_row);
     if (err != ERR_OK || !has_row) {
         return err != ERR_OK ? err : ERR_NOT_FOUND;
@@ -218,13 +223,14 @@ static enum err query_letter_insert(struct store_connection *connection, uint64_
     return err;
 }
 
-enum err query_dead_letter_retry(struct store_connection *connection, uint64_t org, struct id id)
+enum err query_dead_letter_retry(struct store_connection *connection, uint64_t org, struct id id,
+                                 uint32_t areas)
 {
     struct store_statement *statement = NULL;
     struct query_letter letter = {0};
     struct format_reader *reader = format_reader_create();
     buffer_init(&letter.record, LIMIT_FRAME_BYTES);
-    enum err err = query_letter_find(connection, org, id, &letter);
+    enum err err = query_letter_find(connection, org, id, areas, &letter);
     if (err == ERR_OK) {
         err = query_letter_insert(connection, org, &letter, reader);
     }

@@ -182,10 +182,10 @@ MUST_CHECK enum err query_upload_form(struct store_connection *connection, uint6
  * the caller's durable commit makes durable what applying the upload wrote: only then may the file
  * go. */
 MUST_CHECK enum err query_upload_settle(struct store_connection *connection, uint64_t org,
-                                        struct id id);
+                                        struct id id, uint32_t areas);
 /* Forgets an upload that is finished; ERR_EXISTS while it is being applied. */
 MUST_CHECK enum err query_upload_delete(struct store_connection *connection, uint64_t org,
-                                        struct id id);
+                                        struct id id, uint32_t areas);
 
 /* --- readings ----------------------------------------------------------------------------------
  */
@@ -272,4 +272,4 @@ MUST_CHECK enum err query_dead_letters_list(struct store_connection *connection,
                                             const struct query_page *page, struct buffer *to);
 /* Tries the record once more, as it came. ERR_REFUSED: refused again, the letter stays. */
 MUST_CHECK enum err query_dead_letter_retry(struct store_connection *connection, uint64_t org,
-                                            struct id id);
+                                            struct id id, uint32_t areas);

@@ -172,12 +172,13 @@ enum err query_upload_form(struct store_connection *connection, uint64_t org, st
     return err;
 }
 
-static enum err query_upload_check(struct store_connection *connection, uint64_t org, struct id id)
+static enum err query_upload_check(struct store_connection *connection, uint64_t org, struct id id,
+                                   uint32_t areas)
 {
     struct store_statement *statement = NULL;
     enum err err = query_upload_find_in(
         connection, "SELECT state FROM uploads WHERE org = $1 AND id = $2 " UPLOAD_IN_AREAS("$3"),
-        org, id, QUERY_AREA_EVENTS | QUERY_AREA_READINGS, &statement);
+        org, id, areas, &statement);
     if (err != ERR_OK) {
         return err;
     }
@@ -186,16 +187,18 @@ static enum err query_upload_check(struct store_connection *connection, uint64_t
     return is_applying ? ERR_EXISTS : ERR_OK;
 }
 
-enum err query_upload_settle(struct store_connection *connection, uint64_t org, struct id id)
+enum err query_upload_settle(struct store_connection *connection, uint64_t org, struct id id,
+                             uint32_t areas)
 {
-    enum err err = query_upload_check(connection, org, id);
+    enum err err = query_upload_check(connection, org, id, areas);
     return err != ERR_OK ? err : store_raise_version(connection, org);
 }
 
-enum err query_upload_delete(struct store_connection *connection, uint64_t org, struct id id)
+enum err query_upload_delete(struct store_connection *connection, uint64_t org, struct id id,
+                             uint32_t areas)
 {
     struct store_statement *statement = NULL;
-    enum err err = query_upload_check(connection, org, id);
+    enum err err = query_upload_check(connection, org, id, areas);
     if (err != ERR_OK) {
         return err;
     }

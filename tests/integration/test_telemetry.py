@@ -92,6 +92,26 @@ def test_a_key_sees_uploads_and_letters_of_its_areas_alone(plant, server):
     assert server.get(path + "/raw", key=keys["read:events"]).status == 200
 
 
+def test_a_key_deletes_and_retries_what_is_of_its_areas_alone(plant, server):
+    keys = {scope: server.post("/api/keys", {"scopes": [scope]}).json["api_key"]
+            for scope in ("read", "write:events", "write:telemetry", "write")}
+    body = "".join(json.dumps(plant.message(n, iso(ms(n + 10)), metadata={"fw": "x" * 200})) + "\n" for n in range(1500))
+    lines = "".join(json.dumps({"type": "t", "payload": "z" * 500}) + "\n" for _ in range(1000))
+    headers = {"Content-Type": "application/x-ndjson"}
+    readings = server.post("/v1/ingest?wait=stored", body, headers=headers).json["upload_id"]
+    events = server.post("/api/events/batch?wait=stored", lines, headers=headers).json["upload_id"]
+
+    def delete(scope, upload):
+        return server.request("DELETE", f"/api/v1/uploads/{upload}", key=keys[scope]).status
+
+    assert [delete(scope, readings) for scope in ("read", "write:events", "write:telemetry")] == [403, 404, 204]
+    assert [delete(scope, events) for scope in ("read", "write:telemetry", "write:events")] == [403, 404, 204]
+    server.post("/v1/ingest?wait=stored", plant.message(1, parameter="nobody-knows-it"), key=keys["write"])
+    letter = until(lambda: [one for one in letters(server) if "nobody-knows-it" in json.dumps(one["record"])])[0]["id"]
+    tried = {scope: server.post(f"/api/v1/dead-letters/{letter}/retry", key=key).status for scope, key in keys.items()}
+    assert tried == {"read": 403, "write:events": 404, "write:telemetry": 422, "write": 422}
+
+
 def test_one_reading_and_back(plant):
     at = ms(10)
     answer = plant.send({"project_id": plant.project["id"], "site_id": plant.site["id"],

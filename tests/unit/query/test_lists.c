@@ -130,25 +130,28 @@ static void test_one_upload(void **state)
 static enum err run_settle(struct store_connection *connection, void *context)
 {
     const struct ask *ask = context;
-    return query_upload_settle(connection, ask->page.org, ask->id);
+    return query_upload_settle(connection, ask->page.org, ask->id, ask->page.areas);
 }
 
 static enum err run_delete(struct store_connection *connection, void *context)
 {
     const struct ask *ask = context;
-    return query_upload_delete(connection, ask->page.org, ask->id);
+    return query_upload_delete(connection, ask->page.org, ask->id, ask->page.areas);
 }
 
 static void test_deleting_an_upload(void **state)
 {
     (void)state;
     static const char versions[] = "SELECT data_version FROM orgs WHERE number = 1";
-    struct ask ask = {.page.org = 7, .id = id_of(4)};
+    struct ask ask = {.page = {.org = 7, .areas = 3}, .id = id_of(4)};
     add_upload(4, 1, 2);
     add_upload(5, 1, 1);
     assert_int_equal(store_fixture_run(&fixture.store, run_settle, &ask), ERR_NOT_FOUND);
     assert_int_equal(store_fixture_run(&fixture.store, run_delete, &ask), ERR_NOT_FOUND);
-    ask.page.org = 1;
+    ask.page = (struct query_page){.org = 1, .areas = QUERY_AREA_READINGS}; /* it holds events */
+    assert_int_equal(store_fixture_run(&fixture.store, run_settle, &ask), ERR_NOT_FOUND);
+    assert_int_equal(store_fixture_run(&fixture.store, run_delete, &ask), ERR_NOT_FOUND);
+    ask.page.areas = QUERY_AREA_EVENTS;
     /* It has to write something, or its commit syncs nothing. */
     int64_t version = store_fixture_number(&fixture.store, versions);
     assert_int_equal(store_fixture_run(&fixture.store, run_settle, &ask), ERR_OK);
@@ -194,17 +197,19 @@ static void test_dead_letters(void **state)
 static enum err run_retry(struct store_connection *connection, void *context)
 {
     const struct ask *ask = context;
-    return query_dead_letter_retry(connection, ask->page.org, ask->id);
+    return query_dead_letter_retry(connection, ask->page.org, ask->id, ask->page.areas);
 }
 
 static void test_retry(void **state)
 {
     (void)state;
-    struct ask ask = {.page.org = 7, .id = id_of(1)};
+    struct ask ask = {.page = {.org = 7, .areas = 3}, .id = id_of(1)};
     add_letter(1, 1, "{\"type\":\"a\",\"payload\":{\"x\":1}}");
     store_fixture_refuse(&fixture.store, "NEW.type = NEW.type");
     assert_int_equal(store_fixture_run(&fixture.store, run_retry, &ask), ERR_NOT_FOUND);
-    ask.page.org = 1;
+    ask.page = (struct query_page){.org = 1, .areas = QUERY_AREA_READINGS};
+    assert_int_equal(store_fixture_run(&fixture.store, run_retry, &ask), ERR_NOT_FOUND);
+    ask.page.areas = QUERY_AREA_EVENTS;
     assert_int_equal(store_fixture_run(&fixture.store, run_retry, &ask), ERR_REFUSED);
     assert_int_equal(store_fixture_number(&fixture.store, "SELECT count(*) FROM dead_letters"), 1);
     store_fixture_refuse(&fixture.store, NULL);
@@ -225,7 +230,7 @@ static void test_retry(void **state)
 static void test_retry_of_what_is_unreadable(void **state)
 {
     (void)state;
-    struct ask ask = {.page.org = 1, .id = id_of(1)};
+    struct ask ask = {.page = {.org = 1, .areas = 3}, .id = id_of(1)};
     add_letter(1, 1, "{\"type\":");
     assert_int_equal(store_fixture_run(&fixture.store, run_retry, &ask), ERR_INVALID);
     assert_int_equal(store_fixture_number(&fixture.store, "SELECT count(*) FROM dead_letters"), 1);
