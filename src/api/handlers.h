@@ -78,6 +78,7 @@ void api_limits_get(struct api_request *request);
 void api_health_get(struct api_request *request);
 void api_live_get(struct api_request *request);
 void api_ready_get(struct api_request *request);
+void api_intake_get(struct api_request *request);
 void api_status_get(struct api_request *request);
 /* pages.c */
 void api_metrics_get(struct api_request *request);

@@ -1,6 +1,7 @@
 /* Health: whether the server serves, and what is degraded. No key is needed, so nothing of an org
- * is told. `ready` turns 503 while draining or degraded; `live` says only that a loop answers.
- * Redis away is said, and no reason to take traffic elsewhere: every node has the same trouble, and
+ * is told. `ready` turns 503 while draining or degraded; `intake` does not while only the store is
+ * away, since records are taken all the same; `live` says only that a loop answers. Redis away is
+ * said, and no reason to take traffic elsewhere: every node has the same trouble, and
  * limits by itself.
  *
  * "for how long it lasts": the journal's free bytes by the rate at which the backlog grew since
@@ -61,10 +62,20 @@ static void api_health_look(struct api_loop *loop, struct api_health *ret)
     api_health_rate(loop, ret);
 }
 
+static bool api_health_takes_in(const struct api_health *health)
+{
+    return health->is_started && !health->is_draining && health->journal == ERR_OK;
+}
+
 static bool api_health_is_ready(const struct api_health *health)
 {
-    return health->is_started && !health->is_draining && health->store == ERR_OK &&
-           health->journal == ERR_OK;
+    return api_health_takes_in(health) && health->store == ERR_OK;
+}
+
+static bool api_health_is_here(const struct api_health *health)
+{
+    (void)health;
+    return true;
 }
 
 static const char *api_health_word(const struct api_health *health)
@@ -128,7 +139,8 @@ static void api_health_reply(struct api_request *request, struct json_writer *wr
     api_reply_json(request, status, buffer_slice(writer->to));
 }
 
-static void api_health_answer(struct api_request *request, bool strict)
+static void api_health_answer(struct api_request *request,
+                              bool (*is_good)(const struct api_health *health))
 {
     struct api_health health;
     struct json_writer writer;
@@ -138,17 +150,22 @@ static void api_health_answer(struct api_request *request, bool strict)
     json_write_member_text(&writer, "status", api_health_word(&health));
     api_health_parts(&writer, request->loop, &health);
     json_write_object_end(&writer);
-    api_health_reply(request, &writer, strict && !api_health_is_ready(&health) ? 503 : 200);
+    api_health_reply(request, &writer, is_good(&health) ? 200 : 503);
 }
 
 void api_health_get(struct api_request *request)
 {
-    api_health_answer(request, false);
+    api_health_answer(request, api_health_is_here);
 }
 
 void api_ready_get(struct api_request *request)
 {
-    api_health_answer(request, true);
+    api_health_answer(request, api_health_is_ready);
+}
+
+void api_intake_get(struct api_request *request)
+{
+    api_health_answer(request, api_health_takes_in);
 }
 
 void api_live_get(struct api_request *request)

@@ -101,6 +101,7 @@
     X(GET, "/health/live", getLive, OPEN, NONE, NO_STORE, api_live_get)                            \
     X(GET, "/livez", getLivez, OPEN, NONE, NO_STORE, api_live_get)                                 \
     X(GET, "/health/ready", getReady, OPEN, NONE, NO_STORE, api_ready_get)                         \
+    X(GET, "/health/intake", getIntake, OPEN, NONE, NO_STORE, api_intake_get)                      \
     X(GET, "/readyz", getReadyz, OPEN, NONE, NO_STORE, api_ready_get)                              \
     X(GET, "/api/v1/status", getStatus, OPEN, NONE, NO_STORE, api_status_get)                      \
     X(GET, "/metrics", getMetrics, OPEN, NONE, NO_STORE, api_metrics_get)                          \

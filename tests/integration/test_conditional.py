@@ -86,7 +86,7 @@ def test_openapi_is_tagged(server):
     assert server.get("/api/openapi.yaml", key=None, headers={"If-None-Match": tag}).status == 304
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/livez", "/readyz"])
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/health/intake", "/livez", "/readyz"])
 def test_health_is_not_stored(server, path):
     answer = server.get(path, key=None)
     assert answer.status == 200 and answer.headers["cache-control"] == "no-store" and "etag" not in answer.headers

@@ -88,6 +88,7 @@ def test_with_a_delay_a_balancer_hears_of_it_before_anything_closes(weir):
     terminate(server)
     until(lambda: server.get("/health/ready", key=None).status == 503)
     assert server.get("/health/ready", key=None).json["status"] == "draining"
+    assert server.get("/health/intake", key=None).status == 503
     # All is served, on connections old and new; each answer sends its client away.
     one.sendall(head(server, "GET", "/health/live", close=False))
     answer = read_all(one)

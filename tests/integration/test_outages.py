@@ -134,6 +134,7 @@ def test_below_the_reserve_nothing_is_accepted_and_it_comes_back(weir, tmp_path)
         problem_with_retry(refused, 503, "journal_unavailable")
         ready = server.get("/health/ready", key=None)
         assert ready.status == 503 and ready.json["parts"]["journal"]["status"] == "degraded"
+        assert server.get("/health/intake", key=None).status == 503
         assert server.get("/health/live", key=None).status == 200
         # What was acknowledged goes on into the store.
         until(lambda: metric(server, "event_queue_size") == 0)

@@ -63,7 +63,8 @@ def test_gone_under_load_loses_nothing_and_comes_back(weir, database, tmp_path, 
     until(lambda: metric(server, "events_ingested_total") > taken + 4000)  # intake goes on
     ready = until(lambda: (lambda a: a if a.json["parts"]["store"]["status"] != "ok" else None)(
         server.get("/health/ready", key=None)))
-    assert ready.json["queue"]["records"] > 0
+    assert ready.status == 503 and ready.json["queue"]["records"] > 0
+    assert server.get("/health/intake", key=None).status == 200
     database.start()
     back = time.monotonic()
     until(lambda: server.get("/health/ready", key=None).json["parts"]["store"]["status"] == "ok", BACK_SECONDS)

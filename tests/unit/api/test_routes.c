@@ -51,8 +51,10 @@ static void test_scopes(void **state)
 {
     (void)state;
     static const char *const open[] = {
-        "/health",        "/health/live",      "/health/ready",      "/livez",   "/readyz",    "/",
-        "/api/v1/status", "/api/openapi.yaml", "/api/keys/generate", "/metrics", "/v1/health",
+        "/health",        "/health/live",      "/health/ready",
+        "/livez",         "/readyz",           "/",
+        "/api/v1/status", "/api/openapi.yaml", "/api/keys/generate",
+        "/metrics",       "/v1/health",        "/health/intake",
     };
     for (uint32_t i = 0; i < api_route_count; i++) {
         const struct api_route *route = &api_route_table[i];
