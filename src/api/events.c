@@ -4,7 +4,6 @@
 #include "api/records.h"
 #include "api/reply.h"
 #include "base/limits.h"
-#include "base/metrics.h"
 
 #include <assert.h>
 
@@ -61,19 +60,15 @@ void api_events_post(struct api_request *request)
 {
     struct http_request *http = request->http;
     struct record_attribute attributes[RECORD_ATTRIBUTES_MAX];
-    struct api_records records = {.answer = API_ANSWER_WEIR, .attributes = attributes};
+    struct api_records records = {.answer = API_ANSWER_WEIR};
     bool has_ce = http_request_header(http, "ce-specversion").data != NULL;
     enum err err =
         format_body_form(http_request_header(http, "Content-Type"), has_ce, '{', &records.form);
-    if (err != ERR_OK) {
-        metrics_add(METRIC_VALIDATION_UNSUPPORTED, 1);
-        api_reply_err(request, ERR_UNSUPPORTED,
-                      "Events come as application/json, application/x-ndjson, text/plain that is "
-                      "JSON, or CloudEvents.");
+    if (!api_records_prepare(request, &records, attributes, err,
+                             "Events come as application/json, application/x-ndjson, text/plain "
+                             "that is JSON, or CloudEvents.")) {
         return;
     }
-    records.may_be_array = records.form == RECORD_FORM_EVENT;
-    records.attribute_count = api_trace_attribute(http, attributes);
     if (records.form == RECORD_FORM_CLOUDEVENT_BINARY &&
         !api_ce_attributes(http, attributes, &records.attribute_count)) {
         api_reply_err(request, ERR_INVALID, "There are too many ce- headers.");

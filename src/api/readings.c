@@ -13,7 +13,6 @@
 #include "api/reply.h"
 #include "base/clock.h"
 #include "base/limits.h"
-#include "base/metrics.h"
 #include "query/query.h"
 #include "store/store.h"
 
@@ -28,17 +27,13 @@ void api_readings_post(struct api_request *request)
     struct http_request *http = request->http;
     struct record_attribute attributes[2];
     char device[ID_TEXT_BYTES];
-    struct api_records records = {.answer = API_ANSWER_TELEMETRY, .attributes = attributes};
+    struct api_records records = {.answer = API_ANSWER_TELEMETRY};
     enum err err = format_reading_form(http_request_header(http, "Content-Type"), &records.form);
-    if (err != ERR_OK) {
-        metrics_add(METRIC_VALIDATION_UNSUPPORTED, 1);
-        api_reply_err(request, ERR_UNSUPPORTED,
-                      "Readings come as application/json, application/x-ndjson, or text/plain that "
-                      "is JSON.");
+    if (!api_records_prepare(request, &records, attributes, err,
+                             "Readings come as application/json, application/x-ndjson, or "
+                             "text/plain that is JSON.")) {
         return;
     }
-    records.may_be_array = records.form == RECORD_FORM_READING;
-    records.attribute_count = api_trace_attribute(http, attributes);
     if (request->identity.has_device) {
         id_format(request->identity.device, device);
         attributes[records.attribute_count++] = (struct record_attribute){

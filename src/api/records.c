@@ -9,6 +9,7 @@
  * wait=journal. */
 #include "api/records.h"
 
+#include "api/handlers.h"
 #include "api/parameters.h"
 #include "api/reply.h"
 #include "base/clock.h"
@@ -166,6 +167,21 @@ static uint64_t api_records_bytes(const struct api_request *request)
     int64_t bytes = http_request_body_bytes(request->http);
     bool is_coded = http_request_header(request->http, "Content-Encoding").data != NULL;
     return bytes > 0 && !is_coded ? (uint64_t)bytes : 0;
+}
+
+bool api_records_prepare(struct api_request *request, struct api_records *records,
+                         struct record_attribute *attributes, enum err err, const char *forms)
+{
+    if (err != ERR_OK) {
+        metrics_add(METRIC_VALIDATION_UNSUPPORTED, 1);
+        api_reply_err(request, ERR_UNSUPPORTED, forms);
+        return false;
+    }
+    records->may_be_array =
+        records->form == RECORD_FORM_EVENT || records->form == RECORD_FORM_READING;
+    records->attributes = attributes;
+    records->attribute_count = api_trace_attribute(request->http, attributes);
+    return true;
 }
 
 bool api_records_begin(struct api_request *request, const struct api_records *records)

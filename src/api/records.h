@@ -19,6 +19,11 @@ struct api_records {
     const struct record_attribute *attributes;
     uint32_t attribute_count;
 };
+/* Of a body whose content type was read with this result: sets what follows from the form.
+ * `attributes` has room for one, which is counted if it is there. `forms`: which there are, for
+ * people. False: answered already. */
+bool api_records_prepare(struct api_request *request, struct api_records *records,
+                         struct record_attribute *attributes, enum err err, const char *forms);
 /* Opens intake for the request and accepts its body. False: answered already. */
 bool api_records_begin(struct api_request *request, const struct api_records *records);
 /* The chunks of the body, for who collected the first ones itself. */
