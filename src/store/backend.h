@@ -26,9 +26,13 @@ struct store_waiting {
     atomic_uint_least32_t jobs[STORE_PRIORITIES];
 };
 
-/* How far the engine's own log is, for readers of a replica. */
+/* What readers of a replica share. */
 struct store_log {
-    atomic_uint_least64_t place; /* release by the writer after a commit, acquire by readers */
+    /* How far the engine's own log is: release by the writer after a commit, acquire by readers. */
+    atomic_uint_least64_t place;
+    /* When the replica, which is away, is tried again by one of them; 0: it serves. Relaxed: it
+     * orders nothing. */
+    atomic_uint_least64_t retry_ns;
 };
 
 struct store_backend;

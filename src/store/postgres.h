@@ -22,7 +22,8 @@
 #define POSTGRES_DOUBT_MS         10000u /* how long the outcome of a commit is asked for */
 #define POSTGRES_XID_BYTES        24u
 #define POSTGRES_LAG_MS           200u  /* that a read waits for a replica */
-#define POSTGRES_AVOID_MS         5000u /* how long a replica that lags is left alone */
+#define POSTGRES_AVOID_MS         5000u /* how long a replica is left alone that lags or is away */
+#define POSTGRES_REPLICA_MS       1000u /* within which a replica must take a session */
 
 /* Type numbers of the engine's catalogue; they never change. */
 enum postgres_type {

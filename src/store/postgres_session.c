@@ -10,7 +10,8 @@
  * With a replica (DATABASE_READ_URL) readers hold sessions there. Each commit tells its place in
  * the server's log; a read that begins waits until the replica has it, a moment at most, and then
  * takes the primary: so who was told that something is stored finds it, and a live tail misses
- * nothing.
+ * nothing. A replica that is away, or cannot be used, is tried again by one reader at a time; when
+ * it serves, all go back to it, each before its next job.
  *
  * Failure modes: a server that is away is tried again after a pause that doubles up to two seconds;
  * whoever asks in between is told so at once. A server that may only be read, another encoding, a
@@ -20,6 +21,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -108,7 +110,11 @@ static enum err classify(const char *text)
 
 static enum err await_open(struct postgres_connection *c)
 {
-    uint64_t end_ns = clock_mono_ns() + c->options.acquire_timeout_ms * MS;
+    uint32_t timeout_ms = c->options.acquire_timeout_ms;
+    if (c->is_on_replica && timeout_ms > POSTGRES_REPLICA_MS) {
+        timeout_ms = POSTGRES_REPLICA_MS; /* the primary can be asked */
+    }
+    uint64_t end_ns = clock_mono_ns() + timeout_ms * MS;
     PostgresPollingStatusType state = PGRES_POLLING_WRITING;
     while (state != PGRES_POLLING_OK && state != PGRES_POLLING_FAILED) {
         struct pollfd socket = {.fd = PQsocket(c->session),
@@ -230,10 +236,53 @@ static void step_back(struct postgres_connection *c, enum err err)
     c->retry_ns = clock_mono_ns() + (c->backoff_ms / 2 + random % (c->backoff_ms / 2 + 1)) * MS;
 }
 
-static void avoid_replica(struct postgres_connection *c)
+/* A session that may be used. */
+static enum err open_checked(struct postgres_connection *c, bool is_on_replica,
+                             struct err_detail *detail)
 {
-    store_postgres_disconnect(c);
-    c->avoid_ns = clock_mono_ns() + POSTGRES_AVOID_MS * MS;
+    enum err err = open_session(c, is_on_replica, detail);
+    if (err == ERR_OK) {
+        (void)PQsetNoticeReceiver(c->session, on_notice, NULL);
+        err = check_server(c, detail);
+    }
+    if (err == ERR_OK) {
+        err = set_up(c);
+        if (err != ERR_OK) {
+            err = refuse(c, err, detail, c->error);
+        }
+    }
+    if (err != ERR_OK) {
+        store_postgres_disconnect(c);
+    }
+    return err;
+}
+
+static bool may_use_replica(struct postgres_connection *c)
+{
+    uint64_t now_ns = clock_mono_ns();
+    if (c->urls[1] == NULL || now_ns < c->avoid_ns) {
+        return false;
+    }
+    atomic_uint_least64_t *retry_ns = &c->options.log->retry_ns;
+    uint64_t at_ns = atomic_load_explicit(retry_ns, memory_order_relaxed);
+    return at_ns == 0 || (now_ns >= at_ns && atomic_compare_exchange_strong_explicit(
+                                                 retry_ns, &at_ns, now_ns + POSTGRES_AVOID_MS * MS,
+                                                 memory_order_relaxed, memory_order_relaxed));
+}
+
+/* Told once, when it changes. */
+static void know_replica(struct postgres_connection *c, enum err err)
+{
+    char target[256];
+    uint64_t at_ns = err == ERR_OK ? 0 : clock_mono_ns() + POSTGRES_AVOID_MS * MS;
+    uint64_t before =
+        atomic_exchange_explicit(&c->options.log->retry_ns, at_ns, memory_order_relaxed);
+    store_postgres_target(c->urls[1], target, sizeof(target));
+    if (err != ERR_OK && before == 0) {
+        log_write(LOG_WARN, "store", "replica %s: %s: the primary is read from", target, c->error);
+    } else if (err == ERR_OK && before != 0) {
+        log_write(LOG_INFO, "store", "replica %s: it is read from again", target);
+    }
 }
 
 enum err store_postgres_connect(struct postgres_connection *c, struct err_detail *detail)
@@ -246,24 +295,15 @@ enum err store_postgres_connect(struct postgres_connection *c, struct err_detail
     }
     c->is_in_transaction = false;
     c->failed = ERR_OK;
-    bool may_use_replica = c->urls[1] != NULL && clock_mono_ns() >= c->avoid_ns;
-    enum err err = open_session(c, may_use_replica, detail);
-    if (err != ERR_OK && may_use_replica) {
-        avoid_replica(c);
-        err = open_session(c, false, detail);
+    bool is_on_replica = may_use_replica(c);
+    enum err err = open_checked(c, is_on_replica, detail);
+    if (is_on_replica) {
+        know_replica(c, err);
     }
-    if (err == ERR_OK) {
-        (void)PQsetNoticeReceiver(c->session, on_notice, NULL);
-        err = check_server(c, detail);
-        if (err == ERR_OK) {
-            err = set_up(c);
-            if (err != ERR_OK) {
-                err = refuse(c, err, detail, c->error);
-            }
-        }
+    if (err != ERR_OK && is_on_replica) {
+        err = open_checked(c, false, detail);
     }
     if (err != ERR_OK) {
-        store_postgres_disconnect(c);
         step_back(c, err);
         return err;
     }
@@ -286,14 +326,15 @@ enum err store_postgres_catch_up(struct postgres_connection *c)
     enum err err = store_postgres_connect(c, NULL);
     while (err == ERR_OK && c->is_on_replica && c->replayed < wanted) {
         char text[32] = "";
-        err = store_postgres_run(c, "SELECT pg_last_wal_replay_lsn()", text, sizeof(text));
-        if (err != ERR_OK) {
-            break;
+        enum err asked =
+            store_postgres_run(c, "SELECT pg_last_wal_replay_lsn()", text, sizeof(text));
+        if (asked == ERR_OK) {
+            /* A server that replays nothing is a primary, and always up to date. */
+            c->replayed = text[0] == '\0' ? UINT64_MAX : store_postgres_place(text);
         }
-        /* A server that replays nothing is a primary, and always up to date. */
-        c->replayed = text[0] == '\0' ? UINT64_MAX : store_postgres_place(text);
-        if (c->replayed < wanted && clock_mono_ns() >= until_ns) {
-            avoid_replica(c);
+        if (c->replayed < wanted && (asked != ERR_OK || clock_mono_ns() >= until_ns)) {
+            store_postgres_disconnect(c);
+            c->avoid_ns = clock_mono_ns() + POSTGRES_AVOID_MS * MS;
             err = store_postgres_connect(c, NULL);
         } else if (c->replayed < wanted) {
             (void)poll(NULL, 0, LAG_PAUSE_MS);
@@ -317,6 +358,17 @@ static bool is_kept(const struct postgres_connection *c)
     return c->role == STORE_ROLE_WRITER || c->options.connection < c->options.min_connections;
 }
 
+/* When a session on the primary is closed, so that the replica is tried. While that is away, only
+ * the first reader's is, which is the one that is used most; the others look from time to time. */
+static uint64_t back_at(const struct postgres_connection *c)
+{
+    uint64_t retry_ns = atomic_load_explicit(&c->options.log->retry_ns, memory_order_relaxed);
+    if (retry_ns != 0 && c->options.connection != 0) {
+        return clock_mono_ns() + POSTGRES_AVOID_MS * MS;
+    }
+    return retry_ns > c->avoid_ns ? retry_ns : c->avoid_ns;
+}
+
 /* When an open session is to be closed. */
 static uint64_t end_of(const struct postgres_connection *c)
 {
@@ -330,10 +382,8 @@ static uint64_t end_of(const struct postgres_connection *c)
         uint64_t idle_ns = c->used_ns + c->options.idle_timeout_ms * MS;
         end_ns = idle_ns < end_ns ? idle_ns : end_ns;
     }
-    if (c->urls[1] != NULL && !c->is_on_replica) {
-        end_ns = c->avoid_ns < end_ns ? c->avoid_ns : end_ns; /* the replica is tried again */
-    }
-    return end_ns;
+    uint64_t back_ns = c->urls[1] != NULL && !c->is_on_replica ? back_at(c) : UINT64_MAX;
+    return back_ns < end_ns ? back_ns : end_ns;
 }
 
 static int ms_until(uint64_t end_ns, uint64_t now_ns)

@@ -1,6 +1,8 @@
 """Promise: with PostgreSQL as the store nothing acknowledged is lost when it is stopped, killed or cut off under
 load, and everything is back by itself within ten seconds; a database that cannot be used is refused with one
 line that says why and never tells a password (R4, I10)."""
+import collections
+import concurrent.futures
 import re
 import signal
 import subprocess
@@ -222,6 +224,43 @@ def test_a_replica_is_read_from_and_never_shows_less_than_was_told(weir, databas
     standby.stop()
     for number in range(110, 120):
         told_is_found(number)
+
+
+def test_readers_go_back_to_a_replica_while_they_are_busy(weir, database, standby):
+    server = weir(**settings(database, DATABASE_READ_URL=standby.url(database.name), DATABASE_MIN_CONNECTIONS=3,
+                             DATABASE_MAX_CONNECTIONS=4))
+    ended = threading.Event()
+    answers = collections.Counter()
+
+    def read():
+        while not ended.is_set():
+            answers[server.get("/api/inbox?limit=1").status] += 1
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(read) for _ in range(4)]
+        try:
+            for _ in range(2):
+                until(lambda: sessions_on(database, database.name) == 1 and sessions_on(standby, database.name) == 3)
+                standby.stop()
+                until(lambda: sessions_on(database, database.name) == 4)
+                standby.start()
+        finally:
+            ended.set()
+        for reader in readers:
+            reader.result()
+    # What was half read when its session was ended, at most one of each, cannot be begun again.
+    assert answers[503] <= 2 * 3 and answers[200] == answers.total() - answers[503] > 100, answers
+    assert any("it is read from again" in line for line in server.log)
+
+
+def test_a_replica_that_cannot_be_used_fails_no_read(weir, database):
+    database.sql("CREATE DATABASE odd ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    server = weir(**settings(database, DATABASE_READ_URL=database.url("odd"), DATABASE_MIN_CONNECTIONS=0))
+    for number in range(10):
+        answer = server.post("/api/events?wait=stored", event(number))
+        assert answer.status == 201, answer
+        assert server.get("/api/v1/events?limit=1").json["events"][0]["id"] == answer.json["id"]
+    assert sum("the primary is read from" in line for line in server.log) == 1, server.log
 
 
 # --- refused at the start -----------------------------------------------------------------------------------
