@@ -408,6 +408,7 @@ static enum err open_apply(struct house *house, struct err_detail *detail)
         .paused = settings->apply_paused != 0,
         .run = house->run,
         .raw_retention_days = (uint32_t)settings->retention_raw_days,
+        .replay_s = (uint32_t)settings->journal_replay_s,
         .is_alone = !store_url_is_postgres(settings->database_url),
         .owner = house->api,
         .on_result = api_on_result,

@@ -123,6 +123,10 @@ static const char *api_settings_read(const struct api_document *document,
         {0, "late_s", "/late_s", NULL, &settings->late_s},
         {retention, "raw_days", "/retention/raw_days", NULL, &settings->raw_days},
         {retention, "events_days", "/retention/events_days", NULL, &settings->events_days},
+        {retention, "readings_days", "/retention/readings_days", NULL, &settings->readings_days},
+        {retention, "rollups_days", "/retention/rollups_days", NULL, &settings->rollups_days},
+        {retention, "dead_letters_days", "/retention/dead_letters_days", NULL,
+         &settings->dead_letters_days},
     };
     const char *wrong = api_document_unknown(document, known, sizeof(known) / sizeof(known[0]))
                             ? ""

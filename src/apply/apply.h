@@ -23,6 +23,7 @@ struct apply_options {
     bool paused;               /* APPLY_PAUSED: reads nothing */
     uint64_t run;              /* waiters of another run are void */
     uint32_t raw_retention_days;
+    uint32_t replay_s; /* no event goes younger */
     bool is_alone; /* no other journal's records are applied into this store */
     void *owner;
     /* On the applier's thread, after the commit. `waiter` as in the frame. */

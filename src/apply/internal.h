@@ -135,7 +135,13 @@ struct apply_telemetry {
     uint64_t due_ns;  /* 0: at once */
     uint32_t minutes; /* dirty ones to take in the next job */
     int64_t until_ms; /* wall: what came before was applied when the job was posted */
+    uint64_t holder;  /* of the lease, where other nodes use the store too */
+    uint64_t retention_due_ns;
+    bool is_retention_due;            /* in the job that is posted */
+    struct store_retention retention; /* as it was committed last */
+    struct store_retention step;      /* of the job */
     /* What the last job said. */
+    bool is_held; /* the lease */
     uint32_t done;
     int64_t silent_due_ms;
     uint32_t org_count;
@@ -205,16 +211,14 @@ struct apply {
     atomic_bool is_stopping;        /* release by stop, acquire here */
 };
 
-/* --- keys.c: the id keys of orgs -----------------------------------------------------------------
- */
+/* --- keys.c: the id keys of orgs ------------------------------------------------------------- */
 /* ERR_NOT_FOUND: no such org. Waits for a reader of the store. */
 MUST_CHECK enum err apply_id_key(struct apply *apply, uint64_t org, uint8_t ret[32]);
 /* The same, inside a job. */
 MUST_CHECK enum err apply_id_key_read(struct store_connection *connection, uint64_t org,
                                       uint8_t ret[32]);
 
-/* --- fill.c: frames -> rows --------------------------------------------------------------------
- */
+/* --- fill.c: frames -> rows ------------------------------------------------------------------ */
 void apply_batch_reset(struct apply_batch *batch);
 void apply_batch_finish(struct apply_batch *batch);
 /* Of an empty batch: gives back what only a backlog needs. */
@@ -231,8 +235,7 @@ struct apply_frame *apply_fill_begin(struct apply_batch *batch);
  * frame_count, so far. */
 uint32_t apply_frame_rows(const struct apply_batch *batch, uint32_t frame);
 
-/* --- upload.c -----------------------------------------------------------------------------------
- */
+/* --- upload.c -------------------------------------------------------------------------------- */
 MUST_CHECK enum err apply_upload_create(struct apply_upload **ret, struct apply *apply,
                                         const struct record_frame *frame, struct slice head,
                                         uint64_t position);

@@ -4,10 +4,12 @@
  * In the writer's transaction the readings are written, a message of which any was not taken
  * becomes a dead letter, and a device that was silent becomes an event of its org.
  *
- * By itself: a job of the writer computes roll-ups of dirty minutes and finds devices that have
- * fallen silent. It runs a second after readings were applied, and when the next device is due;
- * with nothing to do nobody wakes. Whether a device is silent is asked of the moment up to which
- * everything was applied: what it has sent may wait still.
+ * By itself: a job of the writer computes roll-ups of dirty minutes, finds devices that have fallen
+ * silent, and once an hour, when no minute is dirty, takes away what is older than its org keeps
+ * it, a part a job. It runs a second after readings were applied, and when the next device is due;
+ * with nothing to do nobody wakes. Where other nodes use the store too one of them does it, by a
+ * lease, and looks every two seconds at what the others have written. Whether a device is silent is
+ * asked of the moment up to which everything was applied: what it has sent may wait still.
  *
  * Failure modes: the job gives way: tried again at once, smaller. The store is away: tried again
  * after a second. An event of ours has an id made from its cause, so one that is found twice is
@@ -16,20 +18,27 @@
 #include "apply/internal.h"
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "json/json.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdio.h>
 
-#define READINGS_FIRST   256u
-#define MINUTES_MAX      256u
-#define MINUTES_MIN      8u
-#define SILENT_MAX       64u
-#define SECOND_NS        UINT64_C(1000000000)
-#define REST_NS_MAX      (3600 * SECOND_NS)
-#define CHANGE_BYTES_MAX ((size_t)16 * 1024)
-#define IDS_BYTES        48u
+#define READINGS_FIRST    256u
+#define MINUTES_MAX       256u
+#define MINUTES_MIN       8u
+#define SILENT_MAX        64u
+#define SECOND_NS         UINT64_C(1000000000)
+#define REST_NS_MAX       (3600 * SECOND_NS)
+#define LEASE_NAME        "telemetry"
+#define LEASE_MS          6000u
+#define LEASE_REST_NS     (2 * SECOND_NS) /* by the holder and by who waits for it to be gone */
+#define RETENTION_NS      (3600 * SECOND_NS)
+#define RETENTION_BUSY_NS (10 * SECOND_NS)
+#define CHANGE_BYTES_MAX  ((size_t)16 * 1024)
+#define IDS_BYTES         48u
 
 /* --- filling ------------------------------------------------------------------------------- */
 
@@ -323,15 +332,60 @@ static enum err on_silent(struct store_connection *connection,
     return write_change(connection, change, position == 0 ? 1 : position);
 }
 
+static enum err step_retention(struct apply_telemetry *telemetry,
+                               struct store_connection *connection)
+{
+    struct store_retention *step = &telemetry->step;
+    if (step->stage == STORE_RETENTION_DONE) {
+        store_retention_begin(step, clock_wall_ms(),
+                              (int64_t)telemetry->apply->options.replay_s * 1000);
+    }
+    return store_retention_step(connection, step);
+}
+
+/* After a commit. */
+static void end_retention(struct apply_telemetry *telemetry)
+{
+    const struct store_retention *done = &telemetry->step;
+    bool is_over =
+        done->stage == STORE_RETENTION_DONE && telemetry->retention.stage != STORE_RETENTION_DONE;
+    telemetry->retention = telemetry->step;
+    if (!is_over) {
+        return;
+    }
+    telemetry->retention_due_ns = clock_mono_ns() + RETENTION_NS;
+    if (done->events + done->letters + done->readings + done->rollups > 0) {
+        log_write(LOG_INFO, "apply",
+                  "by their age went %" PRIu64 " events, %" PRIu64 " dead letters, %" PRIu64
+                  " readings, %" PRIu64 " roll-ups",
+                  done->events, done->letters, done->readings, done->rollups);
+    }
+}
+
 static enum err run_due(struct store_job *job, struct store_connection *connection)
 {
     struct apply_telemetry *telemetry = LIST_CONTAINER(job, struct apply_telemetry, job);
     telemetry->org_count = 0;
     telemetry->done = 0;
-    enum err err = store_rollups_refresh(connection, telemetry->minutes, &telemetry->done);
-    return err != ERR_OK ? err
-                         : store_find_silent(connection, telemetry->until_ms, SILENT_MAX, on_silent,
-                                             telemetry, &telemetry->silent_due_ms);
+    telemetry->silent_due_ms = INT64_MAX;
+    telemetry->is_held = true;
+    telemetry->step = telemetry->retention;
+    enum err err = telemetry->apply->options.is_alone
+                       ? ERR_OK
+                       : store_lease_take(connection, LEASE_NAME, telemetry->holder, LEASE_MS,
+                                          &telemetry->is_held);
+    if (err != ERR_OK || !telemetry->is_held) {
+        return err;
+    }
+    err = store_rollups_refresh(connection, telemetry->minutes, &telemetry->done);
+    if (err == ERR_OK) {
+        err = store_find_silent(connection, telemetry->until_ms, SILENT_MAX, on_silent, telemetry,
+                                &telemetry->silent_due_ms);
+    }
+    if (err == ERR_OK && telemetry->is_retention_due && telemetry->done < telemetry->minutes) {
+        err = step_retention(telemetry, connection);
+    }
+    return err;
 }
 
 static void plan(struct apply_telemetry *telemetry, uint64_t wait_ns)
@@ -350,6 +404,15 @@ static void plan_next(struct apply_telemetry *telemetry)
     } else if (telemetry->silent_due_ms - now_ms < (int64_t)(REST_NS_MAX / 1000000)) {
         wait_ns = (uint64_t)(telemetry->silent_due_ms - now_ms) * 1000000u;
     }
+    uint64_t now_ns = clock_mono_ns();
+    uint64_t retention_ns =
+        telemetry->retention_due_ns > now_ns ? telemetry->retention_due_ns - now_ns : 0;
+    wait_ns = wait_ns < retention_ns ? wait_ns : retention_ns;
+    if (!telemetry->is_held) {
+        wait_ns = LEASE_REST_NS;
+    } else if (!telemetry->apply->options.is_alone && wait_ns > LEASE_REST_NS) {
+        wait_ns = LEASE_REST_NS;
+    }
     telemetry->has_news = false;
     telemetry->minutes =
         telemetry->minutes < MINUTES_MAX ? telemetry->minutes * 2 : telemetry->minutes;
@@ -362,12 +425,14 @@ static void on_due_done(struct store_job *job)
     struct apply *apply = telemetry->apply;
     telemetry->is_posted = false;
     if (job->err == ERR_OK) {
+        end_retention(telemetry);
         plan_next(telemetry);
         if (telemetry->org_count > 0) {
             apply->options.on_applied(apply->options.owner, apply_position(apply), telemetry->orgs,
                                       telemetry->org_count);
         }
     } else if (job->err == ERR_BUSY) {
+        telemetry->retention_due_ns = clock_mono_ns() + RETENTION_BUSY_NS;
         telemetry->minutes =
             telemetry->minutes > MINUTES_MIN ? telemetry->minutes / 2 : telemetry->minutes;
         plan(telemetry, 0);
@@ -381,6 +446,8 @@ void apply_telemetry_init(struct apply *apply)
 {
     static_assert(SILENT_MAX <= APPLY_TELEMETRY_ORGS, "each may be of another org");
     apply->telemetry = (struct apply_telemetry){.apply = apply, .minutes = MINUTES_MAX};
+    hash_random(&apply->telemetry.holder, sizeof(apply->telemetry.holder));
+    apply->telemetry.holder >>= 1u; /* the store's numbers have a sign */
 }
 
 void apply_telemetry_news(struct apply *apply)
@@ -414,6 +481,7 @@ void apply_telemetry_look(struct apply *apply, uint64_t now_ns)
         return;
     }
     telemetry->has_news = false;
+    telemetry->is_retention_due = now_ns >= telemetry->retention_due_ns;
     telemetry->until_ms = applied_until_ms(apply);
     telemetry->job = (struct store_job){.priority = STORE_RESULTS,
                                         .run = run_due,

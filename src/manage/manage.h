@@ -190,7 +190,10 @@ struct manage_settings {
     uint32_t silence_hours; /* without data, until it is told; 0: never */
     uint32_t late_s;        /* behind its time, from which a reading is late */
     uint32_t raw_days;      /* raw bodies are kept; 0: as the server's setting says */
-    uint32_t events_days;   /* 0: for ever */
+    uint32_t events_days;   /* 0: for ever; the same for the next three */
+    uint32_t readings_days;
+    uint32_t rollups_days; /* not less than readings_days */
+    uint32_t dead_letters_days;
 };
 extern const struct manage_settings manage_settings_default;
 /* JSON Pointer of the first member that is not permitted; NULL: all are. */

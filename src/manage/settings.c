@@ -47,6 +47,27 @@ static bool is_timezone(struct slice text)
     return text.size > 0 && text.size <= MANAGE_TIMEZONE_BYTES_MAX;
 }
 
+/* A roll-up outlives what it was computed from, or a query would show readings and no buckets. */
+static const char *check_retention(const struct manage_settings *settings)
+{
+    bool is_kept = settings->rollups_days == 0;
+    bool is_shorter =
+        settings->readings_days == 0 || settings->rollups_days < settings->readings_days;
+    if (settings->raw_days > MANAGE_DAYS_MAX) {
+        return "/retention/raw_days";
+    }
+    if (settings->events_days > MANAGE_DAYS_MAX) {
+        return "/retention/events_days";
+    }
+    if (settings->readings_days > MANAGE_DAYS_MAX) {
+        return "/retention/readings_days";
+    }
+    if (settings->rollups_days > MANAGE_DAYS_MAX || (!is_kept && is_shorter)) {
+        return "/retention/rollups_days";
+    }
+    return settings->dead_letters_days > MANAGE_DAYS_MAX ? "/retention/dead_letters_days" : NULL;
+}
+
 const char *manage_settings_check(const struct manage_settings *settings)
 {
     if (!is_timezone(settings->timezone)) {
@@ -74,10 +95,7 @@ const char *manage_settings_check(const struct manage_settings *settings)
     if (settings->late_s > MANAGE_HOURS_MAX * 3600u && settings->late_s != MANAGE_UNSET) {
         return "/late_s";
     }
-    if (settings->raw_days > MANAGE_DAYS_MAX) {
-        return "/retention/raw_days";
-    }
-    return settings->events_days > MANAGE_DAYS_MAX ? "/retention/events_days" : NULL;
+    return check_retention(settings);
 }
 
 static void write_number(struct json_writer *writer, const char *key, uint32_t number,
@@ -111,6 +129,9 @@ static enum err settings_format(const struct manage_settings *settings, struct b
     json_write_object_begin(&writer);
     write_number(&writer, "raw_days", settings->raw_days, 0);
     write_number(&writer, "events_days", settings->events_days, 0);
+    write_number(&writer, "readings_days", settings->readings_days, 0);
+    write_number(&writer, "rollups_days", settings->rollups_days, 0);
+    write_number(&writer, "dead_letters_days", settings->dead_letters_days, 0);
     json_write_object_end(&writer);
     json_write_object_end(&writer);
     return json_writer_err(&writer);
@@ -160,7 +181,8 @@ enum err manage_settings_put(struct store_connection *connection, uint64_t org,
         err = store_prepare(
             connection,
             "UPDATE orgs SET settings = $2, silence_hours = $3, late_s = $4, raw_days = $5,"
-            " events_days = $6, data_version = data_version + 1 WHERE number = $1",
+            " events_days = $6, readings_days = $7, rollups_days = $8, dead_letters_days = $9,"
+            " data_version = data_version + 1 WHERE number = $1",
             &statement);
     }
     if (err != ERR_OK) {
@@ -172,6 +194,9 @@ enum err manage_settings_put(struct store_connection *connection, uint64_t org,
     bind_number(statement, 4, settings->late_s, MANAGE_UNSET);
     bind_number(statement, 5, settings->raw_days, 0);
     bind_number(statement, 6, settings->events_days, 0);
+    bind_number(statement, 7, settings->readings_days, 0);
+    bind_number(statement, 8, settings->rollups_days, 0);
+    bind_number(statement, 9, settings->dead_letters_days, 0);
     err = store_execute(statement);
     if (err == ERR_OK && store_changes(connection) == 0) {
         err = ERR_NOT_FOUND;

@@ -71,6 +71,7 @@ static enum err count_packets(struct store_connection *connection,
         " FROM (SELECT r.time_ms AS time_ms, min(r.received_ms) AS first_ms FROM series s"
         " JOIN readings r ON r.org = s.org AND r.series = s.number"
         " WHERE s.org = $1 AND s.device = $2 AND r.time_ms >= $3 AND r.time_ms < $4"
+        " AND r.time_ms >= coalesce((SELECT readings_from_ms FROM orgs WHERE number = $1), $3)"
         " GROUP BY r.time_ms) p",
         &statement);
     if (err != ERR_OK) {

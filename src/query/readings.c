@@ -60,7 +60,7 @@ static enum err prepare_series(struct store_connection *connection,
     buffer_init(&sql, SQL_BYTES_MAX);
     enum err err = buffer_append_text(
         &sql, "SELECT s.number, d.id, p.key, o.name, g.name, t.name, d.name, d.external_id,"
-              " d.device_type, p.name, p.unit FROM series s"
+              " d.device_type, p.name, p.unit, o.readings_from_ms FROM series s"
               " JOIN devices d ON d.number = s.device"
               " JOIN parameters p ON p.number = s.parameter"
               " JOIN sites t ON t.number = d.site JOIN projects g ON g.number = t.project"
@@ -133,6 +133,9 @@ static void bind_range(const struct readings_walk *walk, struct store_statement 
         } else if (query->after.time_ms >= start_ms) {
             start_ms = query->after.time_ms + step_ms;
         }
+    }
+    if (!query->is_bucketed && walk->from_ms > start_ms) {
+        start_ms = walk->from_ms; /* older ones are gone by their age, though rows may be there */
     }
     store_bind_i64(statement, 1, (int64_t)query->org);
     store_bind_i64(statement, 2, (int64_t)walk->series);
@@ -316,6 +319,9 @@ static enum err walk_series(struct readings_walk *walk)
         }
         id_format(device, walk->device_id);
         walk->key = store_column_bytes(statement, SERIES_KEY);
+        walk->from_ms = store_column_is_null(statement, SERIES_FROM)
+                            ? INT64_MIN
+                            : store_column_i64(statement, SERIES_FROM);
         err = walk->query->is_bucketed ? walk_buckets(walk) : walk_readings(walk);
         if (err != ERR_OK) {
             break;

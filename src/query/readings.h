@@ -22,7 +22,8 @@ enum {
     SERIES_DEVICE_CODE,
     SERIES_DEVICE_TYPE,
     SERIES_NAME,
-    SERIES_UNIT
+    SERIES_UNIT,
+    SERIES_FROM
 };
 
 /* Columns of the statement of readings. */
@@ -44,6 +45,7 @@ struct readings_walk {
     uint64_t series;
     char device_id[ID_TEXT_BYTES];
     struct slice key;              /* of the parameter */
+    int64_t from_ms;               /* readings before are gone */
     struct store_statement *names; /* stands on the series */
     uint32_t count;
     bool is_full;

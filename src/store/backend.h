@@ -140,6 +140,11 @@ struct store_backend {
      * times that it is for, as long as the transaction lasts. NULL: there is one for all times. */
     enum err (*reading_room)(struct store_connection *connection, int64_t time_ms,
                              int64_t *ret_from_ms, int64_t *ret_to_ms);
+    /* Makes the places for readings of the months to come and takes away those that nobody keeps.
+     * NULL: see reading_room. */
+    enum err (*keep_months)(struct store_connection *connection, int64_t now_ms);
+    /* Ids and subjects of events stand in tables of their own. */
+    bool has_subjects;
     /* Writes many readings with few statements, to the same end as row by row; ERR_REFUSED: one of
      * them, or of what it names. NULL: row by row is as good. */
     enum err (*write_readings)(struct store_readings *batch);

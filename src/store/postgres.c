@@ -407,6 +407,7 @@ const struct store_backend store_postgres = {
     .insert_events = store_postgres_insert_events,
     .find_event = store_postgres_find_event,
     .reading_room = store_postgres_reading_room,
+    .keep_months = store_postgres_keep_months,
     .write_readings = store_postgres_write_readings,
     /* Noting a minute that is dirty locks it, so that it is not taken before what made it dirty can
      * be seen. */

@@ -12,3 +12,5 @@ enum err store_postgres_write_readings(struct store_readings *batch);
 /* store_backend.reading_room: the month of the time, which is made when there is none. */
 enum err store_postgres_reading_room(struct store_connection *connection, int64_t time_ms,
                                      int64_t *ret_from_ms, int64_t *ret_to_ms);
+/* store_backend.keep_months */
+enum err store_postgres_keep_months(struct store_connection *connection, int64_t now_ms);

@@ -197,6 +197,7 @@ struct minute {
     uint64_t org;
     uint64_t series;
     int64_t start_ms;
+    bool is_gone; /* its readings are, by their age: what was computed stands */
 };
 
 static enum err load_dirty(struct store_connection *connection, struct minute *minutes,
@@ -235,6 +236,39 @@ static enum err forget_dirty(struct store_connection *connection, const struct m
     return store_execute(statement);
 }
 
+static enum err load_from(struct store_connection *connection, uint64_t org, int64_t *ret_ms)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    enum err err = store_prepare(connection, "SELECT readings_from_ms FROM orgs WHERE number = $1",
+                                 &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)org);
+    err = store_step(statement, &has_row);
+    *ret_ms = INT64_MIN;
+    if (err == ERR_OK && has_row) {
+        *ret_ms = store_column_is_null(statement, 0) ? INT64_MIN : store_column_i64(statement, 0);
+        store_reset(statement);
+    }
+    return err;
+}
+
+static enum err mark_gone(struct store_connection *connection, struct minute *minutes,
+                          uint32_t count)
+{
+    int64_t from_ms = INT64_MIN;
+    enum err err = ERR_OK;
+    for (uint32_t i = 0; i < count && err == ERR_OK; i++) {
+        if (i == 0 || minutes[i - 1].org != minutes[i].org) {
+            err = load_from(connection, minutes[i].org, &from_ms);
+        }
+        minutes[i].is_gone = minutes[i].start_ms < from_ms;
+    }
+    return err;
+}
+
 /* The buckets of one width around the minutes, each once. */
 static enum err refresh_width(struct store_connection *connection, const struct minute *minutes,
                               uint32_t count, uint32_t width)
@@ -246,7 +280,7 @@ static enum err refresh_width(struct store_connection *connection, const struct 
         bool is_done =
             i > 0 && minutes[i - 1].org == one->org && minutes[i - 1].series == one->series &&
             store_rollup_start(minutes[i - 1].start_ms, store_rollup_widths_ms[width]) == start_ms;
-        if (!is_done) {
+        if (!is_done && !one->is_gone) {
             err = write_bucket(connection, one->org, one->series, width, start_ms);
         }
         if (err == ERR_OK && store_must_yield(connection)) {
@@ -262,6 +296,9 @@ enum err store_rollups_refresh(struct store_connection *connection, uint32_t lim
     struct minute *minutes = mem_alloc_array(limit, sizeof(*minutes));
     uint32_t count = 0;
     enum err err = load_dirty(connection, minutes, limit, &count);
+    if (err == ERR_OK) {
+        err = mark_gone(connection, minutes, count);
+    }
     for (uint32_t width = 0; width < STORE_ROLLUP_WIDTHS && err == ERR_OK; width++) {
         err = refresh_width(connection, minutes, count, width);
     }

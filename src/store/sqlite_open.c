@@ -519,6 +519,7 @@ const struct store_backend store_sqlite = {
     .error_text = sqlite_error_text,
     .insert_events = store_sqlite_insert_events,
     .find_event = store_sqlite_find_event,
+    .has_subjects = true,
     .note_dirty = "INSERT INTO rollup_dirty (org, series, start_ms) VALUES ($1, $2, $3)"
                   " ON CONFLICT (org, series, start_ms) DO NOTHING",
     .take_dirty = "SELECT org, series, start_ms FROM rollup_dirty"

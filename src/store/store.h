@@ -227,6 +227,39 @@ MUST_CHECK enum err store_raise_version(struct store_connection *connection, uin
 MUST_CHECK enum err store_event_acknowledge(struct store_connection *connection, uint64_t sequence,
                                             bool *ret_was);
 
+/* --- retention: what is kept for so many days only -------------------------------------------- */
+enum store_retention_stage {
+    STORE_RETENTION_DONE,
+    STORE_RETENTION_BEGIN,
+    STORE_RETENTION_EVENTS, /* of the org; so are the next four */
+    STORE_RETENTION_LETTERS,
+    STORE_RETENTION_BOUND,
+    STORE_RETENTION_READINGS,
+    STORE_RETENTION_ROLLUPS,
+    STORE_RETENTION_NEXT,
+};
+/* A pass over all orgs; zeroed: none was made yet. */
+struct store_retention {
+    enum store_retention_stage stage;
+    uint64_t org;
+    uint64_t series;
+    int64_t now_ms;
+    int64_t events_ms_min; /* no event goes younger */
+    int64_t day_ms;        /* of the last whole pass */
+    bool is_new_day;
+    bool has_changed; /* the org's answers, by the last step */
+    uint64_t events;  /* deleted in this pass; so are the next three */
+    uint64_t letters;
+    uint64_t readings;
+    uint64_t rollups;
+};
+void store_retention_begin(struct store_retention *retention, int64_t now_ms,
+                           int64_t events_ms_min);
+/* A part of some hundred rows, until the stage is DONE. ERR_BUSY: something of higher priority
+ * waits, or somebody reads what would go; the step may be tried again. */
+MUST_CHECK enum err store_retention_step(struct store_connection *connection,
+                                         struct store_retention *retention);
+
 /* --- leases: what one node at a time does ---------------------------------------------------- */
 /* Takes the lease, or holds it on: for ttl_ms of the database's clock from now. *ret_held false:
  * another has it. The row is locked until the transaction ends: what is done in the same one is

@@ -2,11 +2,12 @@
 import pytest
 
 PATH = "/api/v1/settings"
+DAYS = ("raw_days", "events_days", "readings_days", "rollups_days", "dead_letters_days")
 DEFAULTS = {"timezone": "UTC", "units": "metric", "week_start": "monday", "source_priority": [], "silence_hours": None,
-            "late_s": None, "retention": {"raw_days": None, "events_days": None}}
+            "late_s": None, "retention": {name: None for name in DAYS}}
 OTHERS = {"timezone": "America/Argentina/Buenos_Aires", "units": "imperial", "week_start": "sunday",
           "source_priority": ["Watch", "caf\u00e9 \"x\""], "silence_hours": 0, "late_s": 60,
-          "retention": {"raw_days": 7, "events_days": 365}}
+          "retention": dict(zip(DAYS, (7, 365, 90, 400, 30)))}
 
 
 def put(server, body, **options):
@@ -45,6 +46,10 @@ def test_another_orgs(server):
     ({"silence_hours": 8785}, "/silence_hours"), ({"late_s": 2**32 - 1}, "/late_s"), ({"late_s": 1.5}, "/late_s"), ({"retention": 7}, "/retention"),
     ({"retention": {"raw_days": "x"}}, "/retention/raw_days"), ({"retention": {"events_days": 36501}},
                                                                 "/retention/events_days"), ({"colour": "red"}, ""),
+    ({"retention": {"readings_days": 36501}}, "/retention/readings_days"),
+    ({"retention": {"dead_letters_days": -1}}, "/retention/dead_letters_days"),
+    ({"retention": {"rollups_days": 30}}, "/retention/rollups_days"),  # readings are kept for ever
+    ({"retention": {"readings_days": 30, "rollups_days": 29}}, "/retention/rollups_days"),
 ])
 def test_wrong_members(server, body, pointer):
     answer = put(server, body)
