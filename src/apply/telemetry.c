@@ -299,7 +299,9 @@ enum err apply_write_rows(struct store_connection *connection, struct apply_batc
                               ? batch->frames[batch->part_to].first_reading
                               : batch->reading_count;
     if (reading_from == reading_to) {
-        return store_insert_packed(connection, batch->events + from, to - from, batch->careful);
+        return from == to ? ERR_OK
+                          : store_insert_packed(connection, batch->events + from, to - from,
+                                                batch->careful);
     }
     enum err err = write_events_between(connection, batch);
     if (err == ERR_OK) {
