@@ -95,7 +95,7 @@ enum err store_sqlite_move_all_again(struct sqlite_connection *c)
     if (code != SQLITE_OK) {
         return store_sqlite_err(c, code);
     }
-    *(volatile uint32_t *)((volatile char *)index + INDEX_AT_MOVED) = 0;
+    *(volatile uint32_t *)(volatile void *)((volatile char *)index + INDEX_AT_MOVED) = 0;
     methods->xShmBarrier(file);
     code =
         methods->xShmLock(file, INDEX_LOCK_CHECKPOINT, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
