@@ -91,8 +91,8 @@ void thread_join(struct thread *thread)
 
 void thread_lower_priority(void)
 {
-    /* On Linux "process" 0 is the calling thread. Best effort by contract. */
-    (void)setpriority(PRIO_PROCESS, 0, THREAD_NICE_OF_LOWER);
+    /* On Linux "process" 0 is the calling thread. Best effort by contract; above 19 is 19. */
+    (void)setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + THREAD_NICE_OF_LOWER);
 }
 
 uint32_t thread_cpu_count(void)
