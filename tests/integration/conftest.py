@@ -4,7 +4,7 @@
 free port and stops it by its process id. `server` is one that is shared by a module. The binary is
 build/release/weir, or the one that WEIR_BINARY names. With WEIR_TEST_STORE=postgres each of them has
 a database of its own on a PostgreSQL server that the first one starts; with WEIR_TEST_JOURNAL=nats a stream of its
-own on a NATS server.
+own on a NATS server. With WEIR_TEST_LIMITS=redis all share a Redis, where each database has keys of its own.
 """
 import atexit
 import base64
@@ -29,6 +29,8 @@ BINARY = pathlib.Path(os.environ.get("WEIR_BINARY", ROOT / "build/release/weir")
 START_SECONDS = 30
 STORE = os.environ.get("WEIR_TEST_STORE", "sqlite")
 JOURNAL = os.environ.get("WEIR_TEST_JOURNAL", "local")
+LIMITS = os.environ.get("WEIR_TEST_LIMITS", "local")
+LONG = bool(os.environ.get("WEIR_TEST_LONG"))
 DURABILITY = {"local": "fsync", "nats": "jetstream"}[JOURNAL]
 
 sys.path.insert(0, str(ROOT / "tests/support"))
@@ -81,6 +83,26 @@ class Streams:
 streams = Streams()
 
 
+class Limits:
+    """One Redis for all: what is kept there stands under the identity of the database."""
+
+    def __init__(self):
+        self.server = None
+        self.folder = None
+
+    def settings(self):
+        if self.server is None:
+            import redis_servers  # it needs what stands here
+            self.folder = tempfile.TemporaryDirectory(prefix="weir-redis-")
+            self.server = redis_servers.Redis(pathlib.Path(self.folder.name))
+            atexit.register(self.folder.cleanup)
+            atexit.register(self.server.kill)
+        return {"REDIS_URL": f"redis://127.0.0.1:{self.server.port}/0"}
+
+
+limits = Limits()
+
+
 class Answer:
     """Status, headers (lower case) and body of one answer."""
 
@@ -107,6 +129,8 @@ class Weir:
             self.settings.update(databases.settings(self.data_dir))
         if JOURNAL == "nats":
             self.settings.update(streams.settings(self.data_dir))
+        if LIMITS == "redis":
+            self.settings.update(limits.settings())
         if "NATS_URL" in settings:
             self.settings.pop("NATS_STREAM", None)
         self.settings.update({name: str(value) for name, value in settings.items()})
@@ -263,9 +287,14 @@ class Weir:
 
 
 def pytest_collection_modifyitems(items):
-    """What is about the database's own file is no test of another store."""
+    """What is about the files of the database or of the journal is no test of other engines; what is `long` is run in
+    the long set alone. The slowest come first, so that no worker ends alone with one of them."""
     if STORE != "sqlite":
         items[:] = [item for item in items if item.get_closest_marker("sqlite_alone") is None]
+    if JOURNAL != "local":
+        items[:] = [item for item in items if item.get_closest_marker("local_journal_alone") is None]
+    items[:] = [item for item in items if LONG == bool(item.get_closest_marker("long"))]
+    items.sort(key=lambda item: -max([mark.args[0] for mark in item.iter_markers("seconds")], default=0))
 
 
 @pytest.fixture

@@ -350,6 +350,7 @@ def segments(server):
     return [path for path in (server.data_dir / "journal").iterdir() if path.name[0] != "s" and path.suffix == ".seg"]
 
 
+@pytest.mark.seconds(6)
 def test_nothing_goes_while_it_runs(weir, tmp_path):
     server = weir(JOURNAL_SEGMENT_MB=1, JOURNAL_REPLAY_SECONDS=0, RETENTION_RAW_DAYS=0)
     lock = os.open(server.data_dir / "journal", os.O_RDONLY)

@@ -146,6 +146,7 @@ def test_the_first_start_prints_a_key_and_a_curl_line_that_works(weir):
     assert [one["type"] for one in events(server)] == ["user.login"]
 
 
+@pytest.mark.local_journal_alone
 def test_journal_check_and_dump(weir):
     server = weir(APPLY_PAUSED=1)
     # Without a dedup_id an event has the id of its frame.

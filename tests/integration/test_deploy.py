@@ -378,6 +378,7 @@ def test_a_node_whose_store_is_away_still_takes_in(weir, proxy):
     until(lambda: len(events(server)) == posted)
 
 
+@pytest.mark.seconds(12)
 def test_nodes_are_restarted_one_after_the_other_and_no_request_fails(weir, proxy):
     """Each node has its own store here: what counts is that every request gets its 202."""
     ports = free_ports(2)

@@ -128,6 +128,7 @@ def test_reading_ones_own_write(server):
         assert newest["id"] == answer["id"]
 
 
+@pytest.mark.seconds(10)
 def test_a_position_that_does_not_come(weir):
     server = weir(APPLY_PAUSED=1)
     position = server.post("/api/events", {"type": "a", "payload": 1}).json["position"]

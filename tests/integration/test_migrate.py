@@ -188,6 +188,7 @@ def refused(server, url):
     del server.settings["DATABASE_URL"]
 
 
+@pytest.mark.seconds(6)
 def test_killed_half_way_it_is_refused_and_begins_anew(weir, database_server, target, tmp_path):
     server = weir(start=False)
     server.new_org("one")

@@ -1,5 +1,6 @@
 """Promise: with NATS_URL the journal is a stream of JetStream: what was acknowledged is applied once, whichever process
 is killed, stopped or away; what cannot work is one clear line without the password; it comes back by itself."""
+import contextlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import pytest
 from black_box import audit, drained, end_load, event, events, metric, post, start_load, until
 from conftest import BINARY, nats_server
 from test_bad_input import refused_start
-from test_outages import hold_database
+from test_outages import hold_database, private_mounts
 
 BACK_SECONDS = 10
 
@@ -98,6 +99,7 @@ def test_weir_is_killed_under_load(weir, nats, tmp_path):
     assert audit(server, tmp_path / "ids") > 0
 
 
+@pytest.mark.seconds(6)
 @pytest.mark.parametrize("how", ["killed", "stopped", "paused"])
 def test_nats_goes_and_comes_under_load(weir, nats, tmp_path, how):
     one = nats()
@@ -223,6 +225,7 @@ def test_another_number_of_replicas(weir, nats):
     assert "NATS_REPLICAS" in refused_start(weir(start=False, NATS_URL=one.url, NATS_REPLICAS=3))
 
 
+@pytest.mark.seconds(10)
 def test_a_second_server_on_the_same_stream(weir, nats):
     one = nats()
     server = weir(NATS_URL=one.url)
@@ -386,3 +389,32 @@ def test_many_at_once(weir, nats):
     drained(server)
     assert numbers(server) == list(range(800))
     assert metric(server, "journal_records_dropped_total") == 0
+
+
+def test_a_full_disk_under_the_database_stops_no_intake(weir, nats, tmp_path):
+    """A tmpfs that only the server sees, filled to the last byte: what comes waits in the stream."""
+    mounts = private_mounts()
+    data = tmp_path / "small"
+    data.mkdir()
+    script = f'mount -t tmpfs -o size=96m none "{data}" && exec "$@"'
+    wrap = [*mounts, "sh", "-c", script, "sh"] if mounts else ["prlimit", "--fsize=4500000"]
+    server = weir(data_dir=data / "data", wrap=wrap, NATS_URL=nats().url, DISK_RESERVE_MB=0)
+    ids = tmp_path / "ids"
+    load = start_load(server, connections=16, seconds=60, rate=2000, **{"event-bytes": 2000, "ids": ids})
+    until(lambda: metric(server, "events_ingested_total") > 300)
+    filler = f"/proc/{server.process.pid}/root{data}/filler"
+    if mounts:
+        with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"\0" * 65536)
+    until(lambda: metric(server, "event_queue_size") > 5000)
+    assert ready(server).json["parts"]["journal"]["status"] == "ok", ready(server)
+    load.terminate()
+    assert end_load(load)["errors"] == 0
+    if mounts:
+        os.unlink(filler)
+    else:
+        server.kill()
+        server.wrap = []
+        server.start()
+    assert audit(server, ids) > 5000

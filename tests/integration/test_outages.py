@@ -119,6 +119,7 @@ def test_commands_while_the_database_is_locked_end_with_a_line(weir):
 # --- the disk ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.local_journal_alone
 def test_below_the_reserve_nothing_is_accepted_and_it_comes_back(weir, tmp_path):
     """As any user: the reserve is set just below what is free, and a file takes it away."""
     probe = weir(start=False)
@@ -160,6 +161,7 @@ def private_mounts():
 
 # With PostgreSQL elsewhere the journal's own files are all there is on the disk: they are reused, and without
 # a reserve a full disk stops nothing.
+@pytest.mark.local_journal_alone
 @pytest.mark.parametrize("reserve_mb", [0, 8] if STORE == "sqlite" else [8])
 def test_a_full_disk_under_load_loses_nothing_and_comes_back(weir, tmp_path, reserve_mb):
     """A tmpfs of 96 MB that only the server sees, filled to the last byte; without the right to mount, a

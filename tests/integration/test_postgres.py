@@ -199,6 +199,7 @@ def sessions_on(server, name):
     return int(server.sql(f"SELECT count(*) FROM pg_stat_activity WHERE application_name = 'weir' AND datname = '{name}'"))
 
 
+@pytest.mark.seconds(6)
 def test_a_replica_is_read_from_and_never_shows_less_than_was_told(weir, database, standby):
     server = weir(**settings(database, DATABASE_READ_URL=standby.url(database.name)))
 

@@ -190,6 +190,7 @@ def test_a_cluster(weir, redis):
     assert metric(server, 'redis_leases_total{result="failed"}') == 0
 
 
+@pytest.mark.seconds(6)
 def test_part_of_a_cluster_away(weir, redis):
     nodes = redis.cluster()
     for node in nodes:
@@ -208,6 +209,7 @@ def test_part_of_a_cluster_away(weir, redis):
     until_shared(server)
 
 
+@pytest.mark.seconds(7)
 def test_a_sentinel_names_the_new_master(weir, redis):
     master = redis.one()
     replica = redis.one(replicaof=f"127.0.0.1 {master.port}")

@@ -144,6 +144,7 @@ def test_a_revoked_key_gets_nothing_more(server):
         assert b"not seen" not in end.value.args[0]
 
 
+@pytest.mark.seconds(16)
 def test_a_subscriber_that_does_not_read_is_cut_and_resumes(server):
     tail = Tail(server, receive_buffer=4096).__enter__()
     send(server, "mark")
@@ -183,6 +184,7 @@ def fill(server, count, bytes_):
     return last
 
 
+@pytest.mark.seconds(8)
 def test_many_that_do_not_read_hold_little_and_are_cut(weir):
     """250 subscribers that never read cost 25 MiB at most: 64 KiB for a page, 16 KiB for the rest, and what the
     allocator keeps. (Before pages were bounded: 100 MiB.)"""
@@ -206,6 +208,7 @@ def test_many_that_do_not_read_hold_little_and_are_cut(weir):
         one.socket.close()
 
 
+@pytest.mark.seconds(15)
 def test_the_pages_of_all_streams_are_bounded(weir):
     """200 pages of one large event each would be 60 MiB; those that wait for longest go above 32 MiB."""
     server = weir()

@@ -576,6 +576,7 @@ def test_the_state_of_the_queue(server):
     assert set(answer.json["queue"]) == {"consumer", "pending", "ack_pending", "redelivered"}
 
 
+@pytest.mark.seconds(6)
 def test_a_device_falls_silent_and_comes_back(server):
     plant = Plant(server, "silence")
     server.request("PATCH", f"/api/v1/devices/{plant.device['id']}", {"interval_s": 1})
@@ -604,6 +605,7 @@ def settings(server, body):
     assert answer.status == 200, answer
 
 
+@pytest.mark.seconds(6)
 def test_silence_is_what_the_org_says(weir):
     server = weir()
     plant = Plant(server, "hours")

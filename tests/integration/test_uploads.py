@@ -213,6 +213,7 @@ def test_a_full_backlog_pushes_back_and_goes_on(weir):
     assert len(server.bodies()[0]) == 3
 
 
+@pytest.mark.seconds(30)
 def test_a_backlog_that_stays_full_ends_a_body(weir):
     """30 s without room: 503, and nothing of it is left."""
     server = weir(JOURNAL_MAX_MB=16, APPLY_PAUSED=1)

@@ -2,9 +2,10 @@
 """A PostgreSQL server for tests, from Debian's package, in a temporary directory on a free port.
 
 As a program: `postgres.py COMMAND…` starts one, runs the command with its URL in WEIR_TEST_POSTGRES, stops
-it by its process id and ends as the command did; `--each PROGRAM…` runs several. A database of its own for
-each test: new_database().
+it by its process id and ends as the command did; `--each PROGRAM…` runs several at once, each with a database of
+its own. A database for each test: new_database().
 """
+import concurrent.futures
 import ctypes
 import glob
 import itertools
@@ -20,6 +21,7 @@ import tempfile
 import time
 
 START_SECONDS = 60
+AT_ONCE = 3
 # Nothing here outlives the test: no syncs. Many servers of ours, each with its readers: connections.
 SETTINGS = {
     "fsync": "off",
@@ -150,14 +152,21 @@ class Lock:
         self.process.stdout.close()
 
 
-def each(programs):
-    """Runs programs one after the other; gives the first status that is not 0."""
-    for program in programs:
-        status = subprocess.run([program], check=False).returncode
-        if status != 0:
-            print(f"{program} ended with {status}")
-            return status
-    return 0
+def each(server, programs):
+    """Runs programs, a few at once, each with a database of its own; gives 0 if all ended with 0."""
+    def run(program, url):
+        return subprocess.run([program], check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              errors="replace", env={**os.environ, "WEIR_TEST_POSTGRES": url})
+
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        all_done = [pool.submit(run, program, server.url(server.new_database())) for program in programs]
+    failed = 0
+    for done in [one.result() for one in all_done]:
+        print(done.stdout)
+        if done.returncode != 0:
+            print(f"{done.args[0]} ended with {done.returncode}")
+            failed = 1
+    return failed
 
 
 def main():
@@ -165,7 +174,7 @@ def main():
     os.environ["WEIR_TEST_POSTGRES"] = server.url()
     try:
         if sys.argv[1] == "--each":
-            return each(sys.argv[2:])
+            return each(server, sys.argv[2:])
         return subprocess.run(sys.argv[1:], check=False).returncode
     finally:
         server.close()
