@@ -2,8 +2,9 @@
  *
  * The keeper of the shared window charges a lease when it grants it, so credit can be used without
  * a word. What is used beyond the credit is a debt: it is charged, whatever the window holds, with
- * the next asking, which goes out at once. A debt is taken on only while the window, as far as this
- * node knows, has room for it, and only up to a bound.
+ * the next asking, which goes out at once, or when the one that is under way is answered. A debt is
+ * taken on only while the window, as far as this node knows, has room for it, and only up to a
+ * bound.
  *
  *   amount <= credit ------------------------------------------> admitted
  *   the rest fits the window as it is known, and no debt
@@ -140,8 +141,10 @@ void gate_lease_refund(struct gate_lease *lease, const struct gate_window_rule *
 }
 
 void gate_lease_on_answer(struct gate_lease *lease, const struct gate_window_rule *rule,
-                          const struct gate_lease_answer *answer, uint64_t now_ms)
+                          const struct gate_lease_answer *answer, uint64_t now_ms,
+                          struct gate_lease_verdict *ret)
 {
+    *ret = (struct gate_lease_verdict){.must_ask = false};
     if (!lease->is_asked) {
         return; /* the table has forgotten the one that asked */
     }
@@ -159,6 +162,10 @@ void gate_lease_on_answer(struct gate_lease *lease, const struct gate_window_rul
         .start_ms = now_ms - smaller(answer->age_ms, rule->length_ms - 1),
         .current = answer->current + lease->uncharged,
         .previous = answer->previous};
+    if (lease->uncharged > 0) {
+        gate_window_step(&lease->window, rule, 0, now_ms, &ret->window);
+        lease_ask(lease, rule, now_ms, ret);
+    }
 }
 
 void gate_lease_on_failure(struct gate_lease *lease, uint64_t now_ms)

@@ -51,7 +51,8 @@ void gate_lease_step(struct gate_lease *lease, const struct gate_window_rule *ru
 /* Takes back what an earlier step counted. */
 void gate_lease_refund(struct gate_lease *lease, const struct gate_window_rule *rule,
                        uint64_t amount);
-/* One of these ends what must_ask began. */
+/* One of these ends what must_ask began. What was used meanwhile must be asked for at once. */
 void gate_lease_on_answer(struct gate_lease *lease, const struct gate_window_rule *rule,
-                          const struct gate_lease_answer *answer, uint64_t now_ms);
+                          const struct gate_lease_answer *answer, uint64_t now_ms,
+                          struct gate_lease_verdict *ret);
 void gate_lease_on_failure(struct gate_lease *lease, uint64_t now_ms);

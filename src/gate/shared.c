@@ -6,6 +6,8 @@
  *
  *   loop: step of the key's lease, step of the org's --> verdict
  *           '--must_ask--> one fetch for both --> Redis --> on_done: both leases
+ *                                               ^              '--must_ask--.
+ *                                               '---- one fetch for both <--'
  *
  * Happy path: two upserts, as the local limits.
  * Failure modes: the thread's mailbox is full or closed: as if Redis were away. A lease that the
@@ -13,6 +15,7 @@
 #include "gate/shared.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/limits.h"
@@ -43,29 +46,67 @@ static_assert(offsetof(struct shared_fetch, fetch) == 0, "a fetch is its first m
 struct settle {
     const struct gate_redis_window *window; /* NULL: no answer came */
     uint64_t now_ms;
+    struct gate_lease_verdict verdict;
 };
 
 static void lease_visit_settle(void *value, void *context)
 {
-    const struct settle *settle = context;
+    struct settle *settle = context;
     if (settle->window == NULL) {
         gate_lease_on_failure(value, settle->now_ms);
     } else {
-        gate_lease_on_answer(value, &settle->window->rule, &settle->window->answer, settle->now_ms);
+        gate_lease_on_answer(value, &settle->window->rule, &settle->window->answer, settle->now_ms,
+                             &settle->verdict);
+    }
+}
+
+static void fetch_on_done(struct gate_redis_fetch *fetch, enum err err);
+
+/* A window of one fetch; the fetch is made with its first. */
+static struct gate_redis_window *fetch_add(struct gate_shared *shared,
+                                           const struct gate_limit *limit,
+                                           const struct gate_lease_verdict *verdict,
+                                           struct shared_fetch **fetch)
+{
+    if (*fetch == NULL) {
+        *fetch = mem_alloc(sizeof(**fetch));
+        (*fetch)->shared = shared;
+        (*fetch)->fetch.on_done = fetch_on_done;
+    }
+    uint32_t index = (*fetch)->fetch.count++;
+    struct gate_redis_window *window = &(*fetch)->fetch.windows[index];
+    (*fetch)->limits[index] = *limit;
+    window->charge = verdict->charge;
+    window->ask = verdict->ask;
+    return window;
+}
+
+static void fetch_post(struct shared_fetch *fetch)
+{
+    if (fetch != NULL && gate_redis_post(fetch->shared->redis, &fetch->fetch) != ERR_OK) {
+        fetch_on_done(&fetch->fetch, ERR_FULL);
     }
 }
 
 static void fetch_on_done(struct gate_redis_fetch *fetch, enum err err)
 {
     struct shared_fetch *self = (struct shared_fetch *)(void *)fetch;
+    struct shared_fetch *again = NULL;
     uint8_t name[GATE_LIMIT_NAME_BYTES];
     for (uint32_t i = 0; i < fetch->count; i++) {
         struct settle settle = {.window = err == ERR_OK ? &fetch->windows[i] : NULL,
                                 .now_ms = clock_mono_ms() + GATE_LEASE_CLOCK_MS};
         (void)table_find(self->shared->leases, gate_limit_name(&self->limits[i], name),
                          lease_visit_settle, &settle);
+        if (settle.verdict.must_ask) {
+            struct gate_redis_window *window =
+                fetch_add(self->shared, &self->limits[i], &settle.verdict, &again);
+            window->rule = fetch->windows[i].rule;
+            memcpy(window->name, fetch->windows[i].name, sizeof(window->name));
+        }
     }
     mem_free(self);
+    fetch_post(again);
 }
 
 /* --- requests ------------------------------------------------------------------------------- */
@@ -89,23 +130,14 @@ static void lease_visit_refund(void *value, void *context)
     gate_lease_refund(value, &take->rule, take->amount);
 }
 
-/* Adds what a lease asks for to the request's fetch, which is made when the first asks. */
-static void fetch_add(struct gate_shared *shared, const struct gate_limits_request *request,
-                      const struct gate_limit *limit, const struct take *take,
-                      struct shared_fetch **fetch)
+/* Adds what a lease asks for to the request's fetch. */
+static void request_add(struct gate_shared *shared, const struct gate_limits_request *request,
+                        const struct gate_limit *limit, const struct take *take,
+                        struct shared_fetch **fetch)
 {
     char org[ID_TEXT_BYTES];
-    if (*fetch == NULL) {
-        *fetch = mem_alloc(sizeof(**fetch));
-        (*fetch)->shared = shared;
-        (*fetch)->fetch.on_done = fetch_on_done;
-    }
-    uint32_t index = (*fetch)->fetch.count++;
-    struct gate_redis_window *window = &(*fetch)->fetch.windows[index];
-    (*fetch)->limits[index] = *limit;
+    struct gate_redis_window *window = fetch_add(shared, limit, &take->verdict, fetch);
     window->rule = take->rule;
-    window->charge = take->verdict.charge;
-    window->ask = take->verdict.ask;
     id_format(request->identity->org_id, org);
     (void)snprintf(window->name, sizeof(window->name), "weir:{%.*s}:%s:%llu", (int)sizeof(org), org,
                    limit->name, (unsigned long long)limit->owner);
@@ -132,7 +164,7 @@ static bool shared_take(struct gate_shared *shared, const struct gate_limits_req
     struct take take = take_of(request, limit);
     table_upsert(shared->leases, gate_limit_name(limit, name), lease_visit_step, &take);
     if (take.verdict.must_ask) {
-        fetch_add(shared, request, limit, &take, fetch);
+        request_add(shared, request, limit, &take, fetch);
     }
     gate_limit_note(limit, &take.verdict.window, ret);
     return take.verdict.window.is_admitted;
@@ -163,9 +195,7 @@ enum err gate_shared_take(struct gate_shared *shared, const struct gate_limits_r
             shared_give_back(shared, request, &key);
         }
     }
-    if (fetch != NULL && gate_redis_post(shared->redis, &fetch->fetch) != ERR_OK) {
-        fetch_on_done(&fetch->fetch, ERR_FULL);
-    }
+    fetch_post(fetch);
     *ret = tightest;
     return is_admitted ? ERR_OK : ERR_FULL;
 }

@@ -88,10 +88,16 @@ static void node_answer(struct node *node, struct keeper *keeper, uint64_t quota
 {
     const struct gate_window_rule rule = {.quota = quota, .length_ms = LENGTH_MS};
     struct gate_lease_answer answer;
+    struct gate_lease_verdict verdict;
     if (node->is_asked) {
         keeper_answer(keeper, quota, node->charge, node->ask, now_ms, &answer);
-        gate_lease_on_answer(&node->lease, &rule, &answer, now_ms);
-        node->is_asked = false;
+        gate_lease_on_answer(&node->lease, &rule, &answer, now_ms, &verdict);
+        assert_true(verdict.must_ask == (node->lease.uncharged > 0)); /* no debt waits */
+        node->is_asked = verdict.must_ask;
+        node->answer_ms = now_ms + 1;
+        node->charge = verdict.charge;
+        node->ask = verdict.ask;
+        node->asks += verdict.must_ask ? 1 : 0;
     }
 }
 
@@ -157,7 +163,7 @@ static void test_the_first_requests_do_not_wait(void **state)
     assert_int_equal(admitted, 750);
     for (size_t i = 0; i < 3; i++) {
         node_answer(&nodes[i], &keeper, quota, START_MS + 1);
-        (void)node_take(&nodes[i], quota, 0, START_MS + 1, &verdict);
+        assert_int_equal(nodes[i].asks, 2); /* without a further request */
         node_answer(&nodes[i], &keeper, quota, START_MS + 1);
     }
     assert_true(keeper.current >= 750); /* all of it is charged, and what was leased on top */
@@ -248,7 +254,9 @@ static void test_a_stray_answer_changes_nothing(void **state)
     const struct gate_lease_answer answer = {.granted = 50, .current = 100};
     struct gate_lease lease = {.ask = 0};
     const struct gate_lease fresh = lease;
-    gate_lease_on_answer(&lease, &rule, &answer, START_MS);
+    struct gate_lease_verdict verdict;
+    gate_lease_on_answer(&lease, &rule, &answer, START_MS, &verdict);
+    assert_false(verdict.must_ask);
     gate_lease_on_failure(&lease, START_MS);
     assert_memory_equal(&lease, &fresh, sizeof(fresh));
 }

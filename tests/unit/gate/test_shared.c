@@ -139,8 +139,23 @@ static void test_two_nodes_share_a_window(void **state)
     print_message("two nodes, quota 1000: admitted %u\n", (unsigned)admitted);
     assert_true(admitted <= quota + NODES * gate_lease_debt_max(quota));
     assert_true(admitted >= quota - NODES * gate_lease_credit_max(quota));
-    /* What a node used ahead of being told is charged when it asks again; here nobody does. */
-    until_counted(ORG_NAME, (long long)(admitted - NODES * gate_lease_debt_max(quota)));
+    /* What a node used ahead of being told is charged without a further request. */
+    until_counted(ORG_NAME, (long long)admitted);
+}
+
+/* All before the first answer, and then nothing more. */
+static void test_a_first_burst_is_told_at_once(void **state)
+{
+    (void)state;
+    const struct gate_identity identity = org_of(1000, 500);
+    struct gate_window window;
+    redis_server_start(&server, NULL);
+    node_start(&nodes[0], server.url);
+    for (uint32_t i = 0; i < 100; i++) {
+        assert_true(take(&nodes[0], &identity, 1, &window));
+    }
+    until_counted(ORG_NAME, 100);
+    until_counted(ORG_KEY_NAME, 100);
 }
 
 /* The failing twin: nodes of two Redis databases share nothing. */
@@ -384,6 +399,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         SHARED_TEST(test_two_nodes_share_a_window),
+        SHARED_TEST(test_a_first_burst_is_told_at_once),
         SHARED_TEST(test_nodes_of_two_databases_share_nothing),
         SHARED_TEST(test_key_and_org_go_in_one_round_trip),
         SHARED_TEST(test_every_key_goes_by_itself),
