@@ -30,6 +30,9 @@ struct api_settings_job {
     struct api_audited audited; /* first */
     struct manage_settings settings;
     struct slice sources[MANAGE_SOURCES_MAX];
+    uint64_t place;      /* of manage_settings_follow */
+    uint64_t next_place; /* once that is committed */
+    bool has_more;
 };
 
 static enum err api_settings_put_query(struct api_job *job, struct store_connection *connection)
@@ -42,10 +45,26 @@ static enum err api_settings_put_query(struct api_job *job, struct store_connect
     return err;
 }
 
+static enum err api_settings_follow_query(struct api_job *job, struct store_connection *connection)
+{
+    struct api_settings_job *put = (struct api_settings_job *)job;
+    uint64_t place = put->place;
+    enum err err = manage_settings_follow(connection, job->org, &place, &put->has_more);
+    put->next_place = place;
+    return err;
+}
+
 static void api_settings_done(struct api_job *job)
 {
+    struct api_settings_job *put = (struct api_settings_job *)job;
     if (job->store.err != ERR_OK) {
         api_reply_err(job->request, job->store.err, NULL);
+        return;
+    }
+    if (put->has_more) {
+        put->place = put->next_place;
+        job->query = api_settings_follow_query;
+        api_write(job);
         return;
     }
     api_reply_json(job->request, 200, buffer_slice(&job->body));
@@ -154,6 +173,7 @@ void api_settings_put(struct api_request *request)
                                            : "The value is not permitted here.");
         return;
     }
+    put->has_more = true;
     put->audited.job.query = api_settings_put_query;
     put->audited.job.on_done = api_settings_done;
     api_write(&put->audited.job);

@@ -442,7 +442,7 @@ enum err manage_registry_update(struct store_connection *connection, enum manage
         return ERR_NOT_FOUND;
     }
     if (err == ERR_OK && kind == MANAGE_DEVICE) {
-        err = store_devices_due(connection, entity->org, entity->id.bytes);
+        err = store_device_due(connection, entity->org, entity->id.bytes);
     }
     if (err == ERR_OK && kind == MANAGE_PARAMETER) {
         err = check_stored_range(connection, entity, ret_fault);

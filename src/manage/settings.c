@@ -4,13 +4,18 @@
  * version is absent in an older row and has its default in the code that reads it.
  *
  * Happy path: check, write as JSON, one UPDATE that raises the data version; what SQL needs of it
- * stands in columns beside. Silence then is due at other times, for every device that was heard of.
- * Failure modes: a value that is not permitted is named, and nothing is changed. */
+ * stands in columns beside. Silence then is due at other times, for every device that was heard of:
+ * these follow in transactions of their own, some at a time.
+ * Failure modes: a value that is not permitted is named, and nothing is changed. The program ends
+ * before all devices have followed: the others do when they are heard of next, or after the same
+ * request, which was not answered. */
 #include "manage/manage.h"
 #include "store/store.h"
 #include "json/json.h"
 
 #include <string.h>
+
+#define MANAGE_DEVICES_A_PART 1000u /* in a few milliseconds */
 
 static const char *const unit_words[] = {"metric", "imperial"};
 static const char *const day_words[] = {"monday", "saturday", "sunday"};
@@ -201,5 +206,11 @@ enum err manage_settings_put(struct store_connection *connection, uint64_t org,
     if (err == ERR_OK && store_changes(connection) == 0) {
         err = ERR_NOT_FOUND;
     }
-    return err != ERR_OK ? err : store_devices_due(connection, org, NULL);
+    return err;
+}
+
+enum err manage_settings_follow(struct store_connection *connection, uint64_t org, uint64_t *place,
+                                bool *ret_has_more)
+{
+    return store_devices_due(connection, org, MANAGE_DEVICES_A_PART, place, ret_has_more);
 }

@@ -73,9 +73,12 @@ MUST_CHECK enum err store_write_readings(struct store_connection *connection,
                                          struct store_reading *readings, size_t count, bool careful,
                                          store_on_device on_back, void *context);
 /* When devices of the org are due depends on its settings and on their intervals: after a change of
- * these. `device`: 16 bytes, the id of the one that changed; NULL: all. */
+ * these. `device`: 16 bytes, the id of the one that changed. */
+MUST_CHECK enum err store_device_due(struct store_connection *connection, uint64_t org,
+                                     const uint8_t *device);
+/* All of them, at most `limit` at once: until *ret_has_more is false. *after: 0 at first. */
 MUST_CHECK enum err store_devices_due(struct store_connection *connection, uint64_t org,
-                                      const uint8_t *device);
+                                      uint32_t limit, uint64_t *after, bool *ret_has_more);
 /* Marks devices that have been quiet for too long, at most `limit`. *ret_due_ms: when the next is
  * due; INT64_MAX: none. */
 MUST_CHECK enum err store_find_silent(struct store_connection *connection, int64_t now_ms,

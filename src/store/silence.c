@@ -119,25 +119,70 @@ static enum err mark_silent(struct store_connection *connection, const struct du
     " FROM devices d JOIN orgs o ON o.number = d.org WHERE d.number = device_states.device)"       \
     " WHERE org = $1"
 
-enum err store_devices_due(struct store_connection *connection, uint64_t org, const uint8_t *device)
+enum err store_device_due(struct store_connection *connection, uint64_t org, const uint8_t *device)
 {
     static_assert(STORE_SILENT_INTERVALS == 3 && STORE_HOUR_MS == 3600000, "as in the statement");
     struct store_statement *statement = NULL;
     enum err err = store_prepare(
         connection,
-        device == NULL ? UPDATE_DUE
-                       : UPDATE_DUE
-            " AND device = (SELECT n.number FROM devices n WHERE n.org = $1 AND n.id = $3)",
+        UPDATE_DUE " AND device = (SELECT n.number FROM devices n WHERE n.org = $1 AND n.id = $3)",
         &statement);
     if (err != ERR_OK) {
         return err;
     }
     store_bind_i64(statement, 1, (int64_t)org);
     store_bind_i64(statement, 2, STORE_NEVER_MS);
-    if (device != NULL) {
-        store_bind_blob(statement, 3, slice_make(device, STORE_ID_BYTES));
-    }
+    store_bind_blob(statement, 3, slice_make(device, STORE_ID_BYTES));
     return store_execute(statement);
+}
+
+/* The last of `limit` devices behind `after`; without one there are fewer. */
+static enum err last_of_part(struct store_connection *connection, uint64_t org, uint32_t limit,
+                             uint64_t after, uint64_t *ret, bool *ret_has)
+{
+    struct store_statement *statement = NULL;
+    enum err err = store_prepare(connection,
+                                 "SELECT device FROM device_states WHERE org = $1 AND device > $2"
+                                 " ORDER BY device LIMIT 1 OFFSET $3",
+                                 &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)org);
+    store_bind_i64(statement, 2, (int64_t)after);
+    store_bind_i64(statement, 3, limit - 1);
+    err = store_step(statement, ret_has);
+    if (err == ERR_OK && *ret_has) {
+        *ret = (uint64_t)store_column_i64(statement, 0);
+        store_reset(statement);
+    }
+    return err;
+}
+
+enum err store_devices_due(struct store_connection *connection, uint64_t org, uint32_t limit,
+                           uint64_t *after, bool *ret_has_more)
+{
+    struct store_statement *statement = NULL;
+    uint64_t last = INT64_MAX;
+    bool has_more = false;
+    assert(limit > 0);
+    enum err err = last_of_part(connection, org, limit, *after, &last, &has_more);
+    if (err == ERR_OK) {
+        err = store_prepare(connection, UPDATE_DUE " AND device > $3 AND device <= $4", &statement);
+    }
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)org);
+    store_bind_i64(statement, 2, STORE_NEVER_MS);
+    store_bind_i64(statement, 3, (int64_t)*after);
+    store_bind_i64(statement, 4, (int64_t)last);
+    err = store_execute(statement);
+    if (err == ERR_OK) {
+        *after = last;
+        *ret_has_more = has_more;
+    }
+    return err;
 }
 
 enum err store_find_silent(struct store_connection *connection, int64_t now_ms, uint32_t limit,

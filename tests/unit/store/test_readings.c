@@ -431,7 +431,29 @@ static void test_silence_is_told_once(void **state)
 
 static enum err run_due(struct store_connection *connection, void *context)
 {
-    return store_devices_due(connection, ORG, context);
+    return store_device_due(connection, ORG, context);
+}
+
+struct part {
+    uint64_t after;
+    bool has_more;
+};
+
+static enum err run_all_due(struct store_connection *connection, void *context)
+{
+    struct part *part = context;
+    return store_devices_due(connection, ORG, 2, &part->after, &part->has_more);
+}
+
+/* How many parts of two it took. */
+static uint32_t all_due(void)
+{
+    struct part part = {.has_more = true};
+    uint32_t count = 0;
+    for (; part.has_more; count++) {
+        assert_int_equal(store_fixture_run(&plant.store, run_all_due, &part), ERR_OK);
+    }
+    return count;
 }
 
 static void test_silence_is_what_the_org_says(void **state)
@@ -452,14 +474,43 @@ static void test_silence_is_what_the_org_says(void **state)
     assert_int_equal(look(NOW), 0);
     assert_int_equal(plant.due_ms, NOW + hour);
     set_org("silence_hours = 0");
-    assert_int_equal(store_fixture_run(&plant.store, run_due, NULL), ERR_OK);
+    assert_int_equal(all_due(), 1);
     assert_int_equal(look(NOW + 36500 * DAY_MS), 0);
     assert_int_equal(write_one("v", 1, NOW, 2), STORE_READING_STORED);
     assert_int_equal(look(NOW + 36500 * DAY_MS), 0);
     set_org("silence_hours = NULL");
-    assert_int_equal(store_fixture_run(&plant.store, run_due, NULL), ERR_OK);
+    assert_int_equal(all_due(), 1);
     assert_int_equal(look(NOW + 179999), 0);
     assert_int_equal(look(NOW + 180000), 1);
+}
+
+/* Each device once, in parts; those of another org are left alone. */
+static void test_a_change_of_the_org_goes_in_parts(void **state)
+{
+    (void)state;
+    for (uint32_t device = 1; device <= 6; device++) {
+        char sql[200];
+        (void)snprintf(sql, sizeof(sql),
+                       "INSERT INTO device_states (org, device, last_received_ms, last_time_ms,"
+                       " due_ms, silent_ms) VALUES (%d, %u, 0, 0, 7, 0)",
+                       device == 4 ? ORG + 1 : ORG, device * 1000);
+        assert_int_equal(store_fixture_sql(&plant.store, sql), ERR_OK);
+        (void)snprintf(sql, sizeof(sql),
+                       "INSERT INTO devices (number, org, id, site, name, status, interval_s,"
+                       " created_ms, updated_ms) VALUES (%u, %d, x'%032x', 1, 'n%u', 'active', 60,"
+                       " 0, 0)",
+                       device * 1000, ORG, device, device);
+        assert_int_equal(store_fixture_sql(&plant.store, sql), ERR_OK);
+    }
+    set_org("silence_hours = 1");
+    assert_int_equal(all_due(), 3); /* two, two and one */
+    assert_int_equal(store_fixture_number(&plant.store,
+                                          "SELECT count(*) FROM device_states WHERE due_ms ="
+                                          " 3600000"),
+                     5);
+    assert_int_equal(
+        store_fixture_number(&plant.store, "SELECT device FROM device_states WHERE due_ms = 7"),
+        4000);
 }
 
 int main(void)
@@ -473,6 +524,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_rollups_by_arithmetic, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silence_is_told_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silence_is_what_the_org_says, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_change_of_the_org_goes_in_parts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_late_is_what_the_org_says, setup, teardown),
     };
     assert_int_equal(hash_start(), ERR_OK);
