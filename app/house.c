@@ -19,6 +19,7 @@
 
 #include "api/api.h"
 #include "apply/apply.h"
+#include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mailbox.h"
@@ -32,6 +33,7 @@
 
 #define MEBIBYTE           (1024ull * 1024ull)
 #define HOUSE_THREADS_MAX  64u
+#define HOUSE_READERS_MAX  (HOUSE_THREADS_MAX - 3u) /* the store has three more */
 #define STORE_LOCK_WAIT_MS 10000u
 
 /* Threads are joined by group, because the groups stop one after the other. */
@@ -86,12 +88,12 @@ static void raise_descriptor_limit(void)
 }
 
 /* A connection that waits for a server costs no processor: as many as are permitted, less the one
- * that writes. */
+ * that writes and the one that listens. */
 static uint32_t reader_count(const struct settings *settings)
 {
     uint32_t count = (uint32_t)settings->store_readers;
     if (store_url_is_postgres(settings->database_url)) {
-        uint32_t permitted = (uint32_t)settings->max_connections - 1;
+        uint32_t permitted = (uint32_t)settings->max_connections - 2;
         return count == 0 || count > permitted ? permitted : count;
     }
     return count == 0 ? thread_cpu_count() : count;
@@ -119,8 +121,7 @@ enum err house_open(struct house **ret, const struct settings *settings, struct 
     house->loops = settings->loops != 0 ? (uint32_t)settings->loops : thread_cpu_count();
     house->readers = reader_count(settings);
     house->loops = house->loops > HOUSE_THREADS_MAX ? HOUSE_THREADS_MAX : house->loops;
-    house->readers =
-        house->readers > HOUSE_THREADS_MAX - 2u ? HOUSE_THREADS_MAX - 2u : house->readers;
+    house->readers = house->readers > HOUSE_READERS_MAX ? HOUSE_READERS_MAX : house->readers;
     enum err err = hash_start();
     if (err == ERR_OK) {
         hash_random(&house->run, sizeof(house->run));
@@ -164,11 +165,61 @@ void house_store_url(const struct settings *settings, char to[HOUSE_PATH_BYTES])
     }
 }
 
+/* --- other nodes: on the listener's thread ---------------------------------------------------- */
+
+static void on_change(void *owner, enum store_change change, uint64_t number)
+{
+    struct gate *gate = ((struct house *)owner)->gate;
+    switch (change) {
+    case STORE_CHANGED_KEY:
+        gate_forget_key(gate, number);
+        break;
+    case STORE_CHANGED_ORG:
+        gate_forget_org(gate, number);
+        break;
+    case STORE_NEW_KEYS:
+        gate_forget_refused(gate);
+        break;
+    case STORE_CHANGED_ANY:
+        gate_forget_all(gate);
+        break;
+    }
+}
+
+static void on_current(void *owner, uint64_t mono_ms)
+{
+    gate_current(((struct house *)owner)->gate, mono_ms);
+}
+
+static void on_applied_elsewhere(void *owner, uint64_t position, const uint64_t *orgs,
+                                 uint32_t count)
+{
+    api_on_applied_elsewhere(((struct house *)owner)->api, position, orgs, count);
+}
+
+/* On an applier's thread: who waits here is told, then the other nodes. */
+static void on_applied(void *owner, uint64_t position, const uint64_t *orgs, uint32_t count)
+{
+    struct house *house = owner;
+    api_on_applied(house->api, position, orgs, count);
+    store_announce(house->store, position, orgs, count);
+}
+
+static void on_result(void *owner, uint64_t waiter, const struct record_result *result)
+{
+    api_on_result(((struct house *)owner)->api, waiter, result);
+}
+
 static enum err open_store(struct house *house, struct err_detail *detail)
 {
     const struct settings *settings = house->settings;
     char url[HOUSE_PATH_BYTES];
     house_store_url(settings, url);
+    struct store_listen_options listen = {.node = house->run,
+                                          .owner = house,
+                                          .on_change = on_change,
+                                          .on_current = on_current,
+                                          .on_applied = on_applied_elsewhere};
     struct store_options options = {
         .url = url,
         .cache_mb = (uint32_t)settings->store_cache_mb,
@@ -183,6 +234,7 @@ static enum err open_store(struct house *house, struct err_detail *detail)
         .idle_timeout_ms = (uint32_t)settings->connection_idle_ms,
         .acquire_timeout_ms = (uint32_t)settings->connection_acquire_ms,
         .max_lifetime_ms = (uint32_t)settings->connection_lifetime_ms,
+        .listen = &listen,
     };
     enum err err = store_open(&house->store, &options, detail);
     err_detail_prefix(err != ERR_OK ? detail : NULL, "open store");
@@ -410,9 +462,9 @@ static enum err open_apply(struct house *house, struct err_detail *detail)
         .raw_retention_days = (uint32_t)settings->retention_raw_days,
         .replay_s = (uint32_t)settings->journal_replay_s,
         .is_alone = !store_url_is_postgres(settings->database_url),
-        .owner = house->api,
-        .on_result = api_on_result,
-        .on_applied = api_on_applied,
+        .owner = house,
+        .on_result = on_result,
+        .on_applied = on_applied,
     };
     enum err err = apply_open(&house->apply, &options, detail);
     err_detail_prefix(err != ERR_OK ? detail : NULL, "open apply");
@@ -444,6 +496,10 @@ enum err house_start(struct house *house, struct err_detail *detail)
     if (err == ERR_OK) {
         api_start(house->api, house->server, house->apply);
         err = thread_add(house, HOUSE_APPLY, "apply", apply_run, house->apply);
+    }
+    if (err == ERR_OK && store_url_is_postgres(house->settings->database_url)) {
+        gate_current(house->gate, clock_mono_ms()); /* from here on it is to be told */
+        err = thread_add(house, HOUSE_STORE, "listen", store_listener_run, house->store);
     }
     for (uint32_t i = 0; i < house->loops && err == ERR_OK; i++) {
         err = thread_add(house, HOUSE_LOOPS, "loop", http_loop_run,

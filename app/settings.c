@@ -128,8 +128,10 @@ static const struct settings_row rows[] = {
     ROW("STORE_READERS", WHOLE, "0", 0, 64, "threads", store_readers,
         "Threads that read the database; 0: one for each processor, PostgreSQL: one for each "
         "connection."),
-    ROW("DATABASE_MAX_CONNECTIONS", WHOLE, "100", 2, 10000, "", max_connections,
-        "PostgreSQL: connections at most; one writes, the others read, up to STORE_READERS."),
+    ROW("DATABASE_MAX_CONNECTIONS", WHOLE, "100", 3, 10000, "", max_connections,
+        "PostgreSQL: connections at most; one writes, one hears other nodes, the others read, up "
+        "to "
+        "STORE_READERS."),
     ROW("DATABASE_MIN_CONNECTIONS", WHOLE, "20", 0, 10000, "", min_connections,
         "PostgreSQL: connections that stay open though nothing is read."),
     ROW("DATABASE_IDLE_TIMEOUT", SECONDS, "900", 0, 86400000, "s", connection_idle_ms,

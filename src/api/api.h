@@ -50,5 +50,8 @@ void api_start(struct api *api, struct http_server *server, struct apply *apply)
 /* For apply_options; the owner is the api. */
 void api_on_result(void *owner, uint64_t waiter, const struct record_result *result);
 void api_on_applied(void *owner, uint64_t position, const uint64_t *orgs, uint32_t org_count);
+/* Another node has applied its journal up to there; orgs NULL: any may have changed. */
+void api_on_applied_elsewhere(void *owner, uint64_t position, const uint64_t *orgs,
+                              uint32_t org_count);
 /* After every thread was joined and before the journal and the server are closed. NULL is fine. */
 void api_close(struct api *api);

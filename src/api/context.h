@@ -94,6 +94,7 @@ struct api {
     struct intake_recent *recent;
     struct table *loop_watch; /* live.c: a row for each loop and one for the process */
     struct table *watch;      /* live.c: a row for each loop and org with a live tail */
+    struct table *elsewhere;  /* live.c: up to where other nodes applied, by journal */
     uint64_t build;           /* hash of the version, part of every tag */
     uint64_t started_ns;
     int64_t started_ms;

@@ -25,6 +25,7 @@
 struct api_watch {
     bool wants_position; /* requests wait for any commit */
     bool is_posted;      /* its mail is under way */
+    bool has_any_news;   /* of whatever org */
     int32_t count;       /* of API_LOOP_STREAMS: live tails open now */
 };
 /* A row of the table of (loop, org). */
@@ -33,6 +34,7 @@ struct api_watch_org {
 };
 
 #define API_WATCH_ENTRIES   65536u /* costs memory only when used */
+#define API_JOURNALS_MAX    4096u
 #define API_LOOP_KEY_BYTES  4u
 #define API_WATCH_KEY_BYTES 12u
 #define API_LOOP_STREAMS    UINT32_MAX /* in the place of a loop's number */
@@ -53,6 +55,7 @@ static struct slice api_watch_key(uint32_t loop, uint64_t org, uint8_t to[API_WA
 /* What a visit is to do, and what it found. Runs under the table's short lock. */
 struct api_watch_visit {
     bool wanted;    /* in: streams of a changed org; out: nothing */
+    bool is_any;    /* in: any org may have changed */
     bool must_post; /* out */
     bool had_news;  /* out */
 };
@@ -80,14 +83,19 @@ static void api_watch_offer(void *value, void *context)
 {
     struct api_watch_visit *visit = context;
     struct api_watch *watch = value;
-    visit->must_post = (visit->wanted || watch->wants_position) && !watch->is_posted;
+    watch->has_any_news = watch->has_any_news || visit->is_any;
+    visit->must_post =
+        (visit->wanted || visit->is_any || watch->wants_position) && !watch->is_posted;
     watch->is_posted = watch->is_posted || visit->must_post;
 }
 
 static void api_watch_arrived(void *value, void *context)
 {
-    (void)context;
-    ((struct api_watch *)value)->is_posted = false;
+    struct api_watch_visit *visit = context;
+    struct api_watch *watch = value;
+    visit->is_any = watch->has_any_news;
+    watch->has_any_news = false;
+    watch->is_posted = false;
 }
 
 static void api_watch_take(void *value, void *context)
@@ -104,14 +112,12 @@ static void api_watch_nothing(void *value, void *context)
     (void)context;
 }
 
-void api_on_applied(void *owner, uint64_t position, const uint64_t *orgs, uint32_t org_count)
+static void api_tell_loops(struct api *api, const uint64_t *orgs, uint32_t org_count)
 {
-    struct api *api = owner;
     uint8_t key[API_WATCH_KEY_BYTES];
     uint8_t loop_key[API_LOOP_KEY_BYTES];
-    (void)position; /* read from apply when the mail arrives: it may have risen by then */
     for (uint32_t i = 0; i < api->loop_count; i++) {
-        struct api_watch_visit visit = {0};
+        struct api_watch_visit visit = {.is_any = orgs == NULL};
         for (uint32_t n = 0; n < org_count; n++) {
             (void)table_find(api->watch, api_watch_key(i, orgs[n], key), api_watch_mark, &visit);
         }
@@ -122,20 +128,50 @@ void api_on_applied(void *owner, uint64_t position, const uint64_t *orgs, uint32
     }
 }
 
-static uint64_t api_applied(const struct api_loop *loop)
+void api_on_applied(void *owner, uint64_t position, const uint64_t *orgs, uint32_t org_count)
 {
-    return loop->apply == NULL ? 0 : apply_position(loop->apply);
+    static const uint64_t none = 0;
+    (void)position; /* read from apply when the mail arrives: it may have risen by then */
+    api_tell_loops(owner, orgs == NULL ? &none : orgs, org_count);
+}
+
+static void api_elsewhere_raise(void *value, void *context)
+{
+    uint64_t *known = value;
+    const uint64_t *position = context;
+    *known = *known > *position ? *known : *position;
+}
+
+void api_on_applied_elsewhere(void *owner, uint64_t position, const uint64_t *orgs,
+                              uint32_t org_count)
+{
+    struct api *api = owner;
+    uint64_t range = position >> LIMIT_RANGE_SHIFT;
+    table_upsert(api->elsewhere, slice_make(&range, sizeof(range)), api_elsewhere_raise, &position);
+    api_tell_loops(api, orgs, org_count);
+}
+
+/* Whether everything up to there is queryable. The position of a journal that other nodes apply is
+ * applied when one of them, or the store, has said so; where nobody says anything there is one
+ * journal at a time, and positions rise. */
+static bool api_is_applied(const struct api_loop *loop, uint64_t position)
+{
+    uint64_t range = position >> LIMIT_RANGE_SHIFT;
+    uint64_t elsewhere = 0;
+    uint64_t own = loop->apply == NULL ? 0 : apply_position(loop->apply);
+    bool is_known = table_copy(loop->api->elsewhere, slice_make(&range, sizeof(range)), &elsewhere);
+    bool is_own = range == own >> LIMIT_RANGE_SHIFT || !is_known;
+    return (is_own && position <= own) || (is_known && position <= elsewhere);
 }
 
 static void api_release_waiters(struct api_loop *loop)
 {
     uint8_t key[API_LOOP_KEY_BYTES];
-    uint64_t applied = api_applied(loop);
     struct list_link *link = list_first(&loop->waiters);
     while (link != NULL) {
         struct list_link *after = list_after(&loop->waiters, link);
         struct api_request *request = LIST_CONTAINER(link, struct api_request, wait);
-        if (request->wait_position <= applied) {
+        if (api_is_applied(loop, request->wait_position)) {
             list_remove(link);
             http_request_set_timer(request->http, 0);
             request->on_timer = NULL;
@@ -166,7 +202,7 @@ static void api_tell_topic(struct api_topic *topic)
     }
 }
 
-static void api_tell_topics(struct api_loop *loop)
+static void api_tell_topics(struct api_loop *loop, bool are_all)
 {
     uint8_t key[API_WATCH_KEY_BYTES];
     struct list_link *link = list_first(&loop->topics);
@@ -176,7 +212,7 @@ static void api_tell_topics(struct api_loop *loop)
         struct api_watch_visit visit = {0};
         (void)table_find(loop->api->watch, api_watch_key(loop->index, topic->org, key),
                          api_watch_take, &visit);
-        if (visit.had_news) {
+        if (visit.had_news || are_all) {
             api_tell_topic(topic);
         }
         link = after;
@@ -187,21 +223,24 @@ static void api_on_news(struct mail *mail)
 {
     struct api_loop *loop = LIST_CONTAINER(mail, struct api_loop, news);
     uint8_t key[API_LOOP_KEY_BYTES];
-    table_upsert(loop->api->loop_watch, api_loop_key(loop->index, key), api_watch_arrived, NULL);
+    struct api_watch_visit visit = {0};
+    table_upsert(loop->api->loop_watch, api_loop_key(loop->index, key), api_watch_arrived, &visit);
     api_release_waiters(loop);
-    api_tell_topics(loop);
+    api_tell_topics(loop, visit.is_any);
 }
 
 void api_live_open(struct api *api)
 {
     api->loop_watch = table_create(api->loop_count + 1, sizeof(struct api_watch));
     api->watch = table_create(API_WATCH_ENTRIES, sizeof(struct api_watch_org));
+    api->elsewhere = table_create(API_JOURNALS_MAX, sizeof(uint64_t));
 }
 
 void api_live_close(struct api *api)
 {
     table_destroy(api->loop_watch);
     table_destroy(api->watch);
+    table_destroy(api->elsewhere);
 }
 
 void api_live_start(struct api_loop *loop)
@@ -237,7 +276,7 @@ void api_wait_for(struct api_request *request, uint64_t position,
 {
     struct api_loop *loop = request->loop;
     uint8_t key[API_LOOP_KEY_BYTES];
-    if (position <= api_applied(loop)) {
+    if (api_is_applied(loop, position)) {
         on_applied(request);
         return;
     }

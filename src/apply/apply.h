@@ -42,8 +42,6 @@ void apply_close(struct apply *apply);
 /* Highest position that is queryable. Any thread. */
 uint64_t apply_position(const struct apply *apply);
 
-/* Positions of one journal are alike above these bits. */
-#define APPLY_RANGE_SHIFT 44u
 /* The base of a journal that the store may not have met (it is recorded there). These two run as
  * store jobs on the caller's behalf, synchronously. */
 MUST_CHECK enum err apply_base(struct store *store, struct id journal, bool is_new,

@@ -8,7 +8,7 @@
  * Failure modes: the store is away: the error goes to who starts the program. */
 #include "apply/internal.h"
 
-#define RANGE_POSITIONS (INT64_C(1) << APPLY_RANGE_SHIFT)
+#define RANGE_POSITIONS (INT64_C(1) << LIMIT_RANGE_SHIFT)
 #define BASE_LEASE      "journal.base" /* two nodes that start at once are not given one base */
 #define BASE_LEASE_MS   10000u
 

@@ -57,3 +57,6 @@
 #define LIMIT_FAILURE_ROWS_KNOWN   512u    /* one audit write: rows for ids of real keys, */
 #define LIMIT_FAILURE_ROWS_UNKNOWN 128u    /* and for others; what is beyond shares one row */
 #define LIMIT_USES_PER_JOB         2048u   /* last uses of keys that one job writes */
+
+/* Positions of one journal are alike above these bits. */
+#define LIMIT_RANGE_SHIFT 44u

@@ -10,6 +10,9 @@
  *                     '--- 5 s, the store is away -'
  *   any --forget--> absent      any --the key's own expiry, wall clock--> EXPIRED
  *
+ * Where other nodes change keys too, an entry is also STALE while both its row and the last moment
+ * at which every change was known are older than five seconds.
+ *
  * Forgetting must win over a check that is still running with an older row. A forget first raises
  * the generation, then erases, stripe by stripe under the stripes' locks, then raises it once more.
  * A put compares the generation under the lock of its stripe. So either the put comes first, and
@@ -41,12 +44,16 @@ struct gate_cache {
     /* The release adds of forget pair with the acquire load of generation. For a put the stripe's
      * lock orders the two; for a desk, whatever told its thread of the forget. */
     atomic_uint_fast64_t generation;
+    /* Relaxed: a time that rises, and a second more or less is no matter. 0: nobody else changes
+     * keys. */
+    atomic_uint_fast64_t current_ms;
 };
 
 struct cache_entry {
     bool is_present; /* false: a put that was refused */
     uint8_t digest[GATE_DIGEST_BYTES];
     struct gate_identity identity;
+    uint64_t read_ms;     /* monotonic; of the row */
     uint64_t used_ms;     /* monotonic */
     uint64_t extended_ms; /* live until then whatever the TTL says; 0: not */
     uint64_t noted_ms;    /* when a use was last written down */
@@ -88,6 +95,7 @@ struct cache_look {
     const uint8_t *digest;
     struct gate_now now;
     uint64_t ttl_ms;
+    uint64_t current_ms;
     struct gate_identity *identity;
     bool must_note;
     enum gate_cached result;
@@ -109,9 +117,11 @@ static void cache_visit_find(void *value, void *context)
     }
     *look->identity = entry->identity;
     /* Another thread's clock may be read a little later than this one's. */
-    bool is_in_ttl = now_ms <= entry->used_ms || now_ms - entry->used_ms < look->ttl_ms;
-    look->result = is_in_ttl || now_ms < entry->extended_ms ? GATE_CACHED_LIVE : GATE_CACHED_STALE;
-    if (is_in_ttl && now_ms > entry->used_ms) {
+    bool is_fresh = now_ms <= entry->used_ms || now_ms - entry->used_ms < look->ttl_ms;
+    uint64_t certain_ms = look->current_ms > entry->read_ms ? look->current_ms : entry->read_ms;
+    is_fresh = is_fresh && (look->current_ms == 0 || now_ms < certain_ms + GATE_UNCERTAIN_MS);
+    look->result = is_fresh || now_ms < entry->extended_ms ? GATE_CACHED_LIVE : GATE_CACHED_STALE;
+    if (is_fresh && now_ms > entry->used_ms) {
         entry->used_ms = now_ms;
     }
     look->must_note =
@@ -128,6 +138,8 @@ enum gate_cached gate_cache_find(struct gate_cache *cache, const uint8_t digest[
     struct cache_look look = {.digest = digest,
                               .now = now,
                               .ttl_ms = cache->ttl_ms,
+                              .current_ms =
+                                  atomic_load_explicit(&cache->current_ms, memory_order_relaxed),
                               .identity = ret_identity,
                               .result = GATE_CACHED_NONE};
     (void)table_find(cache->keys, cache_name(digest), cache_visit_find, &look);
@@ -173,6 +185,7 @@ static void cache_visit_put(void *value, void *context)
     entry->is_present = true;
     memcpy(entry->digest, putting->digest, GATE_DIGEST_BYTES);
     entry->identity = *putting->identity;
+    entry->read_ms = putting->now_ms;
     entry->used_ms = putting->now_ms;
     entry->extended_ms = 0;
     entry->noted_ms = putting->now_ms;
@@ -225,6 +238,29 @@ void gate_cache_forget_key(struct gate_cache *cache, uint64_t key)
 void gate_cache_forget_org(struct gate_cache *cache, uint64_t org)
 {
     cache_forget(cache, cache_entry_is_of_org, org);
+}
+
+static bool cache_entry_is(const void *value, void *context)
+{
+    (void)value;
+    (void)context;
+    return true;
+}
+
+void gate_cache_forget_all(struct gate_cache *cache)
+{
+    cache_forget(cache, cache_entry_is, 0);
+    gate_cache_forget_refused(cache);
+}
+
+void gate_cache_forget_refused(struct gate_cache *cache)
+{
+    table_erase_if(cache->refused, cache_entry_is, NULL);
+}
+
+void gate_cache_current(struct gate_cache *cache, uint64_t mono_ms)
+{
+    atomic_store_explicit(&cache->current_ms, mono_ms, memory_order_relaxed);
 }
 
 void gate_cache_refuse(struct gate_cache *cache, const uint8_t digest[GATE_DIGEST_BYTES],

@@ -15,6 +15,7 @@
 #define GATE_REFUSED_KEPT_MS   60000u
 #define GATE_STALE_SERVED_MS   5000u /* before the store is asked again */
 #define GATE_USE_NOTED_EACH_MS 60000u
+#define GATE_UNCERTAIN_MS      5000u /* since every revocation was known; then the store is asked */
 
 struct gate_cache;
 
@@ -53,8 +54,13 @@ bool gate_cache_put(struct gate_cache *cache, const uint8_t digest[GATE_DIGEST_B
 /* When these return, no find gives the key, and no put that rests on an older row succeeds. */
 void gate_cache_forget_key(struct gate_cache *cache, uint64_t key);
 void gate_cache_forget_org(struct gate_cache *cache, uint64_t org);
+void gate_cache_forget_all(struct gate_cache *cache);
+/* Up to here everything that is to be forgotten was; from the first call on, what is older than
+ * GATE_UNCERTAIN_MS is stale. */
+void gate_cache_current(struct gate_cache *cache, uint64_t mono_ms);
 
 void gate_cache_refuse(struct gate_cache *cache, const uint8_t digest[GATE_DIGEST_BYTES],
                        uint64_t mono_ms);
 bool gate_cache_is_refused(struct gate_cache *cache, const uint8_t digest[GATE_DIGEST_BYTES],
                            uint64_t mono_ms);
+void gate_cache_forget_refused(struct gate_cache *cache);

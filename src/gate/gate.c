@@ -322,6 +322,21 @@ void gate_forget_org(struct gate *gate, uint64_t org)
     gate_cache_forget_org(gate->cache, org);
 }
 
+void gate_forget_all(struct gate *gate)
+{
+    gate_cache_forget_all(gate->cache);
+}
+
+void gate_forget_refused(struct gate *gate)
+{
+    gate_cache_forget_refused(gate->cache);
+}
+
+void gate_current(struct gate *gate, uint64_t mono_ms)
+{
+    gate_cache_current(gate->cache, mono_ms);
+}
+
 enum err gate_key_prepare(struct gate *gate, struct gate_new_key *ret)
 {
     struct gate_new_key key = {0};

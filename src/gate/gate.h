@@ -190,6 +190,13 @@ enum err gate_limit_bytes(struct gate *gate, const struct gate_identity *identit
  */
 void gate_forget_key(struct gate *gate, uint64_t key);
 void gate_forget_org(struct gate *gate, uint64_t org);
+/* Other nodes change keys too, and which is not known: every key is asked of the store again. */
+void gate_forget_all(struct gate *gate);
+/* There are new keys: what was refused may be one of them. */
+void gate_forget_refused(struct gate *gate);
+/* What other nodes changed up to `mono_ms` was forgotten. From the first call on, a key whose row
+ * is older than that by five seconds is asked of the store; with that away too it is served. */
+void gate_current(struct gate *gate, uint64_t mono_ms);
 
 /* --- keys, inside store jobs (durable) -------------------------------------------------------- */
 struct gate_key_options {

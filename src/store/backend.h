@@ -18,7 +18,12 @@
 #define STORE_TEXTS_MAX          32u  /* statements made at run time */
 #define STORE_STATEMENT_TEXT_MAX 16384u
 
-enum store_role { STORE_ROLE_WRITER, STORE_ROLE_READER, STORE_ROLE_CHECKPOINTER };
+enum store_role {
+    STORE_ROLE_WRITER,
+    STORE_ROLE_READER,
+    STORE_ROLE_CHECKPOINTER,
+    STORE_ROLE_LISTENER
+};
 
 /* Jobs that were posted and have not begun, by priority. The poster adds (relaxed: only a hint for
  * the running job, the mailbox orders the job itself), the writer subtracts. */
@@ -69,8 +74,25 @@ struct store_connection {
     struct store_statements statements;
 };
 
+/* What several nodes that share a database tell each other, on a connection of the role LISTENER.
+ * Messages are words with spaces between: "key VERSION NUMBER", so are "keys" and "org", from the
+ * engine when these change; "applied NODE POSITION ORG…" from nodes. */
+struct store_ears {
+    /* Connects when it is not. *ret_is_new: what was said before was not heard. */
+    enum err (*listen)(struct store_connection *connection, bool *ret_is_new);
+    /* The version of the changes, then the positions of all journals, with spaces between. */
+    enum err (*look)(struct store_connection *connection, char *ret, size_t size);
+    enum err (*tell)(struct store_connection *connection, const char *message);
+    /* Gives what was said, first what is there already; waits for more until something came,
+     * wake_fd can be read, or timeout_ms are over. What the readers' replicas must have reached by
+     * then is known before on_message. */
+    enum err (*hear)(struct store_connection *connection, int wake_fd, int timeout_ms,
+                     void (*on_message)(void *owner, struct slice message), void *owner);
+};
+
 struct store_backend {
     struct store_texts texts;
+    const struct store_ears *ears; /* NULL: one process has a database for itself */
     /* ERR_VERSION: another program's database. */
     enum err (*open)(struct store_connection **ret, const struct store_options *options,
                      enum store_role role, struct err_detail *detail);

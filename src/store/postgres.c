@@ -280,8 +280,7 @@ static enum err postgres_commit(struct store_connection *connection)
     }
     if (err == ERR_OK) {
         if (place[0] != '\0') {
-            atomic_store_explicit(&c->options.log->place, store_postgres_place(place),
-                                  memory_order_release);
+            store_postgres_raise_place(c, store_postgres_place(place));
         }
         end(c);
     }
@@ -365,7 +364,18 @@ static const char *postgres_error_text(struct store_connection *connection)
     return postgres_from(connection)->error;
 }
 
+void store_postgres_raise_place(struct postgres_connection *c, uint64_t place)
+{
+    atomic_uint_least64_t *highest = &c->options.log->place;
+    uint64_t before = atomic_load_explicit(highest, memory_order_relaxed);
+    while (before < place &&
+           !atomic_compare_exchange_weak_explicit(highest, &before, place, memory_order_release,
+                                                  memory_order_relaxed)) {
+    }
+}
+
 const struct store_backend store_postgres = {
+    .ears = &store_postgres_ears,
     .texts = {.by_subject = " FROM events e WHERE e.sequence BETWEEN $1 AND $2"
                             " AND e.subject_key = $3 AND e.subject = $4",
               .by_subject_order = "e.sequence",

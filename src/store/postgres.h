@@ -151,6 +151,11 @@ void store_postgres_arguments(const struct postgres_statement *s, struct postgre
 /* Logs a read that took longer than SLOW_QUERY_MS, with its plan. */
 void store_postgres_slow(struct postgres_statement *s);
 
+/* --- other nodes ------------------------------------------------------------------------------ */
+extern const struct store_ears store_postgres_ears;
+/* How far the server's log is: replicas that are read from must have come there. */
+void store_postgres_raise_place(struct postgres_connection *c, uint64_t place);
+
 /* --- events ----------------------------------------------------------------------------------- */
 enum err store_postgres_insert_events(struct store_connection *connection,
                                       struct store_packed *events, size_t count, bool careful);

@@ -141,7 +141,8 @@ static enum err open_session(struct postgres_connection *c, bool is_on_replica,
     c->replayed = 0;
     char seconds[16];
     (void)snprintf(seconds, sizeof(seconds), "%u", c->options.acquire_timeout_ms / 1000u + 1);
-    const char *const values[] = {"weir", seconds, "disable", "5",
+    const char *name = c->role == STORE_ROLE_LISTENER ? "weir listen" : "weir";
+    const char *const values[] = {name,   seconds, "disable", "5",
                                   "2",    "3",     "15000",   c->urls[is_on_replica ? 1 : 0],
                                   "UTF8", NULL};
     c->session = PQconnectStartParams(names, values, 1);

@@ -7,6 +7,7 @@
 
 #include "store/batch.h"
 #include "store/checkpointer.h"
+#include "store/listener.h"
 #include "store/migrate.h"
 #include "store/reader.h"
 #include "store/statements.h"
@@ -26,6 +27,7 @@ struct store {
     struct store_log log;
     struct store_writer *writer;
     struct store_checkpointer *checkpointer; /* NULL: the engine has no use for one */
+    struct store_listener *listener;         /* NULL: nobody else uses the database */
     struct store_reader **readers;
     uint32_t reader_count;
 };
@@ -179,6 +181,24 @@ static enum err open_checkpointer(struct store *store, const struct store_option
     return ERR_OK;
 }
 
+static enum err open_listener(struct store *store, const struct store_options *options,
+                              struct err_detail *detail)
+{
+    struct store_connection *connection = NULL;
+    const struct engine *engine = engine_of(options->url);
+    if (options->listen == NULL || engine->backend->ears == NULL) {
+        return ERR_OK;
+    }
+    enum err err = engine->backend->open(&connection, options, STORE_ROLE_LISTENER, detail);
+    if (err == ERR_OK) {
+        err = store_listener_create(&store->listener, connection, options->listen);
+    }
+    if (err != ERR_OK) {
+        engine->backend->close(connection);
+    }
+    return err;
+}
+
 static enum err open_reader(struct store *store, const struct store_options *options,
                             struct err_detail *detail)
 {
@@ -209,6 +229,9 @@ enum err store_open(struct store **ret, const struct store_options *options,
     enum err err = open_writer(store, &own, detail);
     if (err == ERR_OK) {
         err = open_checkpointer(store, &own, detail);
+    }
+    if (err == ERR_OK) {
+        err = open_listener(store, &own, detail);
     }
     for (uint32_t i = 0; i < options->reader_count && err == ERR_OK; i++) {
         err = open_reader(store, &own, detail);
@@ -245,6 +268,21 @@ void store_reader_run(void *reader)
     store_reader_work(reader);
 }
 
+void store_listener_run(void *store)
+{
+    struct store_listener *listener = ((struct store *)store)->listener;
+    if (listener != NULL) {
+        store_listener_work(listener);
+    }
+}
+
+void store_announce(struct store *store, uint64_t position, const uint64_t *orgs, uint32_t count)
+{
+    if (store->listener != NULL) {
+        store_listener_announce(store->listener, position, orgs, count);
+    }
+}
+
 void *store_reader(struct store *store, uint32_t index)
 {
     assert(index < store->reader_count);
@@ -260,6 +298,9 @@ void store_stop(struct store *store)
     if (store->checkpointer != NULL) {
         store_checkpointer_stop(store->checkpointer);
     }
+    if (store->listener != NULL) {
+        store_listener_stop(store->listener);
+    }
 }
 
 void store_close(struct store *store)
@@ -270,6 +311,7 @@ void store_close(struct store *store)
     for (uint32_t i = 0; i < store->reader_count; i++) {
         store_reader_destroy(store->readers[i]);
     }
+    store_listener_destroy(store->listener);
     store_checkpointer_destroy(store->checkpointer);
     store_writer_destroy(store->writer);
     mem_free(store->readers);

@@ -17,6 +17,7 @@
 #include "base/err.h"
 #include "base/mailbox.h"
 #include "base/slice.h"
+#include "store/listen.h"
 #include "store/readings.h"
 
 struct store;
@@ -35,13 +36,14 @@ struct store_options {
     uint32_t write_queue_max; /* jobs per priority */
     uint32_t read_queue_max;
     /* PostgreSQL alone: */
-    const char *read_url;        /* where the readers connect to; NULL: as url */
-    uint32_t min_connections;    /* readers that stay connected */
-    uint32_t idle_timeout_ms;    /* further ones are closed after; 0: never */
-    uint32_t acquire_timeout_ms; /* to connect */
-    uint32_t max_lifetime_ms;    /* of a connection; 0: without end */
-    uint32_t connection;         /* the store's: number of the reader */
-    struct store_log *log;       /* the store's */
+    const char *read_url;                      /* where the readers connect to; NULL: as url */
+    uint32_t min_connections;                  /* readers that stay connected */
+    uint32_t idle_timeout_ms;                  /* further ones are closed after; 0: never */
+    uint32_t acquire_timeout_ms;               /* to connect */
+    uint32_t max_lifetime_ms;                  /* of a connection; 0: without end */
+    const struct store_listen_options *listen; /* may be NULL; copied */
+    uint32_t connection;                       /* the store's: number of the reader */
+    struct store_log *log;                     /* the store's */
 };
 
 /* Whether the URL names a PostgreSQL database. */

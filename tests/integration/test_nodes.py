@@ -8,6 +8,7 @@ import pytest
 
 from black_box import drained, event, events, post, until
 from conftest import postgres_server
+from test_stream import Tail
 
 pytestmark = pytest.mark.sqlite_alone  # it brings its own PostgreSQL
 
@@ -131,3 +132,87 @@ def test_an_upload_is_its_node_s(nodes):
     nodes.b.start()
     until(lambda: nodes.sql("SELECT raw_deleted FROM uploads") == "1")
     assert not list(pathlib.Path(nodes.b.data_dir, "uploads").glob("*"))
+
+
+# --- what one changes, the other knows ------------------------------------------------------------------------
+
+CUT_LISTENERS = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
+    AND application_name = 'weir listen'"""
+
+
+def second_key(nodes):
+    """A key that both nodes have let in and hold in memory."""
+    key = nodes.a.command("key", "create").stdout.strip().split("\n")[-1]
+    for node in (nodes.a, nodes.b, nodes.b):
+        assert node.get("/api/inbox", key=key).status == 200
+    return key
+
+
+def refused(node, key):
+    return lambda: node.get("/api/inbox", key=key).status == 401
+
+
+@pytest.mark.parametrize("how", ["revoke", "rotate"])
+def test_a_key_that_dies_on_one_is_dead_on_the_other(nodes, how):
+    key = second_key(nodes)
+    nodes.a.command("key", how, key.split("_")[1])
+    assert nodes.a.get("/api/inbox", key=key).status == 401
+    until(refused(nodes.b, key))
+    assert nodes.b.get("/api/inbox").status == 200
+
+
+def test_a_key_that_dies_while_nobody_hears_it(nodes):
+    """The sessions that listen are cut, and the message of the change is never sent."""
+    key = second_key(nodes)
+    nodes.sql(f"""BEGIN; ALTER TABLE keys DISABLE TRIGGER keys_changed;
+        UPDATE keys SET revoked_ms = 1 WHERE id = '{key.split("_")[1]}';
+        UPDATE changes SET version = version + 1; ALTER TABLE keys ENABLE TRIGGER keys_changed; COMMIT;
+        {CUT_LISTENERS}""")
+    until(refused(nodes.a, key))
+    until(refused(nodes.b, key))
+    assert nodes.b.get("/api/inbox").status == 200
+
+
+def test_a_key_made_on_one_is_good_on_the_other(nodes):
+    """Even when the other was asked for it, and refused it, a moment before it was there."""
+    key = second_key(nodes)
+    name = key.split("_")[1]
+    nodes.sql(f"UPDATE keys SET revoked_ms = 1 WHERE id = '{name}'")
+    until(refused(nodes.b, key))
+    nodes.sql(f"UPDATE keys SET revoked_ms = 0 WHERE id = '{name}'")
+    nodes.a.command("key", "create")  # refusals are remembered for a minute, until there is a new key
+    until(lambda: not refused(nodes.b, key)())
+
+
+def test_limits_of_an_org(nodes):
+    def quota(node):
+        return node.get("/api/inbox").headers.get("ratelimit-policy", "")
+
+    assert '"org";q=' not in quota(nodes.b)
+    nodes.sql("UPDATE orgs SET tier = 'free'")
+    until(lambda: '"org";q=100;' in quota(nodes.b))
+    until(lambda: '"org";q=100;' in quota(nodes.a))
+
+
+def test_what_is_posted_on_one_is_seen_on_the_other(nodes):
+    tail = Tail(nodes.b)
+    for number in range(20):
+        answer = nodes.a.post("/api/events", event(number)).json
+        got = nodes.b.get(f"/api/v1/events?limit=1&wait_for={answer['position']}")
+        assert got.status == 200 and got.json["events"][0]["id"] == answer["id"]
+        assert tail.next()["id"] == answer["id"]
+    nodes.sql(CUT_LISTENERS)
+    answer = nodes.a.post("/api/events", event(99)).json
+    assert tail.next()["id"] == answer["id"]
+    assert nodes.b.get(f"/api/v1/events?limit=1&wait_for={answer['position']}").status == 200
+
+
+def test_what_is_not_applied_is_waited_for(nodes):
+    """The failing twin: a position of the other that nothing has applied."""
+    nodes.a.stop()
+    nodes.a.settings["APPLY_PAUSED"] = "1"
+    nodes.a.start()
+    position = nodes.a.post("/api/events", event(1)).json["position"]
+    post(nodes.b, 2)
+    drained(nodes.b)
+    assert nodes.b.get(f"/api/v1/events?wait_for={position}").status == 504

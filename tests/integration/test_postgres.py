@@ -229,7 +229,7 @@ def test_a_replica_is_read_from_and_never_shows_less_than_was_told(weir, databas
 
 def test_readers_go_back_to_a_replica_while_they_are_busy(weir, database, standby):
     server = weir(**settings(database, DATABASE_READ_URL=standby.url(database.name), DATABASE_MIN_CONNECTIONS=3,
-                             DATABASE_MAX_CONNECTIONS=4))
+                             DATABASE_MAX_CONNECTIONS=5))
     ended = threading.Event()
     answers = collections.Counter()
 

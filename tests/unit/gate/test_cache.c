@@ -71,6 +71,44 @@ static void test_a_digest_that_differs_in_its_second_half_is_not_the_key(void **
         GATE_CACHED_NONE);
 }
 
+/* Where other nodes change keys too: GATE_UNCERTAIN_MS is five seconds. */
+static void test_what_nobody_confirms_is_stale(void **state)
+{
+    (void)state;
+    const struct gate_identity identity = {.key = 1};
+    struct gate_identity found;
+    assert_true(put("one", &identity, 1000));
+    assert_int_equal(find("one", 7000, 0, &found), GATE_CACHED_LIVE); /* nobody else changes keys */
+    gate_cache_current(cache, 4000);
+    assert_int_equal(find("one", 8999, 0, &found), GATE_CACHED_LIVE);
+    assert_int_equal(find("one", 9000, 0, &found), GATE_CACHED_STALE);
+    assert_true(put("one", &identity, 9500)); /* the store was asked: as good as having heard all */
+    assert_int_equal(find("one", 14499, 0, &found), GATE_CACHED_LIVE);
+    assert_int_equal(find("one", 14500, 0, &found), GATE_CACHED_STALE);
+    gate_cache_current(cache, 14600);
+    assert_int_equal(find("one", 14700, 0, &found), GATE_CACHED_LIVE);
+}
+
+static void test_forget_all(void **state)
+{
+    (void)state;
+    const struct gate_identity identity = {.key = 1};
+    const struct gate_identity other = {.key = 2};
+    struct gate_identity found;
+    uint8_t digest[GATE_DIGEST_BYTES];
+    digest_of("three", digest);
+    assert_true(put("one", &identity, 1000));
+    assert_true(put("two", &other, 1000));
+    gate_cache_refuse(cache, digest, 1000);
+    uint64_t before = gate_cache_generation(cache);
+    gate_cache_forget_all(cache);
+    assert_int_equal(find("one", 1001, 0, &found), GATE_CACHED_NONE);
+    assert_int_equal(find("two", 1001, 0, &found), GATE_CACHED_NONE);
+    assert_false(gate_cache_is_refused(cache, digest, 1001));
+    digest_of("one", digest); /* a check that began before */
+    assert_false(gate_cache_put(cache, digest, &identity, before, 1002));
+}
+
 static void test_ttl_counts_from_last_use(void **state)
 {
     (void)state;
@@ -276,6 +314,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CACHE_TEST(test_found_as_put),
         CACHE_TEST(test_a_digest_that_differs_in_its_second_half_is_not_the_key),
+        CACHE_TEST(test_what_nobody_confirms_is_stale),
+        CACHE_TEST(test_forget_all),
         CACHE_TEST(test_ttl_counts_from_last_use),
         CACHE_TEST(test_a_stale_key_is_served_a_while_when_extended),
         CACHE_TEST(test_expiry_is_by_the_wall_clock_and_exact),

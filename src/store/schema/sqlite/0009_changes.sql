@@ -1,0 +1,1 @@
+-- Nothing: one process uses this database, and knows what it changes.
