@@ -11,6 +11,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "support/journal_place.h"
 
 #include <fcntl.h>
 #include <ftw.h>
@@ -21,18 +22,8 @@
 static void rig_init_at(struct rig *rig, const char *parent)
 {
     *rig = (struct rig){.producer = NULL};
-    (void)snprintf(rig->root, sizeof(rig->root), "%s/journal_rig_XXXXXX", parent);
     assert_int_equal(hash_start(), ERR_OK);
-    assert_non_null(mkdtemp(rig->root));
-    (void)snprintf(rig->directory, sizeof(rig->directory), "%s/journal", rig->root);
-    (void)snprintf(rig->uploads, sizeof(rig->uploads), "%s/uploads", rig->root);
-    rig->options = (struct journal_options){
-        .directory = rig->directory,
-        .uploads_directory = rig->uploads,
-        .segment_bytes = UINT64_C(1024) * 1024,
-        .backlog_bytes_max = UINT64_C(64) * 1024 * 1024,
-        .producer_count = 1,
-    };
+    journal_place_make(parent, rig->root, rig->directory, rig->uploads, &rig->options);
     rig->tickets = mem_alloc_array(RIG_FRAMES_MAX, sizeof(*rig->tickets));
     assert_int_equal(mailbox_create(&rig->mailbox, 1024), ERR_OK);
 }

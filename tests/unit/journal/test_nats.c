@@ -17,6 +17,7 @@
 #include "base/thread.h"
 #include "journal/internal.h"
 #include "support/clock_shift.h"
+#include "support/journal_place.h"
 #include "support/nats_server.h"
 
 #include <stdio.h>
@@ -85,24 +86,14 @@ static void rig_init(struct rig *rig)
     assert_int_equal(hash_start(), ERR_OK);
     nats_server_init(&rig->server);
     nats_server_start(&rig->server);
-    (void)snprintf(rig->root, sizeof(rig->root), "./nats_rig_XXXXXX");
-    assert_non_null(mkdtemp(rig->root));
-    (void)snprintf(rig->directory, sizeof(rig->directory), "%s/journal", rig->root);
-    (void)snprintf(rig->uploads, sizeof(rig->uploads), "%s/uploads", rig->root);
-    rig->options = (struct journal_options){
-        .directory = rig->directory,
-        .uploads_directory = rig->uploads,
-        .segment_bytes = UINT64_C(1024) * 1024,
-        .backlog_bytes_max = UINT64_C(64) * 1024 * 1024,
-        .producer_count = 1,
-        .run = 7,
-        .nats = {.url = rig->server.url,
-                 .stream = "test",
-                 .replicas = 1,
-                 .pull_batch = 100,
-                 .ack_wait_s = 30,
-                 .ack_pending_max = 1000},
-    };
+    journal_place_make(".", rig->root, rig->directory, rig->uploads, &rig->options);
+    rig->options.run = 7;
+    rig->options.nats = (struct journal_nats_options){.url = rig->server.url,
+                                                      .stream = "test",
+                                                      .replicas = 1,
+                                                      .pull_batch = 100,
+                                                      .ack_wait_s = 30,
+                                                      .ack_pending_max = 1000};
     rig_open(rig);
 }
 
