@@ -29,6 +29,7 @@ enum store_role {
  * the running job, the mailbox orders the job itself), the writer subtracts. */
 struct store_waiting {
     atomic_uint_least32_t jobs[STORE_PRIORITIES];
+    atomic_bool is_urgent; /* control or results jobs run; relaxed: a hint for who applies beside */
 };
 
 /* What readers of a replica share. */

@@ -1,8 +1,10 @@
 /* A batch of events on its way into the database, as far as it is the same on every engine.
  *
- * Happy path: the batch is ordered by org, and each event gets the next sequence number of its org;
- * the engine writes them; then orgs.last_sequence, the data version and the hours are brought up to
- * date. A duplicate's number stays unused: sequences may have gaps.
+ * Happy path: the batch is ordered by org, and an engine that can sends its rows ahead; then each
+ * event gets the next sequence number of its org, whose row is locked from here to the commit, so
+ * that sequences rise in the order of commits; the engine writes them; orgs.last_sequence, the data
+ * version and the hours are brought up to date. A duplicate's number stays unused: sequences may
+ * have gaps. Orgs are locked in the order of their numbers.
  *
  * Failure modes: a row that the engine refuses fails the whole part. In careful mode each part of
  * the batch has a savepoint; a part that is refused is rolled back and tried as two halves, down to
@@ -84,14 +86,19 @@ static enum err org_last_sequence(const struct store_batch *batch,
     return err;
 }
 
-/* Orders the batch by org and gives the numbers. */
-static enum err assign_sequences(struct store_batch *batch, const struct store_batch_engine *engine,
-                                 bool careful)
+/* By org, in the order that they have. */
+static void order_places(struct store_batch *batch)
 {
     for (size_t i = 0; i < batch->count; i++) {
         batch->places[i] = (struct store_key){batch->events[i].org, 0, (uint32_t)i};
+        batch->events[i].state = STORE_EVENT_INSERTED;
     }
     store_keys_sort(batch->places, batch->count);
+}
+
+static enum err assign_sequences(struct store_batch *batch, const struct store_batch_engine *engine,
+                                 bool careful)
+{
     uint64_t last = 0;
     bool is_known = false;
     for (size_t i = 0; i < batch->count; i++) {
@@ -231,7 +238,12 @@ enum err store_batch_insert(struct store_batch *batch, const struct store_batch_
     if (batch->places == NULL || batch->scratch == NULL) {
         goto out;
     }
-    err = assign_sequences(batch, engine, careful);
+    order_places(batch);
+    batch->is_staged = engine->stage != NULL && !careful;
+    err = batch->is_staged ? engine->stage(batch) : ERR_OK;
+    if (err == ERR_OK) {
+        err = assign_sequences(batch, engine, careful);
+    }
     if (err == ERR_OK) {
         err = careful ? insert_by_halves(batch, engine)
                       : engine->insert_span(batch, (struct store_span){0, batch->count});

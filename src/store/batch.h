@@ -20,6 +20,7 @@ struct store_batch {
     size_t count;
     struct store_key *places;  /* by org and order: high org, low the event's own sequence */
     struct store_key *scratch; /* as many, for the engine */
+    bool is_staged;            /* by `stage`: `low` of the places was the place's number then */
 };
 
 /* Of the places. */
@@ -31,6 +32,9 @@ struct store_span {
 struct store_batch_engine {
     const char *sequence_sql; /* $1 org -> last_sequence; may lock the org's row */
     const char *hours_sql;    /* $1 org, $2 hour, $3 first, $4 last sequence */
+    /* Before any org is locked: sends the rows of all places. NULL: the engine has no use for it.
+     */
+    enum err (*stage)(struct store_batch *batch);
     /* Writes the events of the span whose state is not REFUSED, and says what became of each:
      * INSERTED, DUPLICATE, CONFLICT and the sequence. ERR_REFUSED: the engine refused one of them.
      */

@@ -6,8 +6,10 @@
  * A commit in doubt. When the session breaks while COMMIT is on its way, nobody knows whether it
  * happened. Each transaction therefore knows its number from the start (it comes with the answer to
  * BEGIN), and a new session asks what became of it: so a commit is reported as what it is. Only
- * when the server does not come back within ten seconds the job gets ERR_AWAY while its rows may be
- * there; then ids, the slices' cursors and the letters' keys make a second try harmless.
+ * when the server does not come back within ten seconds, or has crashed, the job gets ERR_AWAY
+ * while its rows may be there; then ids, the slices' cursors and the letters' keys make a second
+ * try harmless. (A crash forgets the numbers of transactions of which nothing was on its disk yet,
+ * and gives them to others: their commits are not ours.)
  *
  * Which database is ours: the table weir_schema names each version that was applied. A schema
  * without it and without any other table becomes ours; anything else is refused.
@@ -30,6 +32,7 @@
 
 #define COPY_BYTES_MAX (2u << 20u)
 #define DOUBT_PAUSE_MS 50
+#define NOW_MS         "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"
 #define SCHEMA_LOCK    "5075435918210245993" /* any number that nobody else uses */
 
 static void postgres_close(struct store_connection *connection)
@@ -206,7 +209,9 @@ static enum err postgres_begin_write(struct store_connection *connection, bool d
     struct postgres_connection *c = postgres_from(connection);
     c->xid[0] = '\0';
     connection->began_ns = clock_mono_ns();
-    return begin(c, "BEGIN; SELECT pg_current_xact_id()", c->xid, sizeof(c->xid));
+    enum err err = begin(c, "BEGIN; SELECT pg_current_xact_id()", c->xid, sizeof(c->xid));
+    memcpy(c->began_life, c->life, sizeof(c->life));
+    return err;
 }
 
 static void end(struct postgres_connection *c)
@@ -244,6 +249,9 @@ static enum err resolve(struct postgres_connection *c)
     while (clock_mono_ns() < until_ns) {
         status[0] = '\0';
         enum err err = store_postgres_connect(c, NULL);
+        if (err == ERR_OK && strcmp(c->life, c->began_life) != 0) {
+            return ERR_AWAY;
+        }
         if (err == ERR_OK) {
             err = store_postgres_run(c, sql, status, sizeof(status));
         }
@@ -381,8 +389,8 @@ const struct store_backend store_postgres = {
               .by_subject_order = "e.sequence",
               .forget_subject = "UPDATE events SET subject_key = NULL"
                                 " WHERE subject_key = $1 AND sequence = $2",
-              .take_lease =
-                  STORE_TAKE_LEASE("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")},
+              .take_lease = STORE_TAKE_LEASE(NOW_MS),
+              .now = "SELECT " NOW_MS},
     .open = postgres_open,
     .close = postgres_close,
     .schema_version = postgres_schema_version,

@@ -21,6 +21,7 @@
 #define POSTGRES_BACKOFF_MAX_MS   2000u
 #define POSTGRES_DOUBT_MS         10000u /* how long the outcome of a commit is asked for */
 #define POSTGRES_XID_BYTES        24u
+#define POSTGRES_LIFE_BYTES       40u
 #define POSTGRES_LAG_MS           200u  /* that a read waits for a replica */
 #define POSTGRES_AVOID_MS         5000u /* how long a replica is left alone that lags or is away */
 #define POSTGRES_REPLICA_MS       1000u /* within which a replica must take a session */
@@ -80,15 +81,17 @@ struct postgres_connection {
     uint32_t backoff_ms;
     enum err away; /* why the last try failed */
     bool is_in_transaction;
-    enum err failed;              /* first error of the transaction */
-    bool was_rolled_back;         /* by what was run last */
-    char xid[POSTGRES_XID_BYTES]; /* of the transaction */
-    uint64_t deadline_ns;         /* of the job */
-    uint64_t changes;             /* of the last statement */
-    uint32_t statements;          /* counts, for their names */
-    bool is_staged;               /* rows stand in the staging table */
-    bool has_readings;            /* the same of those for readings */
-    uint64_t readings_epoch;      /* of the session that has made those; 0: none */
+    enum err failed;                      /* first error of the transaction */
+    bool was_rolled_back;                 /* by what was run last */
+    char xid[POSTGRES_XID_BYTES];         /* of the transaction */
+    char life[POSTGRES_LIFE_BYTES];       /* of the session's server: another after each crash */
+    char began_life[POSTGRES_LIFE_BYTES]; /* when the transaction began */
+    uint64_t deadline_ns;                 /* of the job */
+    uint64_t changes;                     /* of the last statement */
+    uint32_t statements;                  /* counts, for their names */
+    bool is_staged;                       /* rows stand in the staging table */
+    bool has_readings;                    /* the same of those for readings */
+    uint64_t readings_epoch;              /* of the session that has made those; 0: none */
     struct buffer copy;
     char error[256];
 };

@@ -40,7 +40,7 @@ static const char *const names[] = {
 static const char staging[] =
     "CREATE TEMPORARY TABLE IF NOT EXISTS weir_rows (org bigint, sequence bigint, position bigint,"
     " occurred_ms bigint, created_ms bigint, subject_key bigint, id uuid, type text, subject text,"
-    " source text, app text, dedup_id text, payload text, attributes text)"
+    " source text, app text, dedup_id text, payload text, attributes text, org_number bigint)"
     " ON COMMIT DELETE ROWS;"
     /* No row is compressed on its way; the table itself does so. */
     "ALTER TABLE weir_rows ALTER payload SET STORAGE EXTERNAL,"
@@ -203,6 +203,10 @@ static const char durable[] =
     "SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
     " WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)";
 
+/* Recovery after a crash begins the statistics anew; so does somebody by hand, which is taken for a
+ * crash. */
+static const char life[] = "SELECT coalesce(stats_reset::text, '') FROM pg_stat_bgwriter";
+
 static enum err set_up(struct postgres_connection *c)
 {
     char sql[256];
@@ -214,6 +218,9 @@ static enum err set_up(struct postgres_connection *c)
         enum err err = store_postgres_run(c, sql, NULL, 0);
         if (err == ERR_OK) {
             err = store_postgres_run(c, durable, NULL, 0);
+        }
+        if (err == ERR_OK) {
+            err = store_postgres_run(c, life, c->life, sizeof(c->life));
         }
         return err != ERR_OK ? err : store_postgres_run(c, staging, NULL, 0);
     }

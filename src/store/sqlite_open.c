@@ -36,6 +36,8 @@
 
 static_assert((SQLITE_PAGE_BYTES & (SQLITE_PAGE_BYTES - 1)) == 0, "a power of two");
 
+#define NOW_MS "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+
 static enum err run_text(struct sqlite_connection *c, const char *sql)
 {
     int code = sqlite3_exec(c->db, sql, NULL, NULL, NULL);
@@ -482,8 +484,8 @@ const struct store_backend store_sqlite = {
                             " AND e.subject = $4",
               .by_subject_order = "s.sequence",
               .forget_subject = "DELETE FROM event_subjects WHERE key = $1 AND sequence = $2",
-              .take_lease =
-                  STORE_TAKE_LEASE("CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)")},
+              .take_lease = STORE_TAKE_LEASE(NOW_MS),
+              .now = "SELECT " NOW_MS},
     .open = sqlite_open,
     .close = sqlite_close,
     .schema_version = sqlite_schema_version,

@@ -26,6 +26,8 @@
 struct store {
     struct store_log log;
     struct store_writer *writer;
+    struct store_writer **appliers; /* beside it, for apply jobs alone */
+    uint32_t applier_count;
     struct store_checkpointer *checkpointer; /* NULL: the engine has no use for one */
     struct store_listener *listener;         /* NULL: nobody else uses the database */
     struct store_reader **readers;
@@ -161,6 +163,25 @@ static enum err open_writer(struct store *store, const struct store_options *opt
     return err;
 }
 
+static enum err open_applier(struct store *store, const struct store_options *options,
+                             struct err_detail *detail)
+{
+    struct store_connection *connection = NULL;
+    struct store_writer **applier = &store->appliers[store->applier_count];
+    const struct engine *engine = engine_of(options->url);
+    enum err err = engine->backend->open(&connection, options, STORE_ROLE_WRITER, detail);
+    if (err == ERR_OK) {
+        err = store_writer_create(applier, connection, options->write_queue_max);
+    }
+    if (err != ERR_OK) {
+        engine->backend->close(connection);
+        return err;
+    }
+    store_writer_yield_to(*applier, store->writer);
+    store->applier_count++;
+    return ERR_OK;
+}
+
 static enum err open_checkpointer(struct store *store, const struct store_options *options,
                                   struct err_detail *detail)
 {
@@ -224,9 +245,14 @@ enum err store_open(struct store **ret, const struct store_options *options,
 {
     struct store *store = mem_alloc(sizeof(*store));
     store->readers = mem_alloc_array(options->reader_count, sizeof(struct store_reader *));
+    store->appliers = mem_alloc_array(options->appliers + 1, sizeof(struct store_writer *));
+    assert(options->appliers == 0 || store_url_is_postgres(options->url));
     struct store_options own = *options;
     own.log = &store->log;
     enum err err = open_writer(store, &own, detail);
+    for (uint32_t i = 0; i < options->appliers && err == ERR_OK; i++) {
+        err = open_applier(store, &own, detail);
+    }
     if (err == ERR_OK) {
         err = open_checkpointer(store, &own, detail);
     }
@@ -253,6 +279,18 @@ void store_writer_run(void *store)
      * that accepting goes on at full speed while the backlog grows, up to its bound. */
     thread_lower_priority();
     store_writer_work(((struct store *)store)->writer);
+}
+
+void store_applier_run(void *applier)
+{
+    thread_lower_priority();
+    store_writer_work(applier);
+}
+
+void *store_applier(struct store *store, uint32_t index)
+{
+    assert(index < store->applier_count);
+    return store->appliers[index];
 }
 
 void store_checkpointer_run(void *store)
@@ -294,6 +332,9 @@ void store_stop(struct store *store)
     for (uint32_t i = 0; i < store->reader_count; i++) {
         store_reader_stop(store->readers[i]);
     }
+    for (uint32_t i = 0; i < store->applier_count; i++) {
+        store_writer_stop(store->appliers[i]);
+    }
     store_writer_stop(store->writer);
     if (store->checkpointer != NULL) {
         store_checkpointer_stop(store->checkpointer);
@@ -312,15 +353,23 @@ void store_close(struct store *store)
         store_reader_destroy(store->readers[i]);
     }
     store_listener_destroy(store->listener);
+    for (uint32_t i = 0; i < store->applier_count; i++) {
+        store_writer_destroy(store->appliers[i]);
+    }
     store_checkpointer_destroy(store->checkpointer);
     store_writer_destroy(store->writer);
+    mem_free(store->appliers);
     mem_free(store->readers);
     mem_free(store);
 }
 
 enum err store_health(const struct store *store)
 {
-    return store_writer_health(store->writer);
+    enum err err = store_writer_health(store->writer);
+    for (uint32_t i = 0; i < store->applier_count && err == ERR_OK; i++) {
+        err = store_writer_health(store->appliers[i]);
+    }
+    return err;
 }
 
 uint64_t store_durable_commit(const struct store *store)
@@ -330,7 +379,9 @@ uint64_t store_durable_commit(const struct store *store)
 
 enum err store_post_write(struct store *store, struct store_job *job)
 {
-    return store_writer_post(store->writer, job);
+    bool is_apart = job->priority == STORE_APPLY && store->applier_count > 0;
+    return store_writer_post(
+        is_apart ? store->appliers[job->applier % store->applier_count] : store->writer, job);
 }
 
 /* To the reader with the fewest jobs, so that nobody waits behind a long one while another is free.

@@ -35,6 +35,7 @@ struct store_options {
     uint32_t lock_wait_ms;    /* open waits for another process's lock; 0: one try */
     uint32_t write_queue_max; /* jobs per priority */
     uint32_t read_queue_max;
+    uint32_t appliers; /* PostgreSQL: connections for apply jobs; 0: the writer's */
     /* PostgreSQL alone: */
     const char *read_url;                      /* where the readers connect to; NULL: as url */
     uint32_t min_connections;                  /* readers that stay connected */
@@ -54,6 +55,9 @@ bool store_url_is_postgres(const char *url);
 MUST_CHECK enum err store_open(struct store **ret, const struct store_options *options,
                                struct err_detail *detail);
 void store_writer_run(void *store);
+/* Argument: store_applier(store, i). */
+void store_applier_run(void *applier);
+void *store_applier(struct store *store, uint32_t index);
 /* May be left out: the writer then does all of a checkpoint itself. */
 void store_checkpointer_run(void *store);
 /* Argument: store_reader(store, i). */
@@ -84,7 +88,8 @@ enum store_priority { STORE_CONTROL, STORE_RESULTS, STORE_APPLY, STORE_PRIORITIE
 struct store_job {
     struct mail mail; /* the store's while posted */
     enum store_priority priority;
-    bool durable; /* committed with FULL: true for everything that is not in the journal */
+    uint32_t applier; /* whose connection an apply job takes */
+    bool durable;     /* committed with FULL: true for everything that is not in the journal */
     enum err (*run)(struct store_job *job, struct store_connection *connection);
     void (*on_done)(struct store_job *job);
     struct mailbox *reply_to;
@@ -142,6 +147,8 @@ struct store_texts {
     const char *forget_subject;
     /* Takes the lease $1 for the holder $2 and $3 ms: a row, or none when another has it. */
     const char *take_lease;
+    /* One row: the database's clock, ms. */
+    const char *now;
 };
 const struct store_texts *store_texts(const struct store_connection *connection);
 

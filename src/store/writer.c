@@ -243,6 +243,10 @@ bool store_must_yield(const struct store_connection *connection)
     if (connection->waiting == NULL || age_ns(connection) < STORE_TRANSACTION_MS * 1000000ull) {
         return false;
     }
+    if (connection->priority == STORE_APPLY &&
+        atomic_load_explicit(&connection->waiting->is_urgent, memory_order_relaxed)) {
+        return true;
+    }
     for (int i = 0; i < (int)connection->priority; i++) {
         if (atomic_load_explicit(&connection->waiting->jobs[i], memory_order_relaxed) != 0) {
             return true;
@@ -331,6 +335,7 @@ static void run_group(struct store_writer *w)
     struct job_list done = {NULL, NULL};
     uint32_t count = 0;
     bool durable = group_is_durable(w);
+    atomic_store_explicit(&w->waiting.is_urgent, true, memory_order_relaxed);
     enum err err = w->connection->backend->begin_write(w->connection, durable);
     bool has_begun = err == ERR_OK;
     while (count < GROUP_JOBS_MAX) {
@@ -348,6 +353,7 @@ static void run_group(struct store_writer *w)
         count++;
     }
     err = has_begun ? end_transaction(w, err) : err;
+    atomic_store_explicit(&w->waiting.is_urgent, false, memory_order_relaxed);
     set_health(w, err);
     finish_jobs(w, &done, err);
 }
@@ -526,6 +532,11 @@ uint64_t store_writer_durable_commit(const struct store_writer *w)
 enum err store_writer_health(const struct store_writer *w)
 {
     return (enum err)atomic_load_explicit(&w->health, memory_order_relaxed);
+}
+
+void store_writer_yield_to(struct store_writer *w, struct store_writer *main)
+{
+    w->connection->waiting = &main->waiting;
 }
 
 void store_writer_use(struct store_writer *w, struct store_checkpointer *checkpointer)

@@ -14,6 +14,8 @@ MUST_CHECK enum err store_writer_create(struct store_writer **ret,
                                         struct store_connection *connection, uint32_t queue_max);
 /* Before its thread starts: checkpoints are prepared by it. It must outlive the thread. */
 void store_writer_use(struct store_writer *writer, struct store_checkpointer *checkpointer);
+/* Before its thread starts: its apply jobs give way to what waits at `main`. */
+void store_writer_yield_to(struct store_writer *writer, struct store_writer *main);
 /* Closes the connection. NULL is fine. */
 void store_writer_destroy(struct store_writer *writer);
 void store_writer_work(struct store_writer *writer);

@@ -85,6 +85,7 @@ void store_fixture_open(struct store_fixture *fixture, bool with_threads)
 {
     struct err_detail detail = {""};
     struct store_options options = store_fixture_options(fixture);
+    options.appliers = fixture->is_postgres ? fixture->appliers : 0;
     enum err err = store_open(&fixture->store, &options, &detail);
     if (err != ERR_OK) {
         fail_msg("store_open: %s", detail.text);
@@ -101,6 +102,11 @@ void store_fixture_open(struct store_fixture *fixture, bool with_threads)
                              ERR_OK);
         }
         fixture->reader_count = options.reader_count;
+        for (uint32_t i = 0; i < options.appliers; i++) {
+            assert_int_equal(thread_start(&fixture->applier_threads[i], "applier",
+                                          store_applier_run, store_applier(fixture->store, i)),
+                             ERR_OK);
+        }
     }
 }
 
@@ -108,6 +114,10 @@ void store_fixture_close(struct store_fixture *fixture)
 {
     if (fixture->store != NULL) {
         store_stop(fixture->store);
+    }
+    for (uint32_t i = 0; i < sizeof(fixture->applier_threads) / sizeof(struct thread *); i++) {
+        thread_join(fixture->applier_threads[i]);
+        fixture->applier_threads[i] = NULL;
     }
     thread_join(fixture->writer);
     fixture->writer = NULL;

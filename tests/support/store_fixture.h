@@ -21,6 +21,8 @@ struct store_fixture {
     struct thread *checkpointer;
     struct thread *readers[4];
     uint32_t reader_count;
+    uint32_t appliers; /* PostgreSQL: connections of their own; counts from the next open */
+    struct thread *applier_threads[8];
 };
 
 struct store_options store_fixture_options(const struct store_fixture *fixture);
