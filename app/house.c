@@ -32,8 +32,9 @@
 #include "store/store.h"
 
 #define MEBIBYTE           (1024ull * 1024ull)
-#define HOUSE_THREADS_MAX  64u
-#define HOUSE_READERS_MAX  (HOUSE_THREADS_MAX - 3u) /* the store has three more */
+#define HOUSE_THREADS_MAX  144u /* of a group */
+#define HOUSE_READERS_MAX  61u
+#define HOUSE_LOOPS_MAX    64u
 #define STORE_LOCK_WAIT_MS 10000u
 
 /* Threads are joined by group, because the groups stop one after the other. */
@@ -53,6 +54,8 @@ struct house {
     uint64_t run; /* random number of this process */
     uint32_t loops;
     uint32_t readers;
+    uint32_t appliers;       /* 0: one without leases */
+    bool is_serving;         /* else a command: no threads */
     struct mailbox *mailbox; /* main's own, for jobs it waits for */
     struct store *store;
     struct gate *gate;
@@ -87,13 +90,24 @@ static void raise_descriptor_limit(void)
     }
 }
 
-/* A connection that waits for a server costs no processor: as many as are permitted, less the one
- * that writes and the one that listens. */
+/* 0: one without leases. One connection writes, one listens, at least one reads. */
+static uint32_t applier_count(const struct settings *settings)
+{
+    uint32_t wanted = settings->nats_url[0] != '\0' ? 1 : (uint32_t)settings->worker_pool_size;
+    uint32_t permitted = (uint32_t)settings->max_connections - 3;
+    if (!store_url_is_postgres(settings->database_url)) {
+        return 0;
+    }
+    return wanted > permitted ? permitted : wanted;
+}
+
+/* A connection that waits for a server costs no processor: as many as are permitted, less those
+ * that write and the one that listens. */
 static uint32_t reader_count(const struct settings *settings)
 {
     uint32_t count = (uint32_t)settings->store_readers;
     if (store_url_is_postgres(settings->database_url)) {
-        uint32_t permitted = (uint32_t)settings->max_connections - 2;
+        uint32_t permitted = (uint32_t)settings->max_connections - 2 - applier_count(settings);
         return count == 0 || count > permitted ? permitted : count;
     }
     return count == 0 ? thread_cpu_count() : count;
@@ -120,7 +134,8 @@ enum err house_open(struct house **ret, const struct settings *settings, struct 
     house->settings = settings;
     house->loops = settings->loops != 0 ? (uint32_t)settings->loops : thread_cpu_count();
     house->readers = reader_count(settings);
-    house->loops = house->loops > HOUSE_THREADS_MAX ? HOUSE_THREADS_MAX : house->loops;
+    house->appliers = applier_count(settings);
+    house->loops = house->loops > HOUSE_LOOPS_MAX ? HOUSE_LOOPS_MAX : house->loops;
     house->readers = house->readers > HOUSE_READERS_MAX ? HOUSE_READERS_MAX : house->readers;
     enum err err = hash_start();
     if (err == ERR_OK) {
@@ -224,6 +239,7 @@ static enum err open_store(struct house *house, struct err_detail *detail)
         .url = url,
         .cache_mb = (uint32_t)settings->store_cache_mb,
         .reader_count = house->readers,
+        .appliers = house->is_serving ? house->appliers : 0,
         .query_timeout_ms = (uint32_t)settings->query_timeout_ms,
         .slow_query_ms = (uint32_t)settings->slow_query_ms,
         .lock_wait_ms = STORE_LOCK_WAIT_MS,
@@ -294,6 +310,10 @@ static enum err start_store(struct house *house)
     if (err == ERR_OK) {
         err = thread_add(house, HOUSE_STORE, "store-check", store_checkpointer_run, house->store);
     }
+    for (uint32_t i = 0; i < house->appliers && err == ERR_OK; i++) {
+        err = thread_add(house, HOUSE_STORE, "store-apply", store_applier_run,
+                         store_applier(house->store, i));
+    }
     for (uint32_t i = 0; i < house->readers && err == ERR_OK; i++) {
         err = thread_add(house, HOUSE_STORE, "store-read", store_reader_run,
                          store_reader(house->store, i));
@@ -347,7 +367,7 @@ static enum err start_journal(struct house *house, struct err_detail *detail)
     const struct settings *settings = house->settings;
     char directory[HOUSE_PATH_BYTES];
     char uploads[HOUSE_PATH_BYTES];
-    uint64_t cursor = 0;
+    struct journal_from cursors = journal_from_all(0);
     uint64_t base = 0;
     struct journal_state state;
     (void)snprintf(directory, sizeof(directory), "%s/journal", settings->data_dir);
@@ -371,10 +391,10 @@ static enum err start_journal(struct house *house, struct err_detail *detail)
     enum err err = ERR_OK;
     if (journal_identify(directory, &state.id) ==
         ERR_OK) { /* else it is new, or opening says why */
-        err = apply_cursor_of(house->store, state.id, &cursor);
+        err = apply_cursors_of(house->store, state.id, &cursors);
     }
     if (err == ERR_OK) {
-        err = journal_open(&house->journal, &options, cursor, detail);
+        err = journal_open(&house->journal, &options, &cursors, detail);
     }
     if (err == ERR_OK) {
         journal_state(house->journal, &state);
@@ -457,6 +477,8 @@ static enum err open_apply(struct house *house, struct err_detail *detail)
         .store = house->store,
         .batch_size = (uint32_t)settings->worker_batch_size,
         .batch_timeout_ms = (uint32_t)settings->worker_batch_timeout_ms,
+        .appliers = house->appliers,
+        .is_exclusive = true, /* DATA_DIR is locked; a stream has one server */
         .paused = settings->apply_paused != 0,
         .run = house->run,
         .raw_retention_days = (uint32_t)settings->retention_raw_days,
@@ -471,9 +493,19 @@ static enum err open_apply(struct house *house, struct err_detail *detail)
     return err;
 }
 
+static enum err start_apply(struct house *house)
+{
+    enum err err = ERR_OK;
+    for (uint32_t i = 0; i < apply_count(house->apply) && err == ERR_OK; i++) {
+        err = thread_add(house, HOUSE_APPLY, "apply", apply_run, apply_applier(house->apply, i));
+    }
+    return err;
+}
+
 enum err house_start(struct house *house, struct err_detail *detail)
 {
     raise_descriptor_limit();
+    house->is_serving = true;
     enum err err = house_open_store(house, detail);
     if (err == ERR_OK) {
         err = start_store(house);
@@ -495,7 +527,7 @@ enum err house_start(struct house *house, struct err_detail *detail)
     }
     if (err == ERR_OK) {
         api_start(house->api, house->server, house->apply);
-        err = thread_add(house, HOUSE_APPLY, "apply", apply_run, house->apply);
+        err = start_apply(house);
     }
     if (err == ERR_OK && store_url_is_postgres(house->settings->database_url)) {
         gate_current(house->gate, clock_mono_ms()); /* from here on it is to be told */

@@ -129,9 +129,8 @@ static const struct settings_row rows[] = {
         "Threads that read the database; 0: one for each processor, PostgreSQL: one for each "
         "connection."),
     ROW("DATABASE_MAX_CONNECTIONS", WHOLE, "100", 3, 10000, "", max_connections,
-        "PostgreSQL: connections at most; one writes, one hears other nodes, the others read, up "
-        "to "
-        "STORE_READERS."),
+        "PostgreSQL: connections at most; one writes, one hears other nodes, WORKER_POOL_SIZE "
+        "apply, the others read, up to STORE_READERS."),
     ROW("DATABASE_MIN_CONNECTIONS", WHOLE, "20", 0, 10000, "", min_connections,
         "PostgreSQL: connections that stay open though nothing is read."),
     ROW("DATABASE_IDLE_TIMEOUT", SECONDS, "900", 0, 86400000, "s", connection_idle_ms,
@@ -144,6 +143,9 @@ static const struct settings_row rows[] = {
         "A read is cut off after this time (503 query_timeout)."),
     ROW("SLOW_QUERY_MS", WHOLE, "1000", 0, 3600000, "ms", slow_query_ms,
         "Reads above this are logged with their plan; 0: none."),
+    ROW("WORKER_POOL_SIZE", WHOLE, "4", 1, 64, "appliers", worker_pool_size,
+        "PostgreSQL: appliers that share the lanes of the journal, a connection each; with SQLite, "
+        "and with NATS_URL, one applies."),
     ROW("WORKER_BATCH_SIZE", WHOLE, "50", 1, 100000, "records", worker_batch_size,
         "Records in a batch that is filling; grows with the backlog."),
     ROW("WORKER_BATCH_TIMEOUT", SECONDS, "0.5", 0, 60000, "s", worker_batch_timeout_ms,
@@ -161,7 +163,6 @@ static const struct settings_row rows[] = {
 /* Names that users of earlier systems know and that have no effect on the embedded engines. */
 static const char *const ignored_names[] = {
     "ENABLE_ADAPTIVE_PROCESSING",
-    "WORKER_POOL_SIZE",
     "NATS_MAX_DELIVER",
 };
 

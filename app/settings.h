@@ -67,6 +67,7 @@ struct settings {
     uint64_t connection_lifetime_ms;
     uint64_t query_timeout_ms;
     uint64_t slow_query_ms;
+    uint64_t worker_pool_size;
     uint64_t worker_batch_size;
     uint64_t worker_batch_timeout_ms;
     uint64_t apply_paused;

@@ -37,6 +37,7 @@ struct bench {
     bool random_dedup;
     uint32_t subjects;
     uint32_t cache_mb;
+    uint32_t appliers; /* PostgreSQL */
     const char *directory;
     const char *url; /* NULL: SQLite in the directory */
     struct store *store;
@@ -47,7 +48,7 @@ struct bench {
     uint64_t frames;
     uint64_t durable;
     uint64_t last_position;
-    struct thread *threads[8];
+    struct thread *threads[160];
     uint32_t thread_count;
     struct mailbox *done; /* woken when everything is applied */
     struct apply *apply;
@@ -106,6 +107,7 @@ static void open_all(void)
     (void)snprintf(uploads, sizeof(uploads), "%s/uploads", bench.directory);
     struct store_options store = {.url = bench.url != NULL ? bench.url : url,
                                   .acquire_timeout_ms = 5000,
+                                  .appliers = bench.appliers,
                                   .cache_mb = bench.cache_mb,
                                   .reader_count = 1,
                                   .write_queue_max = 100,
@@ -115,13 +117,18 @@ static void open_all(void)
     check(store_run_here(bench.store, &job), "add the org");
     start("store", store_writer_run, bench.store);
     start("check", store_checkpointer_run, bench.store);
+    for (uint32_t i = 0; i < bench.appliers; i++) {
+        start("store-apply", store_applier_run, store_applier(bench.store, i));
+    }
     start("reader", store_reader_run, store_reader(bench.store, 0));
     struct journal_options options = {.directory = journal,
                                       .uploads_directory = uploads,
                                       .segment_bytes = 64u << 20u,
                                       .backlog_bytes_max = 1ull << 40u,
                                       .producer_count = 1};
-    check(journal_open(&bench.journal, &options, 0, &detail), detail.text);
+    check(journal_open(&bench.journal, &options, (struct journal_from[]){journal_from_all(0)},
+                       &detail),
+          detail.text);
     journal_state(bench.journal, &state);
     check(apply_base(bench.store, state.id, state.is_new, &base), "base");
     check(journal_start(bench.journal, base, &detail), detail.text);
@@ -269,6 +276,8 @@ static void run_apply(void)
                                     .store = bench.store,
                                     .batch_size = 50,
                                     .batch_timeout_ms = 500,
+                                    .appliers = bench.appliers,
+                                    .is_exclusive = true,
                                     .run = 1,
                                     .raw_retention_days = 30,
                                     .is_alone = true,
@@ -276,7 +285,9 @@ static void run_apply(void)
                                     .on_applied = on_applied};
     check(apply_open(&bench.apply, &options, &detail), detail.text);
     started_ns = clock_mono_ns();
-    start("apply", apply_run, bench.apply);
+    for (uint32_t i = 0; i < apply_count(bench.apply); i++) {
+        start("apply", apply_run, apply_applier(bench.apply, i));
+    }
     while (apply_position(bench.apply) < bench.last_position) {
         mailbox_wait(bench.done, -1);
     }
@@ -296,7 +307,9 @@ static void close_all(void)
 {
     apply_stop(bench.apply);
     journal_stop(bench.journal);
-    thread_join(bench.threads[--bench.thread_count]); /* apply */
+    for (uint32_t i = 0; i < apply_count(bench.apply); i++) {
+        thread_join(bench.threads[--bench.thread_count]);
+    }
     store_stop(bench.store);
     while (bench.thread_count > 0) {
         thread_join(bench.threads[--bench.thread_count]);
@@ -312,15 +325,12 @@ static void close_all(void)
 
 static void read_options(int argc, char **argv)
 {
-    static const struct option options[] = {{"rows", required_argument, NULL, 'r'},
-                                            {"per-frame", required_argument, NULL, 'f'},
-                                            {"random-dedup", no_argument, NULL, 'd'},
-                                            {"server-ids", no_argument, NULL, 's'},
-                                            {"subjects", required_argument, NULL, 'u'},
-                                            {"cache-mb", required_argument, NULL, 'c'},
-                                            {"directory", required_argument, NULL, 'D'},
-                                            {"url", required_argument, NULL, 'U'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"rows", required_argument, NULL, 'r'},     {"per-frame", required_argument, NULL, 'f'},
+        {"random-dedup", no_argument, NULL, 'd'},   {"server-ids", no_argument, NULL, 's'},
+        {"subjects", required_argument, NULL, 'u'}, {"cache-mb", required_argument, NULL, 'c'},
+        {"appliers", required_argument, NULL, 'a'}, {"directory", required_argument, NULL, 'D'},
+        {"url", required_argument, NULL, 'U'},      {NULL, 0, NULL, 0}};
     int option = 0;
     /* NOLINTNEXTLINE(concurrency-mt-unsafe): before any thread */
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -346,6 +356,9 @@ static void read_options(int argc, char **argv)
         case 'c':
             bench.cache_mb = (uint32_t)number;
             break;
+        case 'a':
+            bench.appliers = number < APPLY_APPLIERS_MAX ? (uint32_t)number : APPLY_APPLIERS_MAX;
+            break;
         case 'D':
             bench.directory = optarg;
             break;
@@ -355,7 +368,7 @@ static void read_options(int argc, char **argv)
         default:
             (void)fprintf(stderr, "usage: apply_bench [--rows N] [--per-frame N] [--random-dedup |"
                                   " --server-ids] [--subjects N] [--cache-mb N] [--directory D]"
-                                  " [--url URL]\n");
+                                  " [--url URL] [--appliers N]\n");
             exit(2); /* NOLINT(concurrency-mt-unsafe): before any thread */
         }
     }

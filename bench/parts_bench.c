@@ -154,7 +154,9 @@ static void house_open(struct house *house)
                                       .segment_bytes = 64u << 20,
                                       .backlog_bytes_max = UINT64_C(4) << 30,
                                       .producer_count = 1};
-    must(journal_open(&house->journal, &options, 0, &detail) == ERR_OK, detail.text);
+    must(journal_open(&house->journal, &options, (struct journal_from[]){journal_from_all(0)},
+                      &detail) == ERR_OK,
+         detail.text);
     must(journal_start(house->journal, 0, &detail) == ERR_OK, detail.text);
     must(mailbox_create(&house->mailbox, 1024) == ERR_OK, "no mailbox");
     must(journal_producer_create(&house->producer, house->journal, 0, house->mailbox) == ERR_OK,

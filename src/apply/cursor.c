@@ -17,6 +17,7 @@ struct cursor_query {
     struct id journal;
     bool is_found;
     uint64_t value;
+    struct journal_from cursors;
 };
 
 static void query_done(struct store_job *job)
@@ -45,7 +46,6 @@ static enum err read_one(struct store_connection *connection, struct cursor_quer
         return err;
     }
     store_bind_blob(statement, 1, slice_make(query->journal.bytes, 16));
-    store_bind_i64(statement, 2, APPLY_CURSOR_LANE);
     err = store_step(statement, &has_row);
     if (err == ERR_OK && has_row) {
         query->is_found = !store_column_is_null(statement, 0);
@@ -55,10 +55,10 @@ static enum err read_one(struct store_connection *connection, struct cursor_quer
     return err;
 }
 
-static enum err cursor_run(struct store_job *job, struct store_connection *connection)
+static enum err cursors_run(struct store_job *job, struct store_connection *connection)
 {
-    return read_one(connection, (struct cursor_query *)job,
-                    "SELECT position FROM cursors WHERE journal = $1 AND lane = $2");
+    struct cursor_query *query = (struct cursor_query *)job;
+    return apply_lease_read(connection, query->journal, &query->cursors);
 }
 
 /* Above every position that was given by a journal of this store. */
@@ -111,12 +111,22 @@ static enum err base_run(struct store_job *job, struct store_connection *connect
     return err == ERR_OK ? store_lease_give_up(connection, BASE_LEASE, 1) : err;
 }
 
-enum err apply_cursor_of(struct store *store, struct id journal, uint64_t *ret)
+enum err apply_cursors_of(struct store *store, struct id journal, struct journal_from *ret)
 {
     struct cursor_query query = {.journal = journal};
-    enum err err = run_query(store, &query, cursor_run);
+    enum err err = run_query(store, &query, cursors_run);
     if (err == ERR_OK) {
-        *ret = query.value;
+        *ret = query.cursors;
+    }
+    return err;
+}
+
+enum err apply_cursor_of(struct store *store, struct id journal, uint64_t *ret)
+{
+    struct journal_from cursors;
+    enum err err = apply_cursors_of(store, journal, &cursors);
+    if (err == ERR_OK) {
+        *ret = journal_from_least(&cursors);
     }
     return err;
 }
@@ -132,9 +142,9 @@ enum err apply_base(struct store *store, struct id journal, bool is_new, uint64_
     return err;
 }
 
-void apply_bind_journal(const struct apply *apply, struct store_statement *statement, int n)
+void apply_bind_journal(const struct applier *applier, struct store_statement *statement, int n)
 {
-    store_bind_i64(statement, n, apply->options.is_alone);
+    store_bind_i64(statement, n, applier->options.is_alone);
     store_bind_blob(statement, n + 1,
-                    slice_make(apply->journal.bytes, sizeof(apply->journal.bytes)));
+                    slice_make(applier->journal.bytes, sizeof(applier->journal.bytes)));
 }

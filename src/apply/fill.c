@@ -58,9 +58,9 @@ void apply_batch_rest(struct apply_batch *batch)
         batch->reading_capacity <= EVENTS_AT_REST) {
         return;
     }
-    struct apply *apply = batch->apply;
+    struct applier *applier = batch->applier;
     apply_batch_finish(batch);
-    *batch = (struct apply_batch){.apply = apply};
+    *batch = (struct apply_batch){.applier = applier};
     apply_batch_reset(batch);
 }
 
@@ -146,23 +146,39 @@ enum err apply_fill_event(struct apply_batch *batch, struct apply_frame *frame,
     return ERR_OK;
 }
 
-static enum err read_elements(struct apply *apply, struct apply_batch *batch,
+/* Of a frame of several lanes, whether the applier has the event's. */
+static bool takes_event(const struct applier *applier, struct apply_frame *frame,
+                        const struct record_event *event)
+{
+    uint8_t lane = frame->lane;
+    if (lane >= LIMIT_LANES) {
+        lane = record_event_lane(frame->org, event);
+        if (!journal_from_wants(&applier->from, lane, frame->position)) {
+            return false;
+        }
+    }
+    frame->lanes |= UINT64_C(1) << lane;
+    return true;
+}
+
+static enum err read_elements(struct applier *applier, struct apply_batch *batch,
                               struct apply_frame *frame, const struct record_frame *record,
                               const uint8_t id_key[32])
 {
-    enum err err = format_frame_begin(apply->format, record, id_key);
+    enum err err = format_frame_begin(applier->format, record, id_key);
     while (err == ERR_OK) {
         struct format_item item;
         bool has_item = false;
-        err = format_frame_next(apply->format, &item, &has_item);
+        err = format_frame_next(applier->format, &item, &has_item);
         if (err != ERR_OK || !has_item) {
             break;
         }
         frame->element_count = item.index + 1;
-        if (item.err == ERR_OK) {
+        frame->event_total += item.err == ERR_OK;
+        if (item.err == ERR_OK && takes_event(applier, frame, &item.event)) {
             err = apply_fill_event(batch, frame, &item.event);
             if (err == ERR_OK && format_form_is_reading((enum record_form)frame->form)) {
-                err = apply_fill_readings(batch, apply->format);
+                err = apply_fill_readings(batch, applier->format);
             }
             if (err == ERR_NO_MEMORY) {
                 err = ERR_FULL;
@@ -170,6 +186,17 @@ static enum err read_elements(struct apply *apply, struct apply_batch *batch,
         }
     }
     return err;
+}
+
+/* What is of no lane, or of several, is lane 0's. */
+static bool is_its(const struct applier *applier, struct apply_frame *frame)
+{
+    uint8_t lane = frame->lane < LIMIT_LANES ? frame->lane : 0;
+    if (!journal_from_wants(&applier->from, lane, frame->position)) {
+        return false;
+    }
+    frame->lanes |= UINT64_C(1) << lane;
+    return true;
 }
 
 static enum err keep_bytes(struct apply_batch *batch, struct apply_frame *frame, struct slice bytes)
@@ -185,40 +212,48 @@ static enum err keep_bytes(struct apply_batch *batch, struct apply_frame *frame,
 }
 
 /* What the elements left behind goes, and the frame as it came takes their place. */
-static enum err make_unreadable(struct apply_batch *batch, struct apply_frame *frame,
-                                struct slice bytes)
+static enum err make_unreadable(const struct applier *applier, struct apply_batch *batch,
+                                struct apply_frame *frame, struct slice bytes)
 {
     batch->event_count = frame->first_event;
     batch->reading_count = frame->first_reading;
     frame->event_count = 0;
+    frame->event_total = 0;
+    frame->lanes = 0;
+    if (!is_its(applier, frame)) {
+        return ERR_OK;
+    }
     frame->kind = APPLY_FRAME_UNREADABLE;
     return keep_bytes(batch, frame, bytes);
 }
 
-static void take_head(const struct apply *apply, struct apply_frame *frame,
+static void take_head(const struct applier *applier, struct apply_frame *frame,
                       const struct record_frame *record)
 {
     frame->id = record->id;
     frame->received_ms = record->received_ms;
-    frame->waiter = record->run == apply->options.run ? record->waiter : RECORD_WAITER_NONE;
+    frame->waiter = record->run == applier->options.run ? record->waiter : RECORD_WAITER_NONE;
 }
 
-static enum err read_events(struct apply *apply, struct apply_batch *batch,
+static enum err read_events(struct applier *applier, struct apply_batch *batch,
                             struct apply_frame *frame, const struct record_frame *record,
                             struct slice bytes)
 {
     uint8_t id_key[32] = {0};
-    enum err err = apply_id_key(apply, frame->org, id_key);
+    enum err err = apply_id_key(applier, frame->org, id_key);
     if (err == ERR_NOT_FOUND) {
         err = ERR_OK; /* the store refuses each event of an org that does not exist */
     }
     if (err != ERR_OK) {
         return ERR_AWAY; /* whatever the store has, the frame is not to blame */
     }
-    err = read_elements(apply, batch, frame, record, id_key);
-    if (err == ERR_OK && frame->event_count < record->record_count) {
+    err = read_elements(applier, batch, frame, record, id_key);
+    if (err == ERR_OK && frame->event_total < record->record_count && is_its(applier, frame)) {
         /* Another version accepted more than this one can read: nothing of it may get lost. */
         err = keep_bytes(batch, frame, bytes);
+    }
+    if (frame->event_total == 0) {
+        (void)is_its(applier, frame);
     }
     return err;
 }
@@ -229,35 +264,37 @@ static bool is_unreadable(enum err err)
     return err_class(err) == ERR_CLASS_REJECT || err == ERR_CORRUPT || err == ERR_VERSION;
 }
 
-static enum err read_frame(struct apply *apply, struct apply_batch *batch,
+static enum err read_frame(struct applier *applier, struct apply_batch *batch,
                            struct apply_frame *frame, const struct journal_frame *source)
 {
     struct record_frame record;
     enum err err = record_frame_decode(source->bytes_slice, &record);
-    if (err != ERR_OK) {
-        return make_unreadable(batch, frame, source->bytes_slice);
+    if (err == ERR_OK) {
+        take_head(applier, frame, &record);
     }
-    take_head(apply, frame, &record);
-    if (record.form == RECORD_FORM_UPLOAD_END) {
+    if (err == ERR_OK && record.form == RECORD_FORM_UPLOAD_END) {
+        if (!is_its(applier, frame)) {
+            return ERR_OK;
+        }
         size_t head_size = (size_t)(record.body.data - source->bytes_slice.data);
         frame->kind = APPLY_FRAME_UPLOAD;
         err =
-            apply_upload_create(&frame->upload, apply, &record,
+            apply_upload_create(&frame->upload, applier, &record,
                                 slice_make(source->bytes_slice.data, head_size), source->position);
         if (err == ERR_OK) {
             batch->bytes += sizeof(*frame->upload) + frame->upload->errors.size +
                             frame->upload->slice_count * sizeof(struct record_slice);
         }
-    } else {
-        err = read_events(apply, batch, frame, &record, source->bytes_slice);
+    } else if (err == ERR_OK) {
+        err = read_events(applier, batch, frame, &record, source->bytes_slice);
     }
     if (is_unreadable(err)) {
-        err = make_unreadable(batch, frame, source->bytes_slice);
+        err = make_unreadable(applier, batch, frame, source->bytes_slice);
     }
     return err;
 }
 
-enum err apply_fill_frame(struct apply *apply, struct apply_batch *batch,
+enum err apply_fill_frame(struct applier *applier, struct apply_batch *batch,
                           const struct journal_frame *source)
 {
     size_t bytes_before = batch->bytes;
@@ -267,12 +304,16 @@ enum err apply_fill_frame(struct apply *apply, struct apply_batch *batch,
     }
     frame->kind = APPLY_FRAME_EVENTS;
     frame->form = source->form;
+    frame->lane = source->lane;
     frame->position = source->position;
     frame->org = source->org;
-    frame->credit_bytes = source->bytes;
-    frame->credit_records = source->record_count;
-    enum err err = read_frame(apply, batch, frame, source);
-    if (err == ERR_OK) {
+    bool is_credited = source->lane < LIMIT_LANES || !apply_has_leases(applier);
+    enum err err = read_frame(applier, batch, frame, source);
+    if (err == ERR_OK && is_credited && is_its(applier, frame)) { /* others: by lanes.c */
+        frame->credit_bytes = source->bytes;
+        frame->credit_records = source->record_count;
+    }
+    if (err == ERR_OK && frame->lanes != 0) {
         batch->frame_count++;
         batch->bytes += sizeof(*frame);
         batch->is_waited_for |= frame->waiter != RECORD_WAITER_NONE;

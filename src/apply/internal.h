@@ -1,23 +1,20 @@
 /* Apply, private: what its files share.
  *
- * Thread: the applier's; what the writer's thread does inside a job is named write_*.
+ * Thread: the applier's; what the writer's thread does inside a job is named write_*. What appliers
+ *         share is in struct apply: atomics, tables, and what never changes.
  * Memory: a batch owns its rows and frames until it is reset; an upload that is open is on the
  * heap. Errors: as in apply.h. */
 #pragma once
 #include "apply/apply.h"
-#include "apply/batch.h"
+#include "apply/data.h"
+#include "apply/lanes.h"
 
-#include "base/list.h"
-#include "base/mailbox.h"
 #include "base/mem.h"
 #include "format/format.h"
-#include "journal/journal.h"
-#include "store/store.h"
 
 #include <stdatomic.h>
 
-#define APPLY_CURSOR_LANE 64 /* all lanes together */
-#define APPLY_ROWS_MAX    100000u
+#define APPLY_ROWS_MAX 100000u
 /* Of one batch, and there are two: with the store's cache and what intake holds the program stays
  * within 64 MiB above its rest; fewer bytes make random ids dearer. */
 #define APPLY_BYTES_MAX (8u << 20u)
@@ -28,151 +25,35 @@
 #define APPLY_SLICE_ROWS      1000u /* of a slice, in one step; and one element more */
 #define APPLY_CAREFUL_ROWS    4096u
 #define APPLY_RELEASES        64u
-#define APPLY_LEASE_MS        60000
+#define APPLY_SLICE_LEASE_MS  60000
 #define APPLY_ORGS_TOLD_MAX   256u
 #define APPLY_ARENA_BYTES_MAX (APPLY_BYTES_MAX + (8u << 20u))
+#define APPLY_MIXED_MAX       32768u /* frames of several lanes that some applier has not passed */
+#define APPLY_RESULTS_MAX     4096u
 
-enum apply_upload_state {
-    APPLY_UPLOAD_APPLYING = 1,
-    APPLY_UPLOAD_PROCESSED = 2,
-    APPLY_UPLOAD_PARTIAL = 3,
-    APPLY_UPLOAD_FAILED = 4,
-};
-
-/* An upload of few elements and bytes is applied in one transaction. */
-#define APPLY_WHOLE_BYTES_MAX (8u << 20u)
-/* A message may hold readings by the hundred. */
-#define APPLY_WHOLE_READING_BYTES_MAX (512u << 10u)
-
-enum apply_table { APPLY_TABLE_WRITTEN, APPLY_TABLE_MISSING, APPLY_TABLE_UNWRITTEN };
-
-/* An upload whose elements are not all in the store. */
-struct apply_upload {
-    struct list_link link;
-    struct record_upload_end end;
-    struct record_frame frame; /* its slices point into head */
-    uint8_t *head;
-    size_t head_size;
-    struct record_slice *slices;
-    uint32_t slice_count;
-    uint32_t slice_next;    /* first that is not done */
-    uint64_t slice_done;    /* elements of it that are done */
-    enum apply_table table; /* slices and refused elements: missing until they can be read */
-    uint64_t position;
-    struct buffer errors;         /* JSON array of refused elements */
-    enum err failed;              /* its file cannot be read: this is why */
-    struct record_result *result; /* somebody waits for it */
-    uint64_t waiter;
-    uint64_t pending_count; /* of one of an earlier run: accepted and not applied when loaded */
-    uint64_t retry_ns;      /* not before */
-    uint32_t pause_ms;
-    uint32_t io_errors; /* in a row */
-    struct journal_upload_reader *reader;
-};
-
-enum apply_frame_kind {
-    APPLY_FRAME_EVENTS,
-    APPLY_FRAME_UPLOAD,     /* an upload begins to exist */
-    APPLY_FRAME_UNREADABLE, /* becomes a dead letter whole */
-};
-
-/* A frame of the journal, or a step of a slice. */
-struct apply_frame {
-    enum apply_frame_kind kind;
-    uint8_t form;
-    uint64_t position;
-    uint64_t org;
-    struct id id;
-    int64_t received_ms;
-    uint64_t credit_bytes;
-    uint32_t credit_records;
-    uint64_t waiter; /* RECORD_WAITER_NONE also for one of another run */
-    uint32_t first_event;
-    uint32_t event_count;
-    uint32_t first_reading; /* of messages */
-    uint64_t element_count; /* rejected ones too; of a slice: elements done after this step */
-    struct apply_upload *upload;
-    struct slice bytes; /* kept as a dead letter: it could not be read, or not all of it */
-};
-
-struct apply;
-
-struct apply_batch {
-    struct store_job job;
-    struct apply *apply;
-    struct mem_arena *arena;
-    struct store_packed *events;
-    uint64_t *elements; /* number of each event in its frame or upload */
-    uint32_t event_count;
-    uint32_t event_capacity;
-    struct store_reading *readings; /* of the events that are messages */
-    uint32_t reading_count;
-    uint32_t reading_capacity;
-    struct apply_frame *frames;
-    uint32_t frame_count;
-    uint32_t frame_capacity;
-    size_t bytes;
-    uint64_t first_ns;           /* when its first frame was read */
-    struct apply_upload *upload; /* NULL: frames; else a slice of it */
-    bool is_whole;               /* all its slices */
-    bool is_closed;
-    bool is_waited_for; /* one of its frames has a waiter */
-    /* The part that the writer has: frames [part_from, part_to). */
-    uint32_t part_from;
-    uint32_t part_to;
-    bool careful;
-    bool has_run;
-    uint64_t posted_ns;
-};
-
-/* What is due by itself: roll-ups, silent devices. */
-#define APPLY_TELEMETRY_ORGS 64u
-struct apply_telemetry {
-    struct store_job job;
-    struct apply *apply;
-    bool is_posted;
-    bool has_news;    /* readings were applied since the job was posted */
-    uint64_t due_ns;  /* 0: at once */
-    uint32_t minutes; /* dirty ones to take in the next job */
-    int64_t until_ms; /* wall: what came before was applied when the job was posted */
-    uint64_t holder;  /* of the lease, where other nodes use the store too */
-    uint64_t retention_due_ns;
-    bool is_retention_due;            /* in the job that is posted */
-    struct store_retention retention; /* as it was committed last */
-    struct store_retention step;      /* of the job */
-    /* What the last job said. */
-    bool is_held; /* the lease */
-    uint32_t done;
-    int64_t silent_due_ms;
-    uint32_t org_count;
-    uint64_t orgs[APPLY_TELEMETRY_ORGS];
-};
-
-struct apply_dead_letter {
-    const uint8_t *id;
-    uint64_t org;
-    const char *kind;
-    const char *reason;
-    const char *detail; /* may be NULL */
-    uint64_t position;
-    uint64_t element;
-    uint8_t form;
-    struct slice record;
-    int64_t received_ms;
-};
-
-struct apply_release {
-    uint64_t commit;
-    uint64_t position;
-};
-
-struct apply_old_upload {
-    struct id id;
-    uint64_t org;
-};
-
+/* All of them. */
 struct apply {
     struct apply_options options;
+    struct id journal;
+    struct table *id_keys;
+    struct table *results; /* of frames that several share, by position */
+    struct applier *appliers[APPLY_APPLIERS_MAX];
+    uint32_t count;
+    /* Of each lane: up to where it is applied, and up to where its cursor says so. Both rise;
+     * relaxed: numbers that are compared alone. */
+    atomic_uint_least64_t passed[LIMIT_LANES];
+    atomic_uint_least64_t written[LIMIT_LANES];
+    atomic_uint_least64_t position; /* the lowest of passed: release here, acquire by who asks */
+    /* Who has lane 0, and counts frames of several lanes and looks at telemetry. Relaxed: a hint */
+    atomic_uint_least32_t first;
+    atomic_bool has_readings; /* readings were applied; relaxed: its setter wakes who looks */
+    atomic_bool is_stopping;  /* release by stop, acquire by appliers */
+};
+
+struct applier {
+    struct apply *apply;
+    uint32_t index;
+    struct apply_options options; /* as the apply's; the same for the next two */
     struct apply_policy policy;
     struct id journal;
     struct mailbox *mailbox;
@@ -192,11 +73,27 @@ struct apply {
     uint64_t retry_ns;   /* the part in hand is tried again then; 0: it is with the writer */
     uint64_t handed_ns;  /* when the last batch was handed over */
     struct list uploads; /* those of the org that was served last come last */
-    uint64_t read_position;
-    uint64_t frames_unsettled; /* read and not committed */
     struct apply_release releases[APPLY_RELEASES];
     uint32_t release_count;
-    struct buffer chunk; /* decoded bytes of a slice */
+    /* Its lanes. Without leases it has all, for good. */
+    struct journal_from from;
+    struct apply_mixed *mixed; /* a ring; of who has lane 0 */
+    uint32_t mixed_first;
+    uint32_t mixed_count;
+    struct {
+        struct store_job job;
+        struct apply_lease look;
+        bool is_posted;
+        bool is_new; /* what it says is not followed yet */
+        uint64_t due_ns;
+        uint64_t looked_ns;
+        uint64_t advanced; /* up to here the cursors of all its lanes say */
+    } lease;
+    /* For what is told of all: stored here, loaded by any applier; relaxed. */
+    atomic_uint_least64_t lanes;
+    atomic_uint_least64_t unsettled; /* frames that were read and are not applied */
+    atomic_int_least64_t until_ms;   /* wall: what came before is applied */
+    struct buffer chunk;             /* decoded bytes of a slice */
     struct record_result result;
     uint64_t orgs[APPLY_ORGS_TOLD_MAX];
     /* Retention of raw uploads. */
@@ -207,13 +104,47 @@ struct apply {
     struct apply_telemetry telemetry;
     struct journal_upload_walk *orphans; /* NULL: not begun, or done */
     bool orphans_are_done;
-    atomic_uint_least64_t position; /* release here, acquire by who asks */
-    atomic_bool is_stopping;        /* release by stop, acquire here */
 };
 
-/* --- keys.c: the id keys of orgs ------------------------------------------------------------- */
+/* --- lanes.c: which an applier has -------------------------------------------------------------
+ */
+/* Looks at the leases, follows what they say; true: nothing else may be done now. */
+bool apply_lanes_look(struct applier *applier, uint64_t now_ns);
+/* Until it wants to look; -1: its answer will come. */
+int apply_lanes_wait_ms(const struct applier *applier, uint64_t now_ns);
+/* From now on these are its lanes. */
+void apply_lanes_set(struct applier *applier, uint64_t lanes);
+/* A lane was not held any more: what is in hand is dropped. */
+void apply_lanes_lost(struct applier *applier);
+/* Everything is given up. */
+void apply_lanes_end(struct applier *applier);
+/* How far this applier is, to all; true: what is queryable has risen. */
+bool apply_lanes_tell(struct applier *applier);
+/* One of several lanes is in the list of who has lane 0 until all have passed it. */
+bool apply_lanes_has_room(const struct applier *applier, const struct journal_frame *frame);
+void apply_lanes_count(struct applier *applier, const struct journal_frame *frame);
+static inline bool apply_has_leases(const struct applier *applier)
+{
+    return applier->options.appliers > 0;
+}
+/* Who has lane 0 does what is to be done once. */
+static inline bool apply_is_first(const struct applier *applier)
+{
+    return (applier->from.lanes & 1u) != 0;
+}
+/* Wall: what came before was applied; 0: not known. */
+int64_t apply_applied_until_ms(const struct apply *apply);
+/* The cursors of some of its lanes stand at `position` in the store. */
+void apply_lanes_write(struct applier *applier, uint64_t lanes, uint64_t position);
+/* The least of all cursors. */
+uint64_t apply_lanes_written(const struct apply *apply);
+/* Frames that were read and are not applied. */
+uint64_t apply_lanes_unsettled(const struct apply *apply);
+
+/* --- keys.c: the id keys of orgs -----------------------------------------------------------------
+ */
 /* ERR_NOT_FOUND: no such org. Waits for a reader of the store. */
-MUST_CHECK enum err apply_id_key(struct apply *apply, uint64_t org, uint8_t ret[32]);
+MUST_CHECK enum err apply_id_key(struct applier *applier, uint64_t org, uint8_t ret[32]);
 /* The same, inside a job. */
 MUST_CHECK enum err apply_id_key_read(struct store_connection *connection, uint64_t org,
                                       uint8_t ret[32]);
@@ -225,7 +156,7 @@ void apply_batch_finish(struct apply_batch *batch);
 void apply_batch_rest(struct apply_batch *batch);
 /* One frame of the journal. ERR_FULL: it does not fit any more; others: as apply_id_key. On failure
  * the batch is as before. */
-MUST_CHECK enum err apply_fill_frame(struct apply *apply, struct apply_batch *batch,
+MUST_CHECK enum err apply_fill_frame(struct applier *applier, struct apply_batch *batch,
                                      const struct journal_frame *frame);
 /* The next event of a frame whose elements are being read. */
 MUST_CHECK enum err apply_fill_event(struct apply_batch *batch, struct apply_frame *frame,
@@ -235,22 +166,27 @@ struct apply_frame *apply_fill_begin(struct apply_batch *batch);
  * frame_count, so far. */
 uint32_t apply_frame_rows(const struct apply_batch *batch, uint32_t frame);
 
-/* --- upload.c -------------------------------------------------------------------------------- */
-MUST_CHECK enum err apply_upload_create(struct apply_upload **ret, struct apply *apply,
+/* --- upload.c -----------------------------------------------------------------------------------
+ */
+MUST_CHECK enum err apply_upload_create(struct apply_upload **ret, struct applier *applier,
                                         const struct record_frame *frame, struct slice head,
                                         uint64_t position);
 void apply_upload_destroy(struct apply_upload *upload);
-/* Open ones of earlier runs. */
-MUST_CHECK enum err apply_uploads_load(struct apply *apply);
+/* Open ones of these lanes. */
+MUST_CHECK enum err apply_uploads_load(struct applier *applier, uint64_t lanes);
+/* Those of these lanes are somebody else's. */
+void apply_uploads_drop(struct applier *applier, uint64_t lanes);
 /* Counts them in the journal's backlog again: recovery saw only frames above the cursor. */
-void apply_uploads_charge(struct apply *apply);
+void apply_uploads_charge(struct applier *applier);
 /* The one whose turn it is, or NULL; *ret_wait_ms: until one may be tried again (-1: none). */
-struct apply_upload *apply_upload_turn(struct apply *apply, int *ret_wait_ms);
+struct apply_upload *apply_upload_turn(struct applier *applier, int *ret_wait_ms);
 /* The next slice of it. Errors make it wait, or make it a failed one. */
-MUST_CHECK enum err apply_fill_slice(struct apply *apply, struct apply_batch *batch,
+MUST_CHECK enum err apply_fill_slice(struct applier *applier, struct apply_batch *batch,
                                      struct apply_upload *upload);
 /* Answers who waits, gives its bytes back, frees it. */
-void apply_upload_end(struct apply *apply, struct apply_upload *upload, enum err err);
+void apply_upload_end(struct applier *applier, struct apply_upload *upload, enum err err);
+/* Whose lane it is in. */
+uint8_t apply_upload_lane(const struct apply_upload *upload);
 bool apply_upload_is_done(const struct apply_upload *upload);
 
 /* --- write.c: inside the writer's job ------------------------------------------------------------
@@ -267,33 +203,35 @@ MUST_CHECK enum err apply_fill_readings(struct apply_batch *batch,
 /* Inside the writer's job: events, readings and dead letters of messages of the part. */
 MUST_CHECK enum err apply_write_rows(struct store_connection *connection,
                                      struct apply_batch *batch);
-void apply_telemetry_init(struct apply *apply);
+void apply_telemetry_init(struct applier *applier);
 /* Readings were applied. */
-void apply_telemetry_news(struct apply *apply);
+void apply_telemetry_news(struct applier *applier);
 /* Posts what is due. */
-void apply_telemetry_look(struct apply *apply, uint64_t now_ns);
+void apply_telemetry_look(struct applier *applier, uint64_t now_ns);
 /* Until it is due; -1: an answer will come. */
-int apply_telemetry_wait_ms(const struct apply *apply, uint64_t now_ns);
+int apply_telemetry_wait_ms(const struct applier *applier, uint64_t now_ns);
 
 /* --- settle.c: after the commit ------------------------------------------------------------------
  */
 /* Results, credit, metrics, the position. */
-void apply_settle_part(struct apply *apply, struct apply_batch *batch);
+void apply_settle_part(struct applier *applier, struct apply_batch *batch);
 /* Lets the journal go as far as the store can no longer lose. */
-void apply_settle_release(struct apply *apply);
-void apply_settle_gauges(struct apply *apply);
+void apply_settle_release(struct applier *applier);
+/* When nothing is to be done: the same, and how far it is, to all. */
+void apply_settle_rest(struct applier *applier);
+void apply_settle_gauges(struct applier *applier);
 
 /* --- retention.c: raw bodies of uploads --------------------------------------------------------
  */
-void apply_retention_look(struct apply *apply, uint64_t now_ns);
-void apply_retention_finish(struct apply *apply);
+void apply_retention_look(struct applier *applier, uint64_t now_ns);
+void apply_retention_finish(struct applier *applier);
 
 /* --- orphans.c: raw bodies that no row knows -----------------------------------------------------
  */
-void apply_orphans_look(struct apply *apply);
-void apply_orphans_finish(struct apply *apply);
+void apply_orphans_look(struct applier *applier);
+void apply_orphans_finish(struct applier *applier);
 
 /* --- cursor.c ------------------------------------------------------------------------------------
  */
 /* Of bodies that lie here: $n whether those of all journals do, $n+1 this one. */
-void apply_bind_journal(const struct apply *apply, struct store_statement *statement, int n);
+void apply_bind_journal(const struct applier *applier, struct store_statement *statement, int n);

@@ -49,10 +49,10 @@ static void query_done(struct store_job *job)
     ((struct key_query *)job)->is_done = true;
 }
 
-enum err apply_id_key(struct apply *apply, uint64_t org, uint8_t ret[32])
+enum err apply_id_key(struct applier *applier, uint64_t org, uint8_t ret[32])
 {
     struct slice name = slice_make(&org, sizeof(org));
-    if (table_copy(apply->id_keys, name, ret)) {
+    if (table_copy(applier->id_keys, name, ret)) {
         return ERR_OK;
     }
     struct key_query query = {.org = org};
@@ -62,7 +62,7 @@ enum err apply_id_key(struct apply *apply, uint64_t org, uint8_t ret[32])
     if (err != ERR_OK) {
         return err;
     }
-    err = store_post_read(apply->options.store, &query.job);
+    err = store_post_read(applier->options.store, &query.job);
     if (err == ERR_OK) {
         while (!query.is_done) {
             mailbox_wait(query.job.reply_to, -1);
@@ -72,7 +72,7 @@ enum err apply_id_key(struct apply *apply, uint64_t org, uint8_t ret[32])
     }
     mailbox_destroy(query.job.reply_to);
     if (err == ERR_OK) {
-        table_put(apply->id_keys, name, query.key);
+        table_put(applier->id_keys, name, query.key);
         memcpy(ret, query.key, sizeof(query.key));
     }
     return err;

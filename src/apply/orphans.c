@@ -112,11 +112,11 @@ static enum err orphans_run(struct store_job *job, struct store_connection *conn
 }
 
 /* False: there are no more. */
-static bool orphans_look_at_some(struct apply *apply, struct orphans_query *query)
+static bool orphans_look_at_some(struct applier *applier, struct orphans_query *query)
 {
     bool has = true;
     while (query->count < ORPHANS_PER_LOOK) {
-        enum err err = journal_upload_walk_next(apply->orphans, &query->ids[query->count], &has);
+        enum err err = journal_upload_walk_next(applier->orphans, &query->ids[query->count], &has);
         if (err != ERR_OK || !has) {
             has = false;
             break;
@@ -126,41 +126,43 @@ static bool orphans_look_at_some(struct apply *apply, struct orphans_query *quer
     if (query->count == 0) {
         return has;
     }
-    query->keeps_rowless = journal_has_damage(apply->options.journal);
+    query->keeps_rowless = journal_has_damage(applier->options.journal);
     query->job.priority = STORE_RESULTS;
     query->job.run = orphans_run;
     query->job.on_done = orphans_done;
-    if (store_run_here(apply->options.store, &query->job) != ERR_OK) {
+    if (store_run_here(applier->options.store, &query->job) != ERR_OK) {
         return false;
     }
     for (uint32_t i = 0; i < query->count; i++) {
-        if (journal_upload_delete(apply->options.journal, query->ids[i]) == ERR_OK) {
+        if (journal_upload_delete(applier->options.journal, query->ids[i]) == ERR_OK) {
             log_write(LOG_INFO, "apply", "the raw body of an upload that is gone was deleted");
         }
     }
     return has;
 }
 
-void apply_orphans_look(struct apply *apply)
+void apply_orphans_look(struct applier *applier)
 {
-    struct journal *journal = apply->options.journal;
-    if (apply->orphans_are_done || apply_position(apply) < journal_recovered_position(journal)) {
+    struct journal *journal = applier->options.journal;
+    if (applier->orphans_are_done ||
+        apply_position(applier->apply) < journal_recovered_position(journal)) {
         return;
     }
-    if (apply->orphans == NULL && journal_upload_walk_open(&apply->orphans, journal) != ERR_OK) {
-        apply->orphans_are_done = true;
+    if (applier->orphans == NULL &&
+        journal_upload_walk_open(&applier->orphans, journal) != ERR_OK) {
+        applier->orphans_are_done = true;
         return;
     }
     struct orphans_query *query = mem_alloc(sizeof(*query));
-    apply->orphans_are_done = !orphans_look_at_some(apply, query);
+    applier->orphans_are_done = !orphans_look_at_some(applier, query);
     mem_free(query);
-    if (apply->orphans_are_done) {
-        apply_orphans_finish(apply);
+    if (applier->orphans_are_done) {
+        apply_orphans_finish(applier);
     }
 }
 
-void apply_orphans_finish(struct apply *apply)
+void apply_orphans_finish(struct applier *applier)
 {
-    journal_upload_walk_close(apply->orphans);
-    apply->orphans = NULL;
+    journal_upload_walk_close(applier->orphans);
+    applier->orphans = NULL;
 }

@@ -20,7 +20,7 @@
 
 struct old_query {
     struct store_job job;
-    struct apply *apply;
+    struct applier *applier;
     int64_t now_ms;
 };
 
@@ -32,10 +32,10 @@ static void query_done(struct store_job *job)
 static enum err find_run(struct store_job *job, struct store_connection *connection)
 {
     struct old_query *query = (struct old_query *)job;
-    struct apply *apply = query->apply;
+    struct applier *applier = query->applier;
     struct store_statement *statement = NULL;
     bool has_row = true;
-    apply->old_count = 0;
+    applier->old_count = 0;
     enum err err = store_prepare(connection,
                                  "SELECT u.id, u.org FROM uploads u LEFT JOIN orgs o"
                                  " ON o.number = u.org WHERE u.state <> 1 AND (u.raw_deleted = 2"
@@ -47,13 +47,13 @@ static enum err find_run(struct store_job *job, struct store_connection *connect
         return err;
     }
     store_bind_i64(statement, 1, query->now_ms);
-    store_bind_i64(statement, 2, (int64_t)apply->options.raw_retention_days);
+    store_bind_i64(statement, 2, (int64_t)applier->options.raw_retention_days);
     store_bind_i64(statement, 3, OLD_MAX);
-    apply_bind_journal(apply, statement, 4);
+    apply_bind_journal(applier, statement, 4);
     while ((err = store_step(statement, &has_row)) == ERR_OK && has_row) {
         struct slice id = store_column_bytes(statement, 0);
-        if (id.size == sizeof(struct id) && apply->old_count < OLD_MAX) {
-            struct apply_old_upload *old = &apply->old[apply->old_count++];
+        if (id.size == sizeof(struct id) && applier->old_count < OLD_MAX) {
+            struct apply_old_upload *old = &applier->old[applier->old_count++];
             memcpy(old->id.bytes, id.data, id.size);
             old->org = (uint64_t)store_column_i64(statement, 1);
         }
@@ -63,82 +63,82 @@ static enum err find_run(struct store_job *job, struct store_connection *connect
 
 static enum err mark_run(struct store_job *job, struct store_connection *connection)
 {
-    struct apply *apply = ((struct old_query *)job)->apply;
+    struct applier *applier = ((struct old_query *)job)->applier;
     enum err err = ERR_OK;
-    for (uint32_t i = 0; i < apply->old_count && err == ERR_OK; i++) {
+    for (uint32_t i = 0; i < applier->old_count && err == ERR_OK; i++) {
         struct store_statement *statement = NULL;
         err = store_prepare(connection, "UPDATE uploads SET raw_deleted = 1 WHERE id = $1",
                             &statement);
         if (err == ERR_OK) {
-            store_bind_blob(statement, 1, slice_make(apply->old[i].id.bytes, 16));
+            store_bind_blob(statement, 1, slice_make(applier->old[i].id.bytes, 16));
             err = store_execute(statement);
         }
     }
     return err;
 }
 
-static enum err run_query(struct apply *apply, struct old_query *query,
+static enum err run_query(struct applier *applier, struct old_query *query,
                           enum err (*run)(struct store_job *job,
                                           struct store_connection *connection))
 {
-    query->apply = apply;
+    query->applier = applier;
     query->job.priority = STORE_RESULTS;
     query->job.run = run;
     query->job.on_done = query_done;
-    return store_run_here(apply->options.store, &query->job);
+    return store_run_here(applier->options.store, &query->job);
 }
 
-static void find_old(struct apply *apply)
+static void find_old(struct applier *applier)
 {
     struct old_query query = {.now_ms = clock_wall_ms()};
-    if (apply->old == NULL) {
-        apply->old = mem_alloc_array(OLD_MAX, sizeof(*apply->old));
+    if (applier->old == NULL) {
+        applier->old = mem_alloc_array(OLD_MAX, sizeof(*applier->old));
     }
-    if (run_query(apply, &query, find_run) != ERR_OK) {
-        apply->old_count = 0; /* looked for again in an hour */
+    if (run_query(applier, &query, find_run) != ERR_OK) {
+        applier->old_count = 0; /* looked for again in an hour */
     }
-    apply->old_commit = query.job.commit;
+    applier->old_commit = query.job.commit;
 }
 
 /* False: not all of them went, or could be marked. */
-static bool delete_old(struct apply *apply)
+static bool delete_old(struct applier *applier)
 {
     struct old_query query = {.now_ms = 0};
     uint32_t count = 0;
-    for (uint32_t i = 0; i < apply->old_count; i++) {
-        enum err err = journal_upload_delete(apply->options.journal, apply->old[i].id);
+    for (uint32_t i = 0; i < applier->old_count; i++) {
+        enum err err = journal_upload_delete(applier->options.journal, applier->old[i].id);
         if (err == ERR_OK || err == ERR_NOT_FOUND) {
-            apply->old[count++] = apply->old[i];
+            applier->old[count++] = applier->old[i];
         }
     }
-    bool are_all = count == apply->old_count;
-    apply->old_count = count;
-    bool is_marked = run_query(apply, &query, mark_run) == ERR_OK;
+    bool are_all = count == applier->old_count;
+    applier->old_count = count;
+    bool is_marked = run_query(applier, &query, mark_run) == ERR_OK;
     if (is_marked && count > 0) {
         log_write(LOG_INFO, "apply", "raw bodies of %u uploads deleted", count);
     }
-    apply->old_count = 0;
+    applier->old_count = 0;
     return are_all && is_marked;
 }
 
-void apply_retention_look(struct apply *apply, uint64_t now_ns)
+void apply_retention_look(struct applier *applier, uint64_t now_ns)
 {
-    if (now_ns < apply->retention_due_ns) {
+    if (now_ns < applier->retention_due_ns) {
         return;
     }
-    if (apply->old_count == 0) {
-        find_old(apply);
-    } else if (apply->old_commit <= store_durable_commit(apply->options.store) &&
-               !journal_is_pinned(apply->options.journal)) {
-        bool may_be_more = apply->old_count == OLD_MAX;
-        if (delete_old(apply) && may_be_more) {
-            find_old(apply);
+    if (applier->old_count == 0) {
+        find_old(applier);
+    } else if (applier->old_commit <= store_durable_commit(applier->options.store) &&
+               !journal_is_pinned(applier->options.journal)) {
+        bool may_be_more = applier->old_count == OLD_MAX;
+        if (delete_old(applier) && may_be_more) {
+            find_old(applier);
         }
     }
-    apply->retention_due_ns = now_ns + (apply->old_count == 0 ? LOOK_NS : AGAIN_NS);
+    applier->retention_due_ns = now_ns + (applier->old_count == 0 ? LOOK_NS : AGAIN_NS);
 }
 
-void apply_retention_finish(struct apply *apply)
+void apply_retention_finish(struct applier *applier)
 {
-    mem_free(apply->old);
+    mem_free(applier->old);
 }

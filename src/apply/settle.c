@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "base/table.h"
 
 #include <assert.h>
 
@@ -42,10 +43,8 @@ static void add_events(struct record_result *result, const struct apply_batch *b
     }
 }
 
-static void answer_frame(struct apply *apply, const struct apply_batch *batch,
-                         const struct apply_frame *frame)
+static void make_result(struct record_result *result, const struct apply_frame *frame)
 {
-    struct record_result *result = &apply->result;
     uint64_t items = frame->element_count < LIMIT_BATCH_ITEMS_ANSWERED ? frame->element_count
                                                                        : LIMIT_BATCH_ITEMS_ANSWERED;
     memset(result, 0, offsetof(struct record_result, items));
@@ -53,20 +52,59 @@ static void answer_frame(struct apply *apply, const struct apply_batch *batch,
     result->err = frame->kind == APPLY_FRAME_UNREADABLE ? ERR_CORRUPT : ERR_OK;
     result->position = frame->position;
     result->item_count = (uint32_t)items;
-    add_events(result, batch, frame);
-    apply->options.on_result(apply->options.owner, frame->waiter, result);
+}
+
+/* Of a frame that several appliers share: under the table's lock. */
+struct share_visit {
+    const struct apply_batch *batch;
+    const struct apply_frame *frame;
+    struct record_result *ret; /* of all parts, when this was the last */
+    bool is_last;
+};
+
+static void add_share(void *value, void *context)
+{
+    struct apply_shared_result *shared = value;
+    struct share_visit *visit = context;
+    if (shared->done == 0) {
+        make_result(&shared->result, visit->frame);
+    }
+    add_events(&shared->result, visit->batch, visit->frame);
+    shared->done += visit->frame->event_count;
+    visit->is_last = shared->done >= visit->frame->event_total;
+    if (visit->is_last) {
+        *visit->ret = shared->result;
+    }
+}
+
+static void answer_frame(struct applier *applier, const struct apply_batch *batch,
+                         const struct apply_frame *frame)
+{
+    struct record_result *result = &applier->result;
+    struct slice name = slice_make(&frame->position, sizeof(frame->position));
+    struct share_visit visit = {.batch = batch, .frame = frame, .ret = result, .is_last = true};
+    if (frame->event_count >= frame->event_total) {
+        make_result(result, frame);
+        add_events(result, batch, frame);
+    } else {
+        table_upsert(applier->apply->results, name, add_share, &visit);
+    }
+    if (visit.is_last) {
+        (void)table_erase(applier->apply->results, name);
+        applier->options.on_result(applier->options.owner, frame->waiter, result);
+    }
 }
 
 /* --- uploads
  * -------------------------------------------------------------------------------------- */
 
-void apply_upload_end(struct apply *apply, struct apply_upload *upload, enum err err)
+void apply_upload_end(struct applier *applier, struct apply_upload *upload, enum err err)
 {
     if (upload->result != NULL) {
         upload->result->err = err;
-        apply->options.on_result(apply->options.owner, upload->waiter, upload->result);
+        applier->options.on_result(applier->options.owner, upload->waiter, upload->result);
     }
-    journal_credit_upload(apply->options.journal, upload->frame.org, upload->end.stored_bytes);
+    journal_credit_upload(applier->options.journal, upload->frame.org, upload->end.stored_bytes);
     apply_upload_destroy(upload);
 }
 
@@ -78,14 +116,15 @@ static void observe_latency(const struct apply_frame *frame, uint64_t records, i
 }
 
 /* The part's steps of the slice are committed. */
-static void settle_slice(struct apply *apply, struct apply_batch *batch, int64_t now_ms)
+static void settle_slice(struct applier *applier, struct apply_batch *batch, uint32_t from,
+                         int64_t now_ms)
 {
     struct apply_upload *upload = batch->upload;
-    for (uint32_t i = batch->part_from; i < batch->part_to; i++) {
+    for (uint32_t i = from; i < batch->part_to; i++) {
         if (upload->result != NULL) {
             add_events(upload->result, batch, &batch->frames[i]);
         }
-        journal_credit(apply->options.journal, upload->frame.org, 0,
+        journal_credit(applier->options.journal, upload->frame.org, 0,
                        batch->frames[i].credit_records);
         observe_latency(&batch->frames[i], batch->frames[i].credit_records, now_ms);
     }
@@ -103,44 +142,50 @@ static void settle_slice(struct apply *apply, struct apply_batch *batch, int64_t
     }
     if (upload->failed != ERR_OK || apply_upload_is_done(upload)) {
         batch->upload = NULL;
-        apply_upload_end(apply, upload, upload->failed);
+        apply_upload_end(applier, upload, upload->failed);
     }
 }
 
-static void settle_frame(struct apply *apply, struct apply_batch *batch, struct apply_frame *frame,
-                         int64_t now_ms)
+static void settle_frame(struct applier *applier, struct apply_batch *batch,
+                         struct apply_frame *frame, int64_t now_ms)
 {
     bool is_upload = frame->kind == APPLY_FRAME_UPLOAD;
     if (is_upload) {
         if (frame->upload->table == APPLY_TABLE_WRITTEN) {
             buffer_finish(&frame->upload->errors); /* they are in its row */
         }
-        list_push_back(&apply->uploads, &frame->upload->link);
+        list_push_back(&applier->uploads, &frame->upload->link);
         frame->upload = NULL; /* open from here on */
     } else if (frame->waiter != RECORD_WAITER_NONE) {
-        answer_frame(apply, batch, frame);
+        answer_frame(applier, batch, frame);
     }
-    journal_credit(apply->options.journal, frame->org, frame->credit_bytes,
+    journal_credit(applier->options.journal, frame->org, frame->credit_bytes,
                    is_upload ? 0 : frame->credit_records);
-    observe_latency(frame, is_upload ? 0 : frame->credit_records, now_ms);
+    observe_latency(frame, is_upload ? 0 : frame->event_count, now_ms);
     metrics_add(METRIC_APPLY_DEAD_UNREADABLE, frame->bytes.data != NULL);
 }
 
 /* --- who is told
  * ---------------------------------------------------------------------------------- */
 
-static void tell_org(struct apply *apply, uint32_t *count, uint64_t org)
+static void tell_applied(struct applier *applier, uint32_t org_count)
+{
+    applier->options.on_applied(applier->options.owner, apply_position(applier->apply),
+                                applier->orgs, org_count);
+}
+
+static void tell_org(struct applier *applier, uint32_t *count, uint64_t org)
 {
     for (uint32_t i = *count; i > 0; i--) {
-        if (apply->orgs[i - 1] == org) {
+        if (applier->orgs[i - 1] == org) {
             return;
         }
     }
     if (*count == APPLY_ORGS_TOLD_MAX) {
-        apply->options.on_applied(apply->options.owner, apply_position(apply), apply->orgs, *count);
+        tell_applied(applier, *count);
         *count = 0;
     }
-    apply->orgs[(*count)++] = org;
+    applier->orgs[(*count)++] = org;
 }
 
 static void count_metrics(const struct record_result *sum, uint32_t rows)
@@ -153,76 +198,107 @@ static void count_metrics(const struct record_result *sum, uint32_t rows)
     metrics_set(METRIC_WORKER_LAST_ACTIVE, (double)clock_wall_ms() / 1000.0);
 }
 
-static void push_release(struct apply *apply, uint64_t commit, uint64_t position)
+static void push_release(struct applier *applier, uint64_t commit, uint64_t position)
 {
-    if (apply->release_count == APPLY_RELEASES) {
-        apply->release_count--; /* the newest waits for the one after it: later, never sooner */
+    if (applier->release_count == APPLY_RELEASES) {
+        applier->release_count--; /* the newest waits for the one after it: later, never sooner */
     }
-    apply->releases[apply->release_count++] = (struct apply_release){commit, position};
+    applier->releases[applier->release_count++] = (struct apply_release){commit, position};
 }
 
-void apply_settle_part(struct apply *apply, struct apply_batch *batch)
+/* The cursors of the lanes that the part touched stand at its last frame. */
+static void note_written(struct applier *applier, const struct apply_batch *batch, uint32_t from)
+{
+    uint64_t position = batch->frames[batch->part_to - 1].position;
+    uint64_t lanes = 0;
+    if (!apply_has_leases(applier)) {
+        push_release(applier, batch->job.commit, position);
+        return;
+    }
+    for (uint32_t i = from; i < batch->part_to; i++) {
+        lanes |= batch->frames[i].lanes;
+    }
+    apply_lanes_write(applier, lanes, position);
+}
+
+void apply_settle_part(struct applier *applier, struct apply_batch *batch)
 {
     struct record_result sum = {.err = ERR_OK};
     uint32_t org_count = 0;
     int64_t now_ms = clock_wall_ms();
+    uint32_t part = batch->part_from;
     const struct apply_frame *last = &batch->frames[batch->part_to - 1];
-    uint32_t from = batch->frames[batch->part_from].first_event;
+    uint32_t from = batch->frames[part].first_event;
     uint32_t to = last->first_event + last->event_count;
+    batch->part_from = batch->part_to;
     if (batch->upload == NULL) {
-        push_release(apply, batch->job.commit, last->position);
-        atomic_store_explicit(&apply->position, last->position, memory_order_release);
-        journal_reader_applied(apply->reader, last->position);
-        apply->frames_unsettled -= batch->part_to - batch->part_from;
+        note_written(applier, batch, part);
+        journal_reader_applied(applier->reader, last->position);
     }
-    for (uint32_t i = batch->part_from; i < batch->part_to; i++) {
-        tell_org(apply, &org_count, batch->frames[i].org);
+    (void)apply_lanes_tell(applier);
+    for (uint32_t i = part; i < batch->part_to; i++) {
+        tell_org(applier, &org_count, batch->frames[i].org);
     }
     for (uint32_t i = from; i < to; i++) {
         count_event(&sum, batch->events[i].state);
     }
     count_metrics(&sum, to - from);
     if (batch->reading_count > 0) {
-        apply_telemetry_news(apply);
+        apply_telemetry_news(applier);
     }
     if (batch->upload != NULL) {
-        settle_slice(apply, batch, now_ms);
+        settle_slice(applier, batch, part, now_ms);
     } else {
-        for (uint32_t i = batch->part_from; i < batch->part_to; i++) {
-            settle_frame(apply, batch, &batch->frames[i], now_ms);
+        for (uint32_t i = part; i < batch->part_to; i++) {
+            settle_frame(applier, batch, &batch->frames[i], now_ms);
         }
     }
-    apply->options.on_applied(apply->options.owner, apply_position(apply), apply->orgs, org_count);
+    tell_applied(applier, org_count);
 }
 
-void apply_settle_release(struct apply *apply)
+void apply_settle_release(struct applier *applier)
 {
-    uint64_t durable = store_durable_commit(apply->options.store);
+    uint64_t durable = store_durable_commit(applier->options.store);
     uint32_t count = 0;
-    while (count < apply->release_count && apply->releases[count].commit <= durable) {
+    if (apply_has_leases(applier)) { /* every commit is durable there */
+        journal_release(applier->options.journal, apply_lanes_written(applier->apply));
+        return;
+    }
+    while (count < applier->release_count && applier->releases[count].commit <= durable) {
         count++;
     }
     if (count > 0) {
-        journal_release(apply->options.journal, apply->releases[count - 1].position);
-        apply->release_count -= count;
-        memmove(apply->releases, apply->releases + count,
-                apply->release_count * sizeof(apply->releases[0]));
+        journal_release(applier->options.journal, applier->releases[count - 1].position);
+        applier->release_count -= count;
+        memmove(applier->releases, applier->releases + count,
+                applier->release_count * sizeof(applier->releases[0]));
     }
 }
 
-void apply_settle_gauges(struct apply *apply)
+void apply_settle_gauges(struct applier *applier)
 {
     struct journal_backlog backlog;
-    journal_backlog(apply->options.journal, &backlog);
-    uint64_t durable = journal_durable_position(apply->options.journal);
-    uint64_t pending = durable > apply->read_position ? durable - apply->read_position : 0;
+    journal_backlog(applier->options.journal, &backlog);
+    uint64_t durable = journal_durable_position(applier->options.journal);
+    uint64_t position = apply_position(applier->apply);
+    uint64_t pending = durable > position ? durable - position : 0;
     double age_s = 0;
     if (backlog.oldest_received_ms != 0) {
         age_s = (double)(clock_wall_ms() - (int64_t)backlog.oldest_received_ms) / 1000.0;
     }
+    uint64_t unsettled = apply_lanes_unsettled(applier->apply);
     metrics_set(METRIC_QUEUE_SIZE, (double)backlog.records);
     metrics_set(METRIC_QUEUE_DEPTH, (double)backlog.records);
-    metrics_set(METRIC_CONSUMER_PENDING, (double)pending);
-    metrics_set(METRIC_CONSUMER_ACK_PENDING, (double)apply->frames_unsettled);
+    metrics_set(METRIC_CONSUMER_PENDING, (double)(pending > unsettled ? pending - unsettled : 0));
+    metrics_set(METRIC_CONSUMER_ACK_PENDING, (double)unsettled);
     metrics_set(METRIC_JOURNAL_OLDEST, age_s > 0 ? age_s : 0);
+}
+
+void apply_settle_rest(struct applier *applier)
+{
+    if (apply_lanes_tell(applier)) {
+        tell_applied(applier, 0);
+    }
+    apply_settle_release(applier);
+    apply_settle_gauges(applier);
 }

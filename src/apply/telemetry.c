@@ -327,7 +327,7 @@ static enum err on_silent(struct store_connection *connection,
                           const struct store_device_change *change, void *context)
 {
     struct apply_telemetry *telemetry = context;
-    uint64_t position = apply_position(telemetry->apply);
+    uint64_t position = apply_position(telemetry->applier->apply);
     tell_org(telemetry, change->org);
     /* It has no frame: the place up to which everything was applied. 0 would say that it was
      * erased. */
@@ -340,7 +340,7 @@ static enum err step_retention(struct apply_telemetry *telemetry,
     struct store_retention *step = &telemetry->step;
     if (step->stage == STORE_RETENTION_DONE) {
         store_retention_begin(step, clock_wall_ms(),
-                              (int64_t)telemetry->apply->options.replay_s * 1000);
+                              (int64_t)telemetry->applier->options.replay_s * 1000);
     }
     return store_retention_step(connection, step);
 }
@@ -372,7 +372,7 @@ static enum err run_due(struct store_job *job, struct store_connection *connecti
     telemetry->silent_due_ms = INT64_MAX;
     telemetry->is_held = true;
     telemetry->step = telemetry->retention;
-    enum err err = telemetry->apply->options.is_alone
+    enum err err = telemetry->applier->options.is_alone
                        ? ERR_OK
                        : store_lease_take(connection, LEASE_NAME, telemetry->holder, LEASE_MS,
                                           &telemetry->is_held);
@@ -412,7 +412,7 @@ static void plan_next(struct apply_telemetry *telemetry)
     wait_ns = wait_ns < retention_ns ? wait_ns : retention_ns;
     if (!telemetry->is_held) {
         wait_ns = LEASE_REST_NS;
-    } else if (!telemetry->apply->options.is_alone && wait_ns > LEASE_REST_NS) {
+    } else if (!telemetry->applier->options.is_alone && wait_ns > LEASE_REST_NS) {
         wait_ns = LEASE_REST_NS;
     }
     telemetry->has_news = false;
@@ -424,14 +424,14 @@ static void plan_next(struct apply_telemetry *telemetry)
 static void on_due_done(struct store_job *job)
 {
     struct apply_telemetry *telemetry = LIST_CONTAINER(job, struct apply_telemetry, job);
-    struct apply *apply = telemetry->apply;
+    struct applier *applier = telemetry->applier;
     telemetry->is_posted = false;
     if (job->err == ERR_OK) {
         end_retention(telemetry);
         plan_next(telemetry);
         if (telemetry->org_count > 0) {
-            apply->options.on_applied(apply->options.owner, apply_position(apply), telemetry->orgs,
-                                      telemetry->org_count);
+            applier->options.on_applied(applier->options.owner, apply_position(applier->apply),
+                                        telemetry->orgs, telemetry->org_count);
         }
     } else if (job->err == ERR_BUSY) {
         telemetry->retention_due_ns = clock_mono_ns() + RETENTION_BUSY_NS;
@@ -444,62 +444,65 @@ static void on_due_done(struct store_job *job)
     }
 }
 
-void apply_telemetry_init(struct apply *apply)
+void apply_telemetry_init(struct applier *applier)
 {
     static_assert(SILENT_MAX <= APPLY_TELEMETRY_ORGS, "each may be of another org");
-    apply->telemetry = (struct apply_telemetry){.apply = apply, .minutes = MINUTES_MAX};
-    hash_random(&apply->telemetry.holder, sizeof(apply->telemetry.holder));
-    apply->telemetry.holder >>= 1u; /* the store's numbers have a sign */
+    applier->telemetry = (struct apply_telemetry){.applier = applier, .minutes = MINUTES_MAX};
+    hash_random(&applier->telemetry.holder, sizeof(applier->telemetry.holder));
+    applier->telemetry.holder >>= 1u; /* the store's numbers have a sign */
 }
 
-void apply_telemetry_news(struct apply *apply)
+void apply_telemetry_news(struct applier *applier)
 {
-    struct apply_telemetry *telemetry = &apply->telemetry;
+    struct apply *apply = applier->apply;
+    uint32_t first = atomic_load_explicit(&apply->first, memory_order_relaxed);
+    bool was_told = atomic_exchange_explicit(&apply->has_readings, true, memory_order_relaxed);
+    if (!was_told && first != applier->index) {
+        mailbox_wake(apply->appliers[first]->mailbox);
+    }
+}
+
+static void take_news(struct apply_telemetry *telemetry)
+{
+    struct apply *apply = telemetry->applier->apply;
     uint64_t due_ns = clock_mono_ns() + SECOND_NS;
+    if (!atomic_exchange_explicit(&apply->has_readings, false, memory_order_relaxed)) {
+        return;
+    }
     telemetry->has_news = true;
     if (due_ns < telemetry->due_ns) {
         telemetry->due_ns = due_ns;
     }
 }
 
-/* Wall; 0: not known, since nothing was read yet of what waits. */
-static int64_t applied_until_ms(const struct apply *apply)
+void apply_telemetry_look(struct applier *applier, uint64_t now_ns)
 {
-    const struct apply_batch *in_flight = apply->in_flight;
-    if (apply_position(apply) >= journal_durable_position(apply->options.journal)) {
-        return clock_wall_ms();
+    struct apply_telemetry *telemetry = &applier->telemetry;
+    if (telemetry->is_posted || !apply_is_first(applier)) {
+        return;
     }
-    if (in_flight != NULL && in_flight->upload == NULL) {
-        return in_flight->frames[in_flight->part_from].received_ms;
-    }
-    bool has_frames = apply->filling->frame_count > 0 && apply->filling->upload == NULL;
-    return has_frames ? apply->filling->frames[0].received_ms : 0;
-}
-
-void apply_telemetry_look(struct apply *apply, uint64_t now_ns)
-{
-    struct apply_telemetry *telemetry = &apply->telemetry;
-    if (telemetry->is_posted || now_ns < telemetry->due_ns) {
+    take_news(telemetry);
+    if (now_ns < telemetry->due_ns) {
         return;
     }
     telemetry->has_news = false;
     telemetry->is_retention_due = now_ns >= telemetry->retention_due_ns;
-    telemetry->until_ms = applied_until_ms(apply);
+    telemetry->until_ms = apply_applied_until_ms(applier->apply);
     telemetry->job = (struct store_job){.priority = STORE_RESULTS,
                                         .run = run_due,
                                         .on_done = on_due_done,
-                                        .reply_to = apply->mailbox};
-    if (store_post_write(apply->options.store, &telemetry->job) == ERR_OK) {
+                                        .reply_to = applier->mailbox};
+    if (store_post_write(applier->options.store, &telemetry->job) == ERR_OK) {
         telemetry->is_posted = true;
     } else {
         plan(telemetry, SECOND_NS);
     }
 }
 
-int apply_telemetry_wait_ms(const struct apply *apply, uint64_t now_ns)
+int apply_telemetry_wait_ms(const struct applier *applier, uint64_t now_ns)
 {
-    const struct apply_telemetry *telemetry = &apply->telemetry;
-    if (telemetry->is_posted) {
+    const struct apply_telemetry *telemetry = &applier->telemetry;
+    if (telemetry->is_posted || !apply_is_first(applier)) {
         return -1; /* its answer wakes */
     }
     return telemetry->due_ns > now_ns ? (int)((telemetry->due_ns - now_ns) / 1000000u) + 1 : 0;

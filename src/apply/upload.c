@@ -45,6 +45,11 @@ bool apply_upload_is_done(const struct apply_upload *upload)
     return upload->table == APPLY_TABLE_WRITTEN && upload->slice_next >= upload->slice_count;
 }
 
+uint8_t apply_upload_lane(const struct apply_upload *upload)
+{
+    return upload->frame.lane < LIMIT_LANES ? upload->frame.lane : 0;
+}
+
 static bool is_whole(const struct apply_upload *upload)
 {
     uint64_t bytes_max = format_form_is_reading((enum record_form)upload->end.form)
@@ -119,12 +124,13 @@ static void give_up(struct apply_upload *upload, enum err err)
     upload->table = APPLY_TABLE_WRITTEN; /* as far as there will be one */
 }
 
-static enum err load_table(struct apply *apply, struct apply_upload *upload)
+static enum err load_table(struct applier *applier, struct apply_upload *upload)
 {
     struct buffer table;
     buffer_init(&table, (size_t)upload->end.slice_count * RECORD_SLICE_BYTES +
                             (LIMIT_BATCH_ITEMS_ANSWERED + (size_t)1) * RECORD_REJECT_BYTES);
-    enum err err = journal_upload_open(&upload->reader, apply->options.journal, upload->end.upload);
+    enum err err =
+        journal_upload_open(&upload->reader, applier->options.journal, upload->end.upload);
     if (err == ERR_OK) {
         err = journal_upload_table(upload->reader, &table);
     }
@@ -167,10 +173,10 @@ static struct apply_upload *make_upload(void)
     return upload;
 }
 
-static void take_waiter(struct apply *apply, struct apply_upload *upload)
+static void take_waiter(struct applier *applier, struct apply_upload *upload)
 {
     const struct record_frame *frame = &upload->frame;
-    if (frame->waiter == RECORD_WAITER_NONE || frame->run != apply->options.run) {
+    if (frame->waiter == RECORD_WAITER_NONE || frame->run != applier->options.run) {
         return;
     }
     upload->waiter = frame->waiter;
@@ -181,7 +187,7 @@ static void take_waiter(struct apply *apply, struct apply_upload *upload)
     upload->result->position = upload->position;
 }
 
-enum err apply_upload_create(struct apply_upload **ret, struct apply *apply,
+enum err apply_upload_create(struct apply_upload **ret, struct applier *applier,
                              const struct record_frame *frame, struct slice head, uint64_t position)
 {
     struct apply_upload *upload = make_upload();
@@ -190,7 +196,7 @@ enum err apply_upload_create(struct apply_upload **ret, struct apply *apply,
         err = take_head(upload, head);
     }
     if (err == ERR_OK) {
-        err = load_table(apply, upload);
+        err = load_table(applier, upload);
         if (err != ERR_OK) {
             forget_table(upload);
             if (!postpone(upload, err)) {
@@ -203,7 +209,7 @@ enum err apply_upload_create(struct apply_upload **ret, struct apply *apply,
         goto out;
     }
     upload->position = position;
-    take_waiter(apply, upload);
+    take_waiter(applier, upload);
     *ret = upload;
     upload = NULL;
 out:
@@ -216,7 +222,9 @@ out:
 
 struct load_job {
     struct store_job job;
-    struct apply *apply;
+    const struct applier *applier;
+    uint64_t lanes;
+    struct list uploads;
 };
 
 static enum err load_slices(struct apply_upload *upload, struct store_connection *connection)
@@ -254,7 +262,7 @@ static enum err load_slices(struct apply_upload *upload, struct store_connection
     return err;
 }
 
-static enum err load_row(struct apply *apply, struct store_statement *statement)
+static enum err load_row(struct load_job *load, struct store_statement *statement)
 {
     struct apply_upload *upload = make_upload();
     struct slice id = store_column_bytes(statement, 0);
@@ -271,17 +279,17 @@ static enum err load_row(struct apply *apply, struct store_statement *statement)
     uint64_t applied = (uint64_t)store_column_i64(statement, 9);
     upload->pending_count = accepted > applied ? accepted - applied : 0;
     enum err err = take_head(upload, store_column_bytes(statement, 7));
-    if (err != ERR_OK) {
+    if (err != ERR_OK || (load->lanes >> apply_upload_lane(upload) & 1u) == 0) {
         apply_upload_destroy(upload);
         return err;
     }
-    list_push_back(&apply->uploads, &upload->link);
+    list_push_back(&load->uploads, &upload->link);
     return ERR_OK;
 }
 
 static enum err load_run(struct store_job *job, struct store_connection *connection)
 {
-    struct apply *apply = ((struct load_job *)job)->apply;
+    struct load_job *load = (struct load_job *)job;
     struct store_statement *statement = NULL;
     bool has_row = true;
     enum err err = store_prepare(connection,
@@ -292,16 +300,16 @@ static enum err load_run(struct store_job *job, struct store_connection *connect
                                  " ORDER BY position",
                                  &statement);
     if (err == ERR_OK) {
-        apply_bind_journal(apply, statement, 1);
+        apply_bind_journal(load->applier, statement, 1);
     }
     while (err == ERR_OK && has_row) {
         err = store_step(statement, &has_row);
         if (err == ERR_OK && has_row) {
-            err = load_row(apply, statement);
+            err = load_row(load, statement);
         }
     }
-    for (struct list_link *link = list_first(&apply->uploads); link != NULL && err == ERR_OK;
-         link = list_after(&apply->uploads, link)) {
+    for (struct list_link *link = list_first(&load->uploads); link != NULL && err == ERR_OK;
+         link = list_after(&load->uploads, link)) {
         err = load_slices(LIST_CONTAINER(link, struct apply_upload, link), connection);
     }
     return err;
@@ -312,21 +320,44 @@ static void load_done(struct store_job *job)
     (void)job;
 }
 
-enum err apply_uploads_load(struct apply *apply)
+enum err apply_uploads_load(struct applier *applier, uint64_t lanes)
 {
-    struct load_job load = {.apply = apply};
+    struct list_link *link = NULL;
+    struct load_job load = {.applier = applier, .lanes = lanes};
+    list_init(&load.uploads);
     load.job.priority = STORE_CONTROL;
     load.job.run = load_run;
     load.job.on_done = load_done;
-    return store_run_here(apply->options.store, &load.job);
+    enum err err = store_run_here(applier->options.store, &load.job);
+    while ((link = list_take_first(&load.uploads)) != NULL) {
+        if (err == ERR_OK) {
+            list_push_back(&applier->uploads, link);
+        } else {
+            apply_upload_destroy(LIST_CONTAINER(link, struct apply_upload, link));
+        }
+    }
+    return err;
 }
 
-void apply_uploads_charge(struct apply *apply)
+void apply_uploads_drop(struct applier *applier, uint64_t lanes)
 {
-    for (struct list_link *link = list_first(&apply->uploads); link != NULL;
-         link = list_after(&apply->uploads, link)) {
+    struct list_link *link = list_first(&applier->uploads);
+    while (link != NULL) {
+        struct list_link *next = list_after(&applier->uploads, link);
+        struct apply_upload *upload = LIST_CONTAINER(link, struct apply_upload, link);
+        if ((lanes >> apply_upload_lane(upload) & 1u) != 0) {
+            apply_upload_destroy(upload);
+        }
+        link = next;
+    }
+}
+
+void apply_uploads_charge(struct applier *applier)
+{
+    for (struct list_link *link = list_first(&applier->uploads); link != NULL;
+         link = list_after(&applier->uploads, link)) {
         const struct apply_upload *upload = LIST_CONTAINER(link, struct apply_upload, link);
-        journal_charge(apply->options.journal, upload->frame.org, upload->end.stored_bytes,
+        journal_charge(applier->options.journal, upload->frame.org, upload->end.stored_bytes,
                        upload->pending_count);
     }
 }
@@ -335,13 +366,13 @@ void apply_uploads_charge(struct apply *apply)
  * ---------------------------------------------------------------------------------------- */
 
 /* The org was served: its uploads go behind those of all others, in the order that they had. */
-static void pass_turn(struct apply *apply, uint64_t org)
+static void pass_turn(struct applier *applier, uint64_t org)
 {
     struct list theirs;
-    struct list_link *link = list_first(&apply->uploads);
+    struct list_link *link = list_first(&applier->uploads);
     list_init(&theirs);
     while (link != NULL) {
-        struct list_link *next = list_after(&apply->uploads, link);
+        struct list_link *next = list_after(&applier->uploads, link);
         if (LIST_CONTAINER(link, struct apply_upload, link)->frame.org == org) {
             list_remove(link);
             list_push_back(&theirs, link);
@@ -349,16 +380,16 @@ static void pass_turn(struct apply *apply, uint64_t org)
         link = next;
     }
     while ((link = list_take_first(&theirs)) != NULL) {
-        list_push_back(&apply->uploads, link);
+        list_push_back(&applier->uploads, link);
     }
 }
 
-struct apply_upload *apply_upload_turn(struct apply *apply, int *ret_wait_ms)
+struct apply_upload *apply_upload_turn(struct applier *applier, int *ret_wait_ms)
 {
     uint64_t now_ns = clock_mono_ns();
     *ret_wait_ms = -1;
-    for (struct list_link *link = list_first(&apply->uploads); link != NULL;
-         link = list_after(&apply->uploads, link)) {
+    for (struct list_link *link = list_first(&applier->uploads); link != NULL;
+         link = list_after(&applier->uploads, link)) {
         struct apply_upload *upload = LIST_CONTAINER(link, struct apply_upload, link);
         if (upload->retry_ns <= now_ns) {
             return upload;
@@ -373,7 +404,7 @@ struct apply_upload *apply_upload_turn(struct apply *apply, int *ret_wait_ms)
  * ------------------------------------------------------------------------------------- */
 
 struct slice_walk {
-    struct apply *apply;
+    struct applier *applier;
     struct apply_batch *batch;
     struct apply_upload *upload;
     struct apply_frame *step; /* NULL: none is open */
@@ -415,7 +446,7 @@ static enum err take_item(struct slice_walk *walk, const struct format_item *ite
     if (err == ERR_OK && item->err == ERR_OK) {
         err = apply_fill_event(walk->batch, walk->step, &item->event);
         if (err == ERR_OK && format_form_is_reading((enum record_form)walk->step->form)) {
-            err = apply_fill_readings(walk->batch, walk->apply->format);
+            err = apply_fill_readings(walk->batch, walk->applier->format);
         }
     }
     if (err == ERR_OK && !walk->batch->is_whole &&
@@ -427,7 +458,7 @@ static enum err take_item(struct slice_walk *walk, const struct format_item *ite
 
 static enum err take_items(struct slice_walk *walk, bool is_end)
 {
-    struct format_reader *format = walk->apply->format;
+    struct format_reader *format = walk->applier->format;
     for (;;) {
         struct format_item item;
         bool has_item = false;
@@ -449,7 +480,7 @@ static enum err read_slice(struct slice_walk *walk)
     uint64_t at = walk->slice->offset;
     bool is_last = walk->slice + 1 == upload->slices + upload->slice_count;
     uint64_t end = is_last ? upload->end.decoded_bytes : walk->slice[1].offset;
-    struct buffer *chunk = &walk->apply->chunk;
+    struct buffer *chunk = &walk->applier->chunk;
     buffer_clear(chunk);
     enum err err = buffer_reserve(chunk, CHUNK_BYTES);
     while (err == ERR_OK && at < end) {
@@ -461,7 +492,7 @@ static enum err read_slice(struct slice_walk *walk)
         }
         if (err == ERR_OK) {
             at += size;
-            format_batch_feed(walk->apply->format, slice_make(chunk->data, size));
+            format_batch_feed(walk->applier->format, slice_make(chunk->data, size));
             err = take_items(walk, false);
         }
     }
@@ -477,7 +508,7 @@ static enum err read_slices(struct slice_walk *walk, const uint8_t id_key[32])
     enum err err = ERR_OK;
     format_context_of_frame(&upload->frame, id_key, &context);
     for (; walk->slice <= last && err == ERR_OK; walk->slice++) {
-        format_batch_begin_at(walk->apply->format, (enum record_form)upload->end.form, &context,
+        format_batch_begin_at(walk->applier->format, (enum record_form)upload->end.form, &context,
                               walk->slice->index, walk->slice->count);
         err = read_slice(walk);
     }
@@ -492,7 +523,7 @@ static enum err open_slice(struct slice_walk *walk)
         return ERR_OK; /* only its end is missing */
     }
     if (upload->table == APPLY_TABLE_MISSING) {
-        enum err err = load_table(walk->apply, upload);
+        enum err err = load_table(walk->applier, upload);
         if (err == ERR_OK) {
             upload->table = APPLY_TABLE_UNWRITTEN;
         } else {
@@ -502,10 +533,10 @@ static enum err open_slice(struct slice_walk *walk)
     }
     walk->slice = &upload->slices[upload->slice_next];
     walk->batch->is_whole = is_whole(upload);
-    enum err err = apply_id_key(walk->apply, upload->frame.org, id_key);
+    enum err err = apply_id_key(walk->applier, upload->frame.org, id_key);
     if (err == ERR_OK && upload->reader == NULL) {
-        err =
-            journal_upload_open(&upload->reader, walk->apply->options.journal, upload->end.upload);
+        err = journal_upload_open(&upload->reader, walk->applier->options.journal,
+                                  upload->end.upload);
     }
     return err != ERR_OK ? err : read_slices(walk, id_key);
 }
@@ -518,13 +549,13 @@ static enum err empty_step(struct slice_walk *walk)
     return step_begin(walk);
 }
 
-enum err apply_fill_slice(struct apply *apply, struct apply_batch *batch,
+enum err apply_fill_slice(struct applier *applier, struct apply_batch *batch,
                           struct apply_upload *upload)
 {
-    struct slice_walk walk = {.apply = apply, .batch = batch, .upload = upload};
+    struct slice_walk walk = {.applier = applier, .batch = batch, .upload = upload};
     assert(batch->frame_count == 0);
     batch->upload = upload;
-    pass_turn(apply, upload->frame.org);
+    pass_turn(applier, upload->frame.org);
     enum err err = open_slice(&walk);
     if (err != ERR_OK && postpone(upload, err)) {
         apply_batch_reset(batch);

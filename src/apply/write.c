@@ -239,8 +239,8 @@ static enum err write_slice_cursor(struct store_connection *connection,
         return err;
     }
     store_bind_i64(statement, 1, (int64_t)done);
-    store_bind_i64(statement, 2, (int64_t)batch->apply->options.run);
-    store_bind_i64(statement, 3, clock_wall_ms() + APPLY_LEASE_MS);
+    store_bind_i64(statement, 2, (int64_t)batch->applier->options.run);
+    store_bind_i64(statement, 3, clock_wall_ms() + APPLY_SLICE_LEASE_MS);
     store_bind_blob(statement, 4, slice_make(upload->end.upload.bytes, 16));
     store_bind_i64(statement, 5, upload->slice_next);
     store_bind_i64(statement, 6, (int64_t)upload->slice_done);
@@ -397,6 +397,16 @@ static enum err write_slice(struct store_connection *connection, const struct ap
 static enum err write_cursor(struct store_connection *connection, const struct apply_batch *batch)
 {
     struct store_statement *statement = NULL;
+    const struct applier *applier = batch->applier;
+    uint64_t position = batch->frames[batch->part_to - 1].position;
+    uint64_t lanes = 0;
+    for (uint32_t i = batch->part_from; i < batch->part_to; i++) {
+        lanes |= batch->frames[i].lanes;
+    }
+    if (apply_has_leases(applier)) {
+        return apply_lease_move(connection, applier->journal, applier->lease.look.holder, lanes,
+                                position);
+    }
     enum err err =
         store_prepare(connection,
                       "INSERT INTO cursors (journal, lane, position) VALUES ($1, $2, $3)"
@@ -405,10 +415,21 @@ static enum err write_cursor(struct store_connection *connection, const struct a
     if (err != ERR_OK) {
         return err;
     }
-    store_bind_blob(statement, 1, slice_make(batch->apply->journal.bytes, 16));
-    store_bind_i64(statement, 2, APPLY_CURSOR_LANE);
-    store_bind_i64(statement, 3, (int64_t)batch->frames[batch->part_to - 1].position);
+    store_bind_blob(statement, 1, slice_make(applier->journal.bytes, 16));
+    store_bind_i64(statement, 2, APPLY_LANE_ALL);
+    store_bind_i64(statement, 3, (int64_t)position);
     return store_execute(statement);
+}
+
+/* A slice may only be applied by who has its upload's lane. */
+static enum err hold_lane(struct store_connection *connection, const struct apply_batch *batch)
+{
+    const struct applier *applier = batch->applier;
+    uint8_t lane = apply_upload_lane(batch->upload);
+    return !apply_has_leases(applier)
+               ? ERR_OK
+               : apply_lease_move(connection, applier->journal, applier->lease.look.holder,
+                                  UINT64_C(1) << lane, 0);
 }
 
 static enum err write_events(struct store_connection *connection, struct apply_batch *batch,
@@ -436,11 +457,14 @@ enum err apply_write_part(struct store_job *job, struct store_connection *connec
     uint64_t counts[4] = {0};
     static_assert(STORE_EVENT_REFUSED == 3, "one count for each state");
     batch->has_run = true;
-    enum err err = write_events(connection, batch, counts);
+    enum err err = batch->upload != NULL ? hold_lane(connection, batch) : ERR_OK;
+    if (err == ERR_OK) {
+        err = write_events(connection, batch, counts);
+    }
     for (uint32_t i = batch->part_from; i < batch->part_to && err == ERR_OK; i++) {
         const struct apply_frame *frame = &batch->frames[i];
         if (frame->kind == APPLY_FRAME_UPLOAD) {
-            err = write_upload(connection, frame->upload, &batch->apply->journal);
+            err = write_upload(connection, frame->upload, &batch->applier->journal);
         } else if (frame->bytes.data != NULL) {
             err = write_unreadable(connection, frame);
         }

@@ -25,10 +25,7 @@ void intake_single(struct intake_request *request, struct slice body)
         intake_refuse(request, err, &fault);
         return;
     }
-    struct slice order = event.subject.data != NULL
-                             ? event.subject
-                             : slice_make(event.id.bytes, sizeof(event.id.bytes));
-    frame->lane = record_lane(request->org, order);
+    frame->lane = record_event_lane(request->org, &event);
     request->event_id = event.id;
     if (intake_is_known(request, event.id)) {
         request->tally.duplicates = 1;

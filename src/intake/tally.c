@@ -76,10 +76,7 @@ static void intake_tally_lane(struct intake_request *request, const struct recor
     if (tally->lane == RECORD_LANE_MIXED) {
         return;
     }
-    struct slice order = event->subject.data != NULL
-                             ? event->subject
-                             : slice_make(event->id.bytes, sizeof(event->id.bytes));
-    uint8_t lane = record_lane(request->org, order);
+    uint8_t lane = record_event_lane(request->org, event);
     bool is_same = tally->lane == INTAKE_LANE_NONE || tally->lane == lane;
     tally->lane = is_same ? lane : RECORD_LANE_MIXED;
 }

@@ -330,6 +330,7 @@ static void intake_upload_append(struct intake_request *request)
     uint8_t body[RECORD_UPLOAD_END_BYTES];
     struct record_frame *frame = intake_frame(request, RECORD_FORM_UPLOAD_END);
     intake_upload_end_body(request, body);
+    frame->lane = record_lane(request->org, slice_make(frame->id.bytes, sizeof(frame->id.bytes)));
     frame->record_count = taken > UINT32_MAX ? UINT32_MAX : (uint32_t)taken;
     frame->body = slice_make(body, sizeof(body));
     enum err err = intake_encode(request, frame);

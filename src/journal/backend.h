@@ -10,7 +10,8 @@
 
 struct journal_backend {
     /* Finds out what is there: state, backlog, uploads without end record. */
-    enum err (*open)(struct journal *journal, uint64_t applied_position, struct err_detail *detail);
+    enum err (*open)(struct journal *journal, const struct journal_from *applied,
+                     struct err_detail *detail);
     enum err (*start)(struct journal *journal, uint64_t base, struct err_detail *detail);
     /* The threads: batches become durable; what is done beside that. */
     void (*commit)(struct journal *journal);
@@ -19,6 +20,7 @@ struct journal_backend {
     void (*close)(struct journal *journal);
     enum err (*reader_open)(struct journal_reader **ret, struct journal *journal,
                             uint64_t after_position);
+    /* Of all lanes: journal.c passes over what is not wanted. */
     enum err (*reader_next)(struct journal_reader *reader, struct journal_frame *ret,
                             bool *ret_has);
     void (*reader_applied)(struct journal_reader *reader, uint64_t position);
@@ -40,7 +42,8 @@ struct journal_backend {
 
 struct journal_reader {
     struct journal *journal;
-    bool tells_progress; /* apply's */
+    struct journal_from from;
+    uint64_t place; /* the last frame that the backend gave, wanted or not */
 };
 
 extern const struct journal_backend journal_local;

@@ -299,10 +299,7 @@ static void committer_publish(struct journal *journal, const struct committer_co
                           memory_order_release);
     atomic_store_explicit(&journal->durable_position, committer->next_position - 1,
                           memory_order_release);
-    struct mailbox *subscriber = atomic_load_explicit(&journal->subscriber, memory_order_acquire);
-    if (subscriber != NULL) {
-        mailbox_wake(subscriber);
-    }
+    journal_wake_subscribers(journal);
 }
 
 /* Each producer hears of all its batches by one mail. */

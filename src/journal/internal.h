@@ -150,8 +150,8 @@ struct journal {
      * its end record must not go, so no segment does. Relaxed: the release of positions that lets
      * segments go comes after, through apply. */
     atomic_bool keeps_segments;
-    /* Stored (release) by subscribe, loaded (acquire) by the committer. */
-    _Atomic(struct mailbox *) subscriber;
+    /* Stored (release) by subscribe, loaded (acquire) by who wakes them. */
+    _Atomic(struct mailbox *) subscribers[JOURNAL_SUBSCRIBERS_MAX];
     /* Whole spares that the committer has or will have: the preparer adds, the committer takes off.
      * Relaxed: a count; the spares themselves go by mail. */
     atomic_uint_fast32_t spare_count;
@@ -166,7 +166,6 @@ struct journal {
     struct journal_committer committer; /* the committer's */
     struct journal_preparer preparer;   /* the preparer's */
     struct journal_uploader uploader;   /* the uploader's */
-    atomic_uint_fast32_t readers; /* opened so far: the first one is apply's. Relaxed: a count */
 };
 
 /* --- one step of each thread, without waiting: for its loop, and for tests without threads ------
@@ -207,7 +206,7 @@ void journal_quarantine_message(struct journal *journal, uint64_t sequence, stru
 
 /* --- recovery -----------------------------------------------------------------------------------
  */
-MUST_CHECK enum err journal_recover(struct journal *journal, uint64_t applied_position,
+MUST_CHECK enum err journal_recover(struct journal *journal, const struct journal_from *applied,
                                     struct err_detail *detail);
 /* --- uploads ------------------------------------------------------------------------------------
  */
@@ -216,6 +215,8 @@ MUST_CHECK enum err journal_recover(struct journal *journal, uint64_t applied_po
 bool journal_upload_settle(struct journal *journal, const struct journal_frame *frame);
 void journal_uploader_discard(struct journal *journal);
 
+/* There is more to read, or may be. */
+void journal_wake_subscribers(struct journal *journal);
 /* As journal_append, of a frame that the backlog holds already; on failure it still does. */
 MUST_CHECK enum err journal_append_charged(struct journal_producer *producer,
                                            const struct journal_frame_parts *parts,

@@ -40,7 +40,7 @@ static enum err journal_make_mailboxes(struct journal *journal)
 }
 
 enum err journal_open(struct journal **ret, const struct journal_options *options,
-                      uint64_t applied_position, struct err_detail *detail)
+                      const struct journal_from *applied, struct err_detail *detail)
 {
     assert(options->segment_bytes >= JOURNAL_SEGMENT_BYTES_MIN);
     assert(options->segment_bytes % JOURNAL_SEGMENT_BYTES_MIN == 0);
@@ -52,6 +52,7 @@ enum err journal_open(struct journal **ret, const struct journal_options *option
     journal->options.directory = journal->directory;
     journal->options.uploads_directory = journal->uploads_directory;
     journal_room_init(&journal->room, options->backlog_bytes_max);
+    journal_room_progress(&journal->room, journal_from_least(applied), 0);
     journal_slots_init(&journal->slots);
     list_init(&journal->uploader.files);
     list_init(&journal->preparer.known);
@@ -66,7 +67,7 @@ enum err journal_open(struct journal **ret, const struct journal_options *option
     if (err == ERR_OK) {
         atomic_store_explicit(&journal->has_damage, journal_quarantine_has_copy(journal),
                               memory_order_relaxed);
-        err = journal->backend->open(journal, applied_position, detail);
+        err = journal->backend->open(journal, applied, detail);
     }
     if (err != ERR_OK) {
         goto out;
@@ -145,7 +146,33 @@ uint64_t journal_durable_position(const struct journal *journal)
 
 void journal_subscribe(struct journal *journal, struct mailbox *mailbox)
 {
-    atomic_store_explicit(&journal->subscriber, mailbox, memory_order_release);
+    for (uint32_t i = 0; i < JOURNAL_SUBSCRIBERS_MAX; i++) {
+        struct mailbox *none = NULL;
+        if (atomic_compare_exchange_strong_explicit(&journal->subscribers[i], &none, mailbox,
+                                                    memory_order_release, memory_order_relaxed)) {
+            return;
+        }
+    }
+    assert(false);
+}
+
+void journal_unsubscribe(struct journal *journal, const struct mailbox *mailbox)
+{
+    for (uint32_t i = 0; i < JOURNAL_SUBSCRIBERS_MAX; i++) {
+        if (atomic_load_explicit(&journal->subscribers[i], memory_order_relaxed) == mailbox) {
+            atomic_store_explicit(&journal->subscribers[i], NULL, memory_order_release);
+        }
+    }
+}
+
+void journal_wake_subscribers(struct journal *journal)
+{
+    for (uint32_t i = 0; i < JOURNAL_SUBSCRIBERS_MAX; i++) {
+        struct mailbox *one = atomic_load_explicit(&journal->subscribers[i], memory_order_acquire);
+        if (one != NULL) {
+            mailbox_wake(one);
+        }
+    }
 }
 
 enum err journal_room(struct journal *journal, uint64_t org, uint64_t bytes)
@@ -194,35 +221,73 @@ void journal_backlog(struct journal *journal, struct journal_backlog *ret)
     ret->frames = ret->bytes == 0 || durable < before ? unread : durable - before;
 }
 
+void journal_progress(struct journal *journal, uint64_t position, uint64_t oldest_ms)
+{
+    journal_room_progress(&journal->room, position, oldest_ms);
+}
+
 /* --- readers ---------------------------------------------------------------------------------- */
 
+struct journal_from journal_from_all(uint64_t after)
+{
+    struct journal_from from = {.lanes = UINT64_MAX};
+    for (uint32_t i = 0; i < LIMIT_LANES; i++) {
+        from.after[i] = after;
+    }
+    return from;
+}
+
+uint64_t journal_from_least(const struct journal_from *from)
+{
+    uint64_t least = UINT64_MAX;
+    for (uint32_t i = 0; i < LIMIT_LANES; i++) {
+        bool is_in = (from->lanes >> i & 1u) != 0;
+        least = is_in && from->after[i] < least ? from->after[i] : least;
+    }
+    return least;
+}
+
+bool journal_from_wants(const struct journal_from *from, uint8_t lane, uint64_t position)
+{
+    if (lane >= LIMIT_LANES) {
+        return position > journal_from_least(from);
+    }
+    return (from->lanes >> lane & 1u) != 0 && position > from->after[lane];
+}
+
 enum err journal_reader_open(struct journal_reader **ret, struct journal *journal,
-                             uint64_t after_position)
+                             const struct journal_from *from)
 {
     struct journal_reader *reader = NULL;
-    enum err err = journal->backend->reader_open(&reader, journal, after_position);
+    uint64_t least = journal_from_least(from);
+    assert(from->lanes != 0);
+    enum err err = journal->backend->reader_open(&reader, journal, least);
     if (err == ERR_OK) {
-        reader->tells_progress =
-            atomic_fetch_add_explicit(&journal->readers, 1, memory_order_relaxed) == 0;
+        reader->from = *from;
+        reader->place = least;
         *ret = reader;
     }
     return err;
 }
 
-static int64_t reader_received_ms(const struct journal_frame *frame)
-{
-    struct record_frame record;
-    return record_frame_decode(frame->bytes_slice, &record) == ERR_OK ? record.received_ms : 0;
-}
-
 enum err journal_reader_next(struct journal_reader *reader, struct journal_frame *ret,
                              bool *ret_has)
 {
-    enum err err = reader->journal->backend->reader_next(reader, ret, ret_has);
-    if (err == ERR_OK && *ret_has && reader->tells_progress) {
-        journal_room_read(&reader->journal->room, ret, reader_received_ms(ret));
+    for (;;) {
+        enum err err = reader->journal->backend->reader_next(reader, ret, ret_has);
+        if (err != ERR_OK || !*ret_has) {
+            return err;
+        }
+        reader->place = ret->position;
+        if (journal_from_wants(&reader->from, ret->lane, ret->position)) {
+            return ERR_OK;
+        }
     }
-    return err;
+}
+
+uint64_t journal_reader_place(const struct journal_reader *reader)
+{
+    return reader->place;
 }
 
 void journal_reader_applied(struct journal_reader *reader, uint64_t position)

@@ -68,11 +68,23 @@ struct journal_state { /* what open found */
     bool clean;             /* the last run wrote its closing frame; true when new */
 };
 
-/* Scans the segments (checks every frame above `applied_position`, the newest segment always) and
+/* How far each lane is applied: bit i of `lanes`, and after[i], for lane i. */
+struct journal_from {
+    uint64_t lanes;
+    uint64_t after[LIMIT_LANES];
+};
+/* All lanes at one position. */
+struct journal_from journal_from_all(uint64_t after);
+/* The lowest position of the lanes that are in it. */
+uint64_t journal_from_least(const struct journal_from *from);
+/* Whether a frame is above the position of its lane; of one of several lanes, of any. */
+bool journal_from_wants(const struct journal_from *from, uint8_t lane, uint64_t position);
+
+/* Scans the segments (checks every frame that is not applied, the newest segment always) and
  * settles the backlog per org; nothing is written but quarantine files. Uploads without end record
  * are deleted. ERR_LOCKED is main's matter: DATA_DIR is locked before. */
 MUST_CHECK enum err journal_open(struct journal **ret, const struct journal_options *options,
-                                 uint64_t applied_position, struct err_detail *detail);
+                                 const struct journal_from *applied, struct err_detail *detail);
 void journal_state(const struct journal *journal, struct journal_state *ret);
 /* Opens the first segment of this run. `base` as the store says for this journal id. */
 MUST_CHECK enum err journal_start(struct journal *journal, uint64_t base,
@@ -192,19 +204,24 @@ struct journal_frame {
     uint64_t bytes;           /* against the backlog; to be given back by journal_credit */
     struct slice bytes_slice; /* head and body, for record_frame_decode */
 };
-/* First frame read is the first above `after_position`. */
+/* Several at a time. Gives what journal_from_wants. */
 MUST_CHECK enum err journal_reader_open(struct journal_reader **ret, struct journal *journal,
-                                        uint64_t after_position);
+                                        const struct journal_from *from);
 /* Durable frames only. *ret_has false: nothing more for now. */
 MUST_CHECK enum err journal_reader_next(struct journal_reader *reader, struct journal_frame *ret,
                                         bool *ret_has);
+/* Up to here every frame that is wanted was given. */
+uint64_t journal_reader_place(const struct journal_reader *reader);
 /* Frames up to `position` are applied: a shared journal need not give them again. */
 void journal_reader_applied(struct journal_reader *reader, uint64_t position);
 void journal_reader_close(struct journal_reader *reader);
 /* Highest durable position; 0 before the first. */
 uint64_t journal_durable_position(const struct journal *journal);
-/* `mailbox` is woken whenever the durable position has risen. One subscriber. */
+/* `mailbox` is woken whenever the durable position has risen, until it is taken off again. At most
+ * JOURNAL_SUBSCRIBERS_MAX. */
+#define JOURNAL_SUBSCRIBERS_MAX 64u
 void journal_subscribe(struct journal *journal, struct mailbox *mailbox);
+void journal_unsubscribe(struct journal *journal, const struct mailbox *mailbox);
 /* Applied: takes bytes off the backlog of an org. For a frame its `bytes` and record_count; for
  * elements of an upload 0 and their number. */
 void journal_credit(struct journal *journal, uint64_t org, uint64_t bytes, uint32_t record_count);
@@ -215,8 +232,10 @@ void journal_credit_upload(struct journal *journal, uint64_t org, uint64_t bytes
 void journal_charge(struct journal *journal, uint64_t org, uint64_t bytes, uint64_t record_count);
 /* Every lane's durable cursor has passed `position`: older segments may go. */
 void journal_release(struct journal *journal, uint64_t position);
-/* Accepted and unapplied. Frames and the oldest are as seen by the first reader that was opened
- * (apply's), exact to the batch that it has read and not credited. */
+/* Apply: everything up to `position` is applied; the oldest that was read and is not came at
+ * `oldest_ms` (wall; 0: none). */
+void journal_progress(struct journal *journal, uint64_t position, uint64_t oldest_ms);
+/* Accepted and unapplied. Frames and the oldest are as apply has said last. */
 struct journal_backlog {
     uint64_t frames;
     uint64_t records;

@@ -94,10 +94,8 @@ static void on_message(natsConnection *connection, natsSubscription *subscriptio
     mail->owner = feed->owner;
     mail->message = message;
     mailbox_answer(feed->to, &mail->mail); /* as many come as were asked for */
-    struct mailbox *subscriber =
-        atomic_load_explicit(&feed->journal->subscriber, memory_order_acquire);
-    if (feed->wakes_subscriber && subscriber != NULL) {
-        mailbox_wake(subscriber);
+    if (feed->wakes_subscriber) {
+        journal_wake_subscribers(feed->journal);
     }
 }
 
@@ -440,7 +438,8 @@ static enum err drop_pending_uploads(struct journal *journal, struct err_detail 
     return err;
 }
 
-static enum err nats_open(struct journal *journal, uint64_t applied, struct err_detail *detail)
+static enum err nats_open(struct journal *journal, const struct journal_from *applied,
+                          struct err_detail *detail)
 {
     jsStreamInfo *info = NULL;
     const char *name = journal->options.nats.stream;
@@ -449,7 +448,7 @@ static enum err nats_open(struct journal *journal, uint64_t applied, struct err_
     (void)snprintf(journal->nats->stream, sizeof(journal->nats->stream), "%s", name);
     (void)snprintf(journal->nats->uploads, sizeof(journal->nats->uploads), "%s_uploads", name);
     journal->nats->opened_ms = (int64_t)clock_wall_ms();
-    enum err err = refuse_unapplied(journal, applied, detail);
+    enum err err = refuse_unapplied(journal, journal_from_least(applied), detail);
     if (err == ERR_OK) {
         err = drop_pending_uploads(journal, detail);
     }
@@ -556,10 +555,9 @@ static void purge_due(struct journal *journal, uint64_t now_ns)
 static void wake_subscriber(struct journal *journal, uint64_t now_ns)
 {
     uint64_t wake_ns = atomic_load_explicit(&journal->nats->wake_ns, memory_order_relaxed);
-    struct mailbox *subscriber = atomic_load_explicit(&journal->subscriber, memory_order_acquire);
-    if (wake_ns != 0 && now_ns >= wake_ns && subscriber != NULL) {
+    if (wake_ns != 0 && now_ns >= wake_ns) {
         atomic_store_explicit(&journal->nats->wake_ns, 0, memory_order_relaxed);
-        mailbox_wake(subscriber);
+        journal_wake_subscribers(journal);
     }
 }
 

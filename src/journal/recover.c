@@ -37,7 +37,9 @@ struct recovery {
     struct journal *journal;
     struct journal_files files;
     struct journal_pending_uploads uploads;
-    uint64_t applied;
+    struct journal_from applied;
+    uint64_t applied_least;
+    uint64_t applied_highest;
     uint64_t from;     /* frames above this are looked at */
     uint64_t expected; /* next position; 0: any */
     uint64_t highest;  /* good frame */
@@ -69,7 +71,7 @@ static void recover_damage(struct recovery *recovery, const struct recovery_segm
 /* Positions [from, to) are not there. */
 static void recover_missing(struct recovery *recovery, uint64_t from, uint64_t to)
 {
-    from = from > recovery->applied ? from : recovery->applied + 1;
+    from = from > recovery->applied_least ? from : recovery->applied_least + 1;
     if (from < to) {
         recovery->missing += to - from;
         log_write(LOG_ERROR, "journal", "frames %" PRIu64 " to %" PRIu64 " are damaged", from,
@@ -79,6 +81,13 @@ static void recover_missing(struct recovery *recovery, uint64_t from, uint64_t t
 
 /* --- one segment -------------------------------------------------------------------------------
  */
+
+/* Whether apply will credit it: one of several lanes is counted with lane 0. */
+static bool recover_is_unapplied(const struct recovery *recovery, const struct journal_frame *frame)
+{
+    uint8_t lane = frame->lane < LIMIT_LANES ? frame->lane : 0;
+    return frame->position > recovery->applied.after[lane];
+}
 
 static void recover_frame(struct recovery *recovery, const struct journal_frame *frame)
 {
@@ -96,7 +105,7 @@ static void recover_frame(struct recovery *recovery, const struct journal_frame 
     if (is_end) {
         journal_pending_uploads_mark(&recovery->uploads, end.upload);
     }
-    if (frame->position > recovery->applied) {
+    if (recover_is_unapplied(recovery, frame)) {
         journal_room_force(&journal->room, frame->org, frame->bytes);
         journal_room_durable(&journal->room, frame->record_count, 0);
         if (is_end) {
@@ -114,7 +123,7 @@ static void recover_check_end(struct recovery *recovery, const struct recovery_s
         return;
     }
     recover_missing(recovery, recovery->expected, durable + 1);
-    if (durable > recovery->applied) {
+    if (durable > recovery->applied_least) {
         uint64_t end =
             segment->claimed_end > offset ? segment->claimed_end : offset + JOURNAL_PAGE_BYTES;
         recover_damage(recovery, segment, offset, end - offset);
@@ -284,7 +293,7 @@ static void recover_settle(struct recovery *recovery)
     }
     /* A store that is ahead has positions that must not be given again. */
     journal->committer.next_position =
-        1 + (recovery->applied > highest ? recovery->applied : highest);
+        1 + (recovery->applied_highest > highest ? recovery->applied_highest : highest);
     journal->committer.next_sequence = 1;
     if (recovery->files.segment_count > 0) {
         journal->committer.next_sequence =
@@ -306,17 +315,23 @@ static void recover_settle(struct recovery *recovery)
     }
 }
 
-enum err journal_recover(struct journal *journal, uint64_t applied_position,
+enum err journal_recover(struct journal *journal, const struct journal_from *applied,
                          struct err_detail *detail)
 {
-    struct recovery recovery = {.journal = journal, .applied = applied_position};
+    struct recovery recovery = {
+        .journal = journal, .applied = *applied, .applied_least = journal_from_least(applied)};
+    for (uint32_t i = 0; i < LIMIT_LANES; i++) {
+        if (applied->after[i] > recovery.applied_highest) {
+            recovery.applied_highest = applied->after[i];
+        }
+    }
     enum err err = journal_files_list(&recovery.files, journal->directory);
     if (err != ERR_OK) {
         err_detail_set(detail, "list %s: %s", journal->directory, err_text(err));
         return err;
     }
     err = journal_pending_uploads_list(&recovery.uploads, journal, detail);
-    recovery.from = applied_position;
+    recovery.from = recovery.applied_least;
     if (recovery.uploads.least_position < recovery.from) {
         recovery.from = recovery.uploads.least_position;
     }

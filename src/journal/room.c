@@ -126,19 +126,17 @@ void journal_room_durable(struct journal_room *room, uint64_t records, int64_t w
 {
     uint_fast64_t none = 0;
     atomic_fetch_add_explicit(&room->records, records, memory_order_relaxed);
-    /* Until a reader knows better. */
+    /* Until apply has read it. */
     atomic_compare_exchange_strong_explicit(&room->oldest_ms, &none, (uint64_t)wall_ms,
                                             memory_order_relaxed, memory_order_relaxed);
 }
 
-void journal_room_read(struct journal_room *room, const struct journal_frame *frame,
-                       int64_t received_ms)
+void journal_room_progress(struct journal_room *room, uint64_t position, uint64_t oldest_ms)
 {
-    if (room_load(&room->credited_bytes) >= room_load(&room->read_bytes)) {
-        atomic_store_explicit(&room->before_oldest, frame->position - 1, memory_order_relaxed);
-        atomic_store_explicit(&room->oldest_ms, (uint64_t)received_ms, memory_order_relaxed);
+    atomic_store_explicit(&room->before_oldest, position, memory_order_relaxed);
+    if (oldest_ms != 0) { /* else what is durable and was not read has its time already */
+        atomic_store_explicit(&room->oldest_ms, oldest_ms, memory_order_relaxed);
     }
-    atomic_fetch_add_explicit(&room->read_bytes, frame->bytes, memory_order_relaxed);
 }
 
 static void room_measure_drain(struct journal_room *room, uint64_t bytes, uint64_t now_ns)
@@ -183,7 +181,6 @@ static void room_release(struct journal_room *room, uint64_t org, uint64_t bytes
 void journal_room_credit(struct journal_room *room, uint64_t org, uint64_t bytes, uint32_t records,
                          uint64_t now_ns)
 {
-    atomic_fetch_add_explicit(&room->credited_bytes, bytes, memory_order_relaxed);
     (void)room_subtract_at_most(&room->records, records); /* zero is what "at most" ends at */
     room_release(room, org, bytes, now_ns);
 }

@@ -24,9 +24,7 @@ struct journal_room {
     atomic_uint_fast64_t window_start_ns;
     atomic_uint_fast64_t window_bytes;
     atomic_uint_fast64_t drain_bytes_s;
-    /* The oldest unapplied frame, as far as the reader knows (see journal_room_read). */
-    atomic_uint_fast64_t read_bytes;
-    atomic_uint_fast64_t credited_bytes;
+    /* The oldest unapplied frame, as apply has said last. */
     atomic_uint_fast64_t before_oldest; /* its position - 1 */
     atomic_uint_fast64_t oldest_ms;
 };
@@ -49,11 +47,8 @@ void journal_room_give(struct journal_room *room, uint64_t org, uint64_t bytes);
 void journal_room_durable(struct journal_room *room, uint64_t records, int64_t wall_ms);
 /* … and did not: what was counted when it was sent away. */
 void journal_room_not_durable(struct journal_room *room, uint64_t records);
-/* Reader: handed out this frame, received at received_ms. When everything handed out before is
- * credited, it is the oldest. */
-void journal_room_read(struct journal_room *room, const struct journal_frame *frame,
-                       int64_t received_ms);
-/* Applier: journal_credit; journal_credit_upload, which is no frame that a reader handed out. */
+/* Applier: journal_progress; journal_credit; journal_credit_upload, which is no frame. */
+void journal_room_progress(struct journal_room *room, uint64_t position, uint64_t oldest_ms);
 void journal_room_credit(struct journal_room *room, uint64_t org, uint64_t bytes, uint32_t records,
                          uint64_t now_ns);
 void journal_room_credit_upload(struct journal_room *room, uint64_t org, uint64_t bytes,

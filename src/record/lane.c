@@ -15,3 +15,11 @@ uint8_t record_lane(uint64_t org, struct slice key)
 {
     return (uint8_t)(hash_xxh3(key.data, key.size, org) & (LIMIT_LANES - 1));
 }
+
+uint8_t record_event_lane(uint64_t org, const struct record_event *event)
+{
+    struct slice key = event->subject.data != NULL
+                           ? event->subject
+                           : slice_make(event->id.bytes, sizeof(event->id.bytes));
+    return record_lane(org, key);
+}

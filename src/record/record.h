@@ -131,6 +131,9 @@ struct record_event {
     uint64_t index; /* element number in its frame or upload */
 };
 
+/* Its order matters within its subject; without one it has an order of its own. */
+uint8_t record_event_lane(uint64_t org, const struct record_event *event);
+
 /* One metric of a device's message. The message itself is a record_event: its payload is the
  * message as it came, its subject the device, its source the protocol, its dedup_id the event_id.
  */

@@ -63,10 +63,10 @@ def test_an_unknown_name_and_a_bad_line_are_refused_with_their_number(tmp_path):
 
 
 def test_names_of_earlier_systems_are_taken_with_a_warning(tmp_path):
-    (tmp_path / "weir.conf").write_text("ENABLE_ADAPTIVE_PROCESSING=1\nWORKER_POOL_SIZE=4\n")
+    (tmp_path / "weir.conf").write_text("ENABLE_ADAPTIVE_PROCESSING=1\nNATS_MAX_DELIVER=3\n")
     done = config(tmp_path)
     assert done.returncode == 0
-    assert "ENABLE_ADAPTIVE_PROCESSING" in done.stderr and "WORKER_POOL_SIZE" in done.stderr
+    assert "ENABLE_ADAPTIVE_PROCESSING" in done.stderr and "NATS_MAX_DELIVER" in done.stderr
 
 
 def test_no_secret_stands_in_the_settings(weir):

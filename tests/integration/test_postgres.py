@@ -153,16 +153,16 @@ def sessions(database):
 
 
 def test_idle_sessions_are_closed_down_to_the_minimum(weir, database):
-    server = weir(**settings(database, DATABASE_IDLE_TIMEOUT="0.3", DATABASE_MIN_CONNECTIONS=2))
+    server = weir(**settings(database, DATABASE_IDLE_TIMEOUT="0.3", DATABASE_MIN_CONNECTIONS=2, WORKER_POOL_SIZE=1))
     load = start_load(server, connections=16, seconds=60, rate=200)
     jobs = [subprocess.Popen(["curl", "-s", "-o", "/dev/null", "-H", f"X-API-Key: {server.key}",
                               f"{server.url}/api/v1/events?limit=1&n=[1-300]"]) for _ in range(6)]
-    until(lambda: sessions(database) > 3)
+    until(lambda: sessions(database) > 4)
     for job in jobs:
         job.wait()
     load.terminate()
     end_load(load)
-    until(lambda: sessions(database) == 3)  # the writer's, and two that read
+    until(lambda: sessions(database) == 4)  # the writer's, the applier's, and two that read
 
 
 def test_sessions_end_with_their_lifetime(weir, database):
@@ -201,7 +201,7 @@ def sessions_on(server, name):
 
 @pytest.mark.seconds(6)
 def test_a_replica_is_read_from_and_never_shows_less_than_was_told(weir, database, standby):
-    server = weir(**settings(database, DATABASE_READ_URL=standby.url(database.name)))
+    server = weir(**settings(database, DATABASE_READ_URL=standby.url(database.name), WORKER_POOL_SIZE=1))
 
     def told_is_found(number):
         answer = server.post("/api/events?wait=stored", event(number))
@@ -211,7 +211,7 @@ def test_a_replica_is_read_from_and_never_shows_less_than_was_told(weir, databas
 
     def reads_there():  # on a busy machine it may have lagged, and is left alone for a while
         assert server.get("/api/inbox?limit=1").status == 200
-        return sessions_on(standby, database.name) >= 1 and sessions_on(database, database.name) == 1
+        return sessions_on(standby, database.name) >= 1 and sessions_on(database, database.name) == 2
 
     for number in range(100):
         told_is_found(number)
@@ -219,7 +219,7 @@ def test_a_replica_is_read_from_and_never_shows_less_than_was_told(weir, databas
     standby.sql("SELECT pg_wal_replay_pause()")
     for number in range(100, 110):  # it lags: the primary is asked
         told_is_found(number)
-    assert sessions_on(database, database.name) > 1
+    assert sessions_on(database, database.name) > 2
     standby.sql("SELECT pg_wal_replay_resume()")
     until(reads_there)
     standby.stop()
@@ -229,7 +229,7 @@ def test_a_replica_is_read_from_and_never_shows_less_than_was_told(weir, databas
 
 def test_readers_go_back_to_a_replica_while_they_are_busy(weir, database, standby):
     server = weir(**settings(database, DATABASE_READ_URL=standby.url(database.name), DATABASE_MIN_CONNECTIONS=3,
-                             DATABASE_MAX_CONNECTIONS=5))
+                             DATABASE_MAX_CONNECTIONS=6, WORKER_POOL_SIZE=1))
     ended = threading.Event()
     answers = collections.Counter()
 
@@ -241,9 +241,9 @@ def test_readers_go_back_to_a_replica_while_they_are_busy(weir, database, standb
         readers = [pool.submit(read) for _ in range(4)]
         try:
             for _ in range(2):
-                until(lambda: sessions_on(database, database.name) == 1 and sessions_on(standby, database.name) == 3)
+                until(lambda: sessions_on(database, database.name) == 2 and sessions_on(standby, database.name) == 3)
                 standby.stop()
-                until(lambda: sessions_on(database, database.name) == 4)
+                until(lambda: sessions_on(database, database.name) == 5)
                 standby.start()
         finally:
             ended.set()

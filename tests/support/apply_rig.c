@@ -41,18 +41,19 @@ void apply_rig_open(struct apply_rig *rig)
 {
     struct err_detail detail = {""};
     struct journal_state state;
-    uint64_t cursor = 0;
+    struct journal_from cursors = journal_from_all(0);
     uint64_t base = 0;
     struct journal_options options = {.directory = rig->journal_directory,
                                       .uploads_directory = rig->uploads_directory,
                                       .segment_bytes = 1u << 20u,
                                       .backlog_bytes_max = 1ull << 30u,
                                       .producer_count = 1};
+    rig->store.appliers = 4;
     store_fixture_open(&rig->store, true);
     if (journal_identify(rig->journal_directory, &state.id) == ERR_OK) {
-        assert_int_equal(apply_cursor_of(rig->store.store, state.id, &cursor), ERR_OK);
+        assert_int_equal(apply_cursors_of(rig->store.store, state.id, &cursors), ERR_OK);
     }
-    if (journal_open(&rig->journal, &options, cursor, &detail) != ERR_OK) {
+    if (journal_open(&rig->journal, &options, &cursors, &detail) != ERR_OK) {
         fail_msg("journal_open: %s", detail.text);
     }
     journal_state(rig->journal, &state);
@@ -129,6 +130,8 @@ void apply_rig_prepare(struct apply_rig *rig)
                                     .store = rig->store.store,
                                     .batch_size = 50,
                                     .batch_timeout_ms = 500,
+                                    .appliers = rig->appliers,
+                                    .is_exclusive = true,
                                     .run = APPLY_RIG_RUN,
                                     .raw_retention_days = rig->retention_days,
                                     .is_alone = !rig->store.is_postgres,
@@ -143,15 +146,21 @@ void apply_rig_prepare(struct apply_rig *rig)
 void apply_rig_start(struct apply_rig *rig)
 {
     apply_rig_prepare(rig);
-    assert_int_equal(thread_start(&rig->apply_thread, "apply", apply_run, rig->apply), ERR_OK);
+    for (uint32_t i = 0; i < apply_count(rig->apply); i++) {
+        assert_int_equal(
+            thread_start(&rig->apply_threads[i], "apply", apply_run, apply_applier(rig->apply, i)),
+            ERR_OK);
+    }
 }
 
 void apply_rig_stop(struct apply_rig *rig)
 {
     if (rig->apply != NULL) {
         apply_stop(rig->apply);
-        thread_join(rig->apply_thread);
-        rig->apply_thread = NULL;
+        for (uint32_t i = 0; i < apply_count(rig->apply) && rig->apply_threads[i] != NULL; i++) {
+            thread_join(rig->apply_threads[i]);
+            rig->apply_threads[i] = NULL;
+        }
         apply_close(rig->apply);
         rig->apply = NULL;
     }

@@ -30,14 +30,15 @@ struct apply_rig {
     uint32_t durable_count;
     uint64_t last_position;
     struct apply *apply;
-    struct thread *apply_thread;
+    uint32_t appliers; /* 0: one without leases; counts from the next start */
+    struct thread *apply_threads[8];
     enum record_form upload_form; /* EVENT_LINES */
     uint32_t retention_days;      /* 30; counts from the next start */
     sem_t applied;
     struct record_result results[APPLY_RIG_RESULTS]; /* by waiter */
     atomic_bool has_result[APPLY_RIG_RESULTS];       /* set after the result */
-    uint64_t on_applied_calls;
-    uint64_t position_seen;
+    atomic_uint_least64_t on_applied_calls;
+    atomic_uint_least64_t position_seen;
 };
 
 /* Makes the directory and orgs 1 and 2, and opens everything; the applier is not started. */

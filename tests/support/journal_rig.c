@@ -62,7 +62,8 @@ void rig_finish(struct rig *rig)
 enum err rig_try_open(struct rig *rig, uint64_t applied)
 {
     struct err_detail detail = {""};
-    enum err err = journal_open(&rig->journal, &rig->options, applied, &detail);
+    enum err err = journal_open(&rig->journal, &rig->options,
+                                (struct journal_from[]){journal_from_all(applied)}, &detail);
     if (err != ERR_OK) {
         assert_true(detail.text[0] != '\0' || err == ERR_NO_MEMORY);
         return err;
@@ -193,7 +194,9 @@ uint32_t rig_read(struct rig *rig, uint64_t after, uint32_t *ret_numbers, uint64
     uint32_t count = 0;
     uint64_t last = after;
     bool has = true;
-    assert_int_equal(journal_reader_open(&reader, rig->journal, after), ERR_OK);
+    assert_int_equal(journal_reader_open(&reader, rig->journal,
+                                         (struct journal_from[]){journal_from_all(after)}),
+                     ERR_OK);
     while (has) {
         assert_int_equal(journal_reader_next(reader, &frame, &has), ERR_OK);
         if (has) {

@@ -375,7 +375,9 @@ static void test_reading(void **state)
                 rig_close(&story.rig, true);
             }
         }
-        assert_int_equal(journal_reader_open(&reader, story.rig.journal, 0), ERR_OK);
+        assert_int_equal(journal_reader_open(&reader, story.rig.journal,
+                                             (struct journal_from[]){journal_from_all(0)}),
+                         ERR_OK);
         fault_resume();
         while (has && failures < 20) {
             enum err err = journal_reader_next(reader, &frame, &has);

@@ -203,7 +203,9 @@ static void check_frames(struct rig *rig, struct promise promise, uint64_t appli
     uint32_t next = promise.released;
     uint64_t last = applied;
     bool has = true;
-    assert_int_equal(journal_reader_open(&reader, rig->journal, applied), ERR_OK);
+    assert_int_equal(journal_reader_open(&reader, rig->journal,
+                                         (struct journal_from[]){journal_from_all(applied)}),
+                     ERR_OK);
     while (has) {
         assert_int_equal(journal_reader_next(reader, &frame, &has), ERR_OK);
         if (!has || frame.form == RECORD_FORM_UPLOAD_END) {

@@ -93,14 +93,14 @@ static void test_frames_of_a_part(void **state)
     (void)state;
     struct apply_frame frames[6] = {{.event_count = 10}};
     struct apply_batch batch = {.frames = frames, .frame_count = 6, .reading_count = 2450};
-    struct apply apply = {.part_rows = 1000};
+    struct applier applier = {.part_rows = 1000};
     for (uint32_t i = 0; i < 6; i++) { /* four of messages, then two of events */
         frames[i].event_count = i < 4 ? 10 : 600;
         frames[i].first_reading = i < 4 ? i * 500 : 2450;
     }
     static const uint32_t ends[] = {2, 3, 4, 5, 6}; /* 500 + 500, 500, 950, 600, 600 */
     for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
-        choose_part(&apply, &batch);
+        choose_part(&applier, &batch);
         assert_int_equal(batch.part_to, ends[i]);
         batch.part_from = batch.part_to;
     }

@@ -78,7 +78,7 @@ static int teardown(void **state)
 static void test_no_wake_is_lost(void **state)
 {
     (void)state;
-    apply_run(rig.apply);
+    apply_run(apply_applier(rig.apply, 0));
     assert_true(is_appended);
     assert_int_equal(apply_position(rig.apply), rig.last_position);
     assert_int_equal(store_fixture_number(&rig.store, "SELECT count(*) FROM events"), 1);
@@ -90,7 +90,7 @@ static void test_a_stop_is_not_lost(void **state)
     (void)state;
     is_appended = true; /* nothing comes */
     rig.last_position = 0;
-    apply_run(rig.apply);
+    apply_run(apply_applier(rig.apply, 0));
     assert_int_equal(store_fixture_number(&rig.store, "SELECT count(*) FROM events"), 0);
 }
 

@@ -87,7 +87,8 @@ static inline struct fixture *fixture_open(const struct fixture_options *wanted)
         .producer_count = 1,
     };
     struct err_detail detail = {{0}};
-    enum err err = journal_open(&fixture->journal, &options, 0, &detail);
+    enum err err = journal_open(&fixture->journal, &options,
+                                (struct journal_from[]){journal_from_all(0)}, &detail);
     if (err == ERR_OK) {
         err = journal_start(fixture->journal, 0, &detail);
     }
@@ -215,7 +216,10 @@ static inline bool fixture_read(struct fixture *fixture,
     struct journal_frame frame;
     struct record_frame record;
     bool has = false;
-    assert_int_equal(journal_reader_open(&reader, fixture->journal, fixture->read_after), ERR_OK);
+    assert_int_equal(
+        journal_reader_open(&reader, fixture->journal,
+                            (struct journal_from[]){journal_from_all(fixture->read_after)}),
+        ERR_OK);
     assert_int_equal(journal_reader_next(reader, &frame, &has), ERR_OK);
     if (has) {
         fixture->read_after = frame.position;

@@ -71,7 +71,8 @@ static void see_end(const struct journal_frame *frame, const struct record_frame
 {
     struct ended *ended = context;
     assert_int_equal(frame->form, RECORD_FORM_UPLOAD_END);
-    assert_int_equal(record->lane, RECORD_LANE_MIXED);
+    assert_int_equal(record->lane,
+                     record_lane(record->org, slice_make(record->id.bytes, sizeof(record->id))));
     ended->frame_id = record->id;
     ended->record_count = record->record_count;
     assert_int_equal(record_upload_end_decode(record->body, &ended->end), ERR_OK);

@@ -175,7 +175,9 @@ static void test_a_jump_is_no_damage(void **state)
     rig_close(&rig, true);
     assert_int_equal(rig_try_open(&rig, 0), ERR_OK);
     rig_close(&rig, true);
-    assert_int_equal(journal_open(&rig.journal, &rig.options, 0, &detail), ERR_OK);
+    assert_int_equal(journal_open(&rig.journal, &rig.options,
+                                  (struct journal_from[]){journal_from_all(0)}, &detail),
+                     ERR_OK);
     assert_int_equal(journal_start(rig.journal, 1000000, &detail), ERR_OK);
     assert_int_equal(journal_producer_create(&rig.producer, rig.journal, 0, rig.mailbox), ERR_OK);
     fill(10, 20, 500);

@@ -91,7 +91,9 @@ static void test_base_and_applied_lift_positions(void **state)
     struct rig rig;
     struct err_detail detail;
     rig_init(&rig);
-    assert_int_equal(journal_open(&rig.journal, &rig.options, 0, &detail), ERR_OK);
+    assert_int_equal(journal_open(&rig.journal, &rig.options,
+                                  (struct journal_from[]){journal_from_all(0)}, &detail),
+                     ERR_OK);
     assert_int_equal(journal_start(rig.journal, 1000, &detail), ERR_OK);
     assert_int_equal(journal_producer_create(&rig.producer, rig.journal, 0, rig.mailbox), ERR_OK);
     uint32_t ticket = rig_append(&rig, 0, 8);
@@ -150,7 +152,9 @@ static void test_reader_follows(void **state)
     uint32_t next = 0;
     rig_init(&rig);
     rig_open(&rig, 0);
-    assert_int_equal(journal_reader_open(&reader, rig.journal, 0), ERR_OK);
+    assert_int_equal(
+        journal_reader_open(&reader, rig.journal, (struct journal_from[]){journal_from_all(0)}),
+        ERR_OK);
     for (uint32_t round = 0; round < 60; round++) {
         assert_int_equal(journal_reader_next(reader, &frame, &has), ERR_OK);
         assert_false(has);

@@ -50,7 +50,8 @@ struct ticket {
 static void rig_open(struct rig *rig)
 {
     struct err_detail detail = {""};
-    if (journal_open(&rig->journal, &rig->options, 0, &detail) != ERR_OK) {
+    if (journal_open(&rig->journal, &rig->options, (struct journal_from[]){journal_from_all(0)},
+                     &detail) != ERR_OK) {
         fail_msg("%s", detail.text);
     }
     assert_int_equal(journal_start(rig->journal, 0, &detail), ERR_OK);
@@ -195,7 +196,9 @@ static void test_what_is_durable_is_read_in_order(void **state)
     rig_init(&rig);
     append_many(&rig, tickets, 0, FRAMES);
     assert_int_equal(journal_durable_position(rig.journal), FRAMES);
-    assert_int_equal(journal_reader_open(&reader, rig.journal, 0), ERR_OK);
+    assert_int_equal(
+        journal_reader_open(&reader, rig.journal, (struct journal_from[]){journal_from_all(0)}),
+        ERR_OK);
     for (uint32_t i = 0; i < FRAMES; i++) {
         assert_int_equal(tickets[i].position, i + 1);
         assert_int_equal(read_one(&rig, reader, i + 1), i);
@@ -220,7 +223,9 @@ static void test_the_next_run_reads_on_from_its_place(void **state)
     rig_close(&rig);
     rig.options.run = 8; /* what it reads was not charged by it */
     rig_open(&rig);
-    assert_int_equal(journal_reader_open(&reader, rig.journal, 15), ERR_OK);
+    assert_int_equal(
+        journal_reader_open(&reader, rig.journal, (struct journal_from[]){journal_from_all(15)}),
+        ERR_OK);
     for (uint32_t i = 15; i < 20; i++) {
         assert_int_equal(read_one(&rig, reader, i + 1), i);
     }
@@ -229,7 +234,9 @@ static void test_the_next_run_reads_on_from_its_place(void **state)
     journal_backlog(rig.journal, &backlog);
     assert_int_equal(backlog.bytes, 0);
     journal_reader_close(reader);
-    assert_int_equal(journal_reader_open(&reader, rig.journal, 1000), ERR_CORRUPT);
+    assert_int_equal(
+        journal_reader_open(&reader, rig.journal, (struct journal_from[]){journal_from_all(1000)}),
+        ERR_CORRUPT);
     rig_finish(&rig);
 }
 
@@ -259,7 +266,9 @@ static void test_damage_is_passed_over(void **state)
     jsCtx_Destroy(js);
     natsConnection_Destroy(connection);
     append_many(&rig, tickets, 1, 1);
-    assert_int_equal(journal_reader_open(&reader, rig.journal, 0), ERR_OK);
+    assert_int_equal(
+        journal_reader_open(&reader, rig.journal, (struct journal_from[]){journal_from_all(0)}),
+        ERR_OK);
     assert_int_equal(read_one(&rig, reader, 1), 0);
     assert_int_equal(read_one(&rig, reader, 3), 1);
     assert_int_equal(metrics_total(METRIC_JOURNAL_DAMAGED), before + 15);
@@ -281,7 +290,9 @@ static void test_a_server_that_goes_and_comes(void **state)
     struct ticket tickets[2];
     rig_init(&rig);
     append_many(&rig, tickets, 0, 1);
-    assert_int_equal(journal_reader_open(&reader, rig.journal, 0), ERR_OK);
+    assert_int_equal(
+        journal_reader_open(&reader, rig.journal, (struct journal_from[]){journal_from_all(0)}),
+        ERR_OK);
     assert_int_equal(read_one(&rig, reader, 1), 0);
     nats_server_kill(&rig.server);
     while (journal_room(rig.journal, 5, 1) != ERR_AWAY) {

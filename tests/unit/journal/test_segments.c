@@ -71,7 +71,9 @@ static void test_segment_is_not_read_before_it_is_active(void **state)
     rig_init(&rig);
     rig_open(&rig, 0);
     rig_run_all(&rig);
-    assert_int_equal(journal_reader_open(&reader, rig.journal, 0), ERR_OK);
+    assert_int_equal(
+        journal_reader_open(&reader, rig.journal, (struct journal_from[]){journal_from_all(0)}),
+        ERR_OK);
     uint64_t before = atomic_load(&rig.journal->active_sequence);
     assert_int_equal(journal_committer_open_segment(rig.journal), ERR_OK);
     uint64_t active = atomic_load(&rig.journal->active_sequence);

@@ -130,7 +130,9 @@ static void read_all(struct rig *rig, struct mailbox *mailbox)
     uint64_t last = 0;
     uint64_t seen = 0;
     bool has = false;
-    assert_int_equal(journal_reader_open(&reader, rig->journal, 0), ERR_OK);
+    assert_int_equal(
+        journal_reader_open(&reader, rig->journal, (struct journal_from[]){journal_from_all(0)}),
+        ERR_OK);
     while (seen < (uint64_t)PRODUCERS * (FRAMES + UPLOADS)) {
         assert_int_equal(journal_reader_next(reader, &frame, &has), ERR_OK);
         if (!has) {
@@ -165,7 +167,9 @@ static void test_producers_and_reader(void **state)
     rig_init(&rig);
     rig.options.producer_count = PRODUCERS;
     assert_int_equal(mailbox_create(&mailbox, 16), ERR_OK);
-    assert_int_equal(journal_open(&rig.journal, &rig.options, 0, &detail), ERR_OK);
+    assert_int_equal(journal_open(&rig.journal, &rig.options,
+                                  (struct journal_from[]){journal_from_all(0)}, &detail),
+                     ERR_OK);
     assert_int_equal(journal_start(rig.journal, 0, &detail), ERR_OK);
     journal_subscribe(rig.journal, mailbox);
     assert_int_equal(thread_start(&threads[0], "committer", journal_committer_run, rig.journal),
