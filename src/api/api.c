@@ -93,6 +93,7 @@ static void *api_on_loop_start(void *owner, struct http_loop *http)
     if (err != ERR_OK) {
         log_write(LOG_ERROR, "api", "loop %u takes no records: %s", loop->index, err_text(err));
     }
+    api_live_begin(loop);
     return loop;
 }
 

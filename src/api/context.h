@@ -170,6 +170,8 @@ struct slice api_request_key(const struct http_request *http, uint8_t to[API_KEY
 void api_live_open(struct api *api);
 void api_live_close(struct api *api);
 void api_live_start(struct api_loop *loop);
+/* On the loop: from here on it is told. */
+void api_live_begin(struct api_loop *loop);
 void api_live_stop(struct api_loop *loop);
 /* Runs on_applied once the position is applied, at once if it is; waits at most LIMIT_WAIT_FOR_MS.
  */

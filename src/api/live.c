@@ -245,10 +245,14 @@ void api_live_close(struct api *api)
 
 void api_live_start(struct api_loop *loop)
 {
-    uint8_t key[API_LOOP_KEY_BYTES];
     list_init(&loop->waiters);
     list_init(&loop->topics);
     loop->news.on_arrive = api_on_news;
+}
+
+void api_live_begin(struct api_loop *loop)
+{
+    uint8_t key[API_LOOP_KEY_BYTES];
     table_upsert(loop->api->loop_watch, api_loop_key(loop->index, key), api_watch_nothing, NULL);
 }
 

@@ -63,6 +63,7 @@ static struct api *make_api(uint32_t loops)
         api->loops[i].apply = (struct apply *)(void *)api; /* only its presence is looked at */
         assert_int_equal(mailbox_create(&api->loops[i].mailbox, 16), ERR_OK);
         api_live_start(&api->loops[i]);
+        api_live_begin(&api->loops[i]);
     }
     applied_position = 0;
     timers_set = 0;
