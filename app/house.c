@@ -90,6 +90,12 @@ static void raise_descriptor_limit(void)
     }
 }
 
+/* Several nodes have their store and their journal in common. */
+static bool is_shared(const struct settings *settings)
+{
+    return settings->nats_url[0] != '\0' && store_url_is_postgres(settings->database_url);
+}
+
 /* 0: one without leases. One connection writes, one listens, at least one reads. */
 static uint32_t applier_count(const struct settings *settings)
 {
@@ -386,7 +392,8 @@ static enum err start_journal(struct house *house, struct err_detail *detail)
                  .replicas = (uint32_t)settings->nats_replicas,
                  .pull_batch = (uint32_t)settings->nats_pull_batch,
                  .ack_wait_s = (uint32_t)settings->nats_ack_wait_s,
-                 .ack_pending_max = (uint32_t)settings->nats_ack_pending},
+                 .ack_pending_max = (uint32_t)settings->nats_ack_pending,
+                 .is_shared = is_shared(settings)},
     };
     enum err err = ERR_OK;
     if (journal_identify(directory, &state.id) ==
@@ -478,7 +485,7 @@ static enum err open_apply(struct house *house, struct err_detail *detail)
         .batch_size = (uint32_t)settings->worker_batch_size,
         .batch_timeout_ms = (uint32_t)settings->worker_batch_timeout_ms,
         .appliers = house->appliers,
-        .is_exclusive = true, /* DATA_DIR is locked; a stream has one server */
+        .is_exclusive = !is_shared(settings), /* else DATA_DIR is locked */
         .paused = settings->apply_paused != 0,
         .run = house->run,
         .raw_retention_days = (uint32_t)settings->retention_raw_days,

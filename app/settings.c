@@ -101,7 +101,9 @@ static const struct settings_row rows[] = {
         "1: POST /api/keys/generate makes an org and a key for anybody."),
     ROW("NATS_URL", TEXT, "", 0, 0, "", nats_url,
         "The journal in a stream of NATS JetStream (2.9 or later): nats://user:password@host:4222, "
-        "tls://host, several by commas; empty: in DATA_DIR. One server per stream."),
+        "tls://host, several by commas; empty: in DATA_DIR. Nodes on one PostgreSQL share a "
+        "stream; "
+        "with SQLite a stream has one."),
     ROW("NATS_STREAM", TEXT, "weir", 0, 0, "", nats_stream,
         "The stream, made when absent; its subjects are <stream>.frames.<lane>."),
     ROW("NATS_REPLICAS", WHOLE, "1", 1, 5, "", nats_replicas,
@@ -145,7 +147,7 @@ static const struct settings_row rows[] = {
         "Reads above this are logged with their plan; 0: none."),
     ROW("WORKER_POOL_SIZE", WHOLE, "4", 1, 64, "appliers", worker_pool_size,
         "PostgreSQL: appliers that share the lanes of the journal, a connection each; with SQLite, "
-        "and with NATS_URL, one applies."),
+        "and on each node with NATS_URL, one applies."),
     ROW("WORKER_BATCH_SIZE", WHOLE, "50", 1, 100000, "records", worker_batch_size,
         "Records in a batch that is filling; grows with the backlog."),
     ROW("WORKER_BATCH_TIMEOUT", SECONDS, "0.5", 0, 60000, "s", worker_batch_timeout_ms,

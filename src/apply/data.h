@@ -66,7 +66,8 @@ struct apply_frame {
     int64_t received_ms;
     uint64_t credit_bytes;
     uint32_t credit_records;
-    uint64_t waiter; /* RECORD_WAITER_NONE also for one of another run */
+    uint64_t waiter; /* RECORD_WAITER_NONE also for one that cannot be told */
+    uint64_t run;    /* of the process that it waits in */
     uint32_t first_event;
     uint32_t event_count;
     uint32_t first_reading; /* of messages */

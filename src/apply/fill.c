@@ -232,7 +232,9 @@ static void take_head(const struct applier *applier, struct apply_frame *frame,
 {
     frame->id = record->id;
     frame->received_ms = record->received_ms;
-    frame->waiter = record->run == applier->options.run ? record->waiter : RECORD_WAITER_NONE;
+    frame->run = record->run;
+    frame->waiter =
+        apply_can_tell(applier, record->run) ? record->waiter : (uint64_t)RECORD_WAITER_NONE;
 }
 
 static enum err read_events(struct applier *applier, struct apply_batch *batch,

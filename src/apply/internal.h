@@ -94,7 +94,7 @@ struct applier {
     atomic_uint_least64_t unsettled; /* frames that were read and are not applied */
     atomic_int_least64_t until_ms;   /* wall: what came before is applied */
     struct buffer chunk;             /* decoded bytes of a slice */
-    struct record_result result;
+    struct record_share share;
     uint64_t orgs[APPLY_ORGS_TOLD_MAX];
     /* Retention of raw uploads. */
     uint64_t retention_due_ns;
@@ -217,6 +217,13 @@ int apply_telemetry_wait_ms(const struct applier *applier, uint64_t now_ns);
 void apply_settle_part(struct applier *applier, struct apply_batch *batch);
 /* Lets the journal go as far as the store can no longer lose. */
 void apply_settle_release(struct applier *applier);
+/* Any thread; context: struct apply. What another node made of a frame of this one. */
+void apply_settle_share(void *context, const struct record_share *share);
+/* Whether who waits in that run can be told what became of its frame. */
+static inline bool apply_can_tell(const struct applier *applier, uint64_t run)
+{
+    return run == applier->options.run || journal_is_shared(applier->options.journal);
+}
 /* When nothing is to be done: the same, and how far it is, to all. */
 void apply_settle_rest(struct applier *applier);
 void apply_settle_gauges(struct applier *applier);

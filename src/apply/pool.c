@@ -195,6 +195,7 @@ enum err apply_open(struct apply **ret, const struct apply_options *options,
         journal_subscribe(options->journal, apply->appliers[i]->mailbox);
     }
     journal_progress(options->journal, apply_position(apply), 0);
+    journal_on_share(options->journal, apply_settle_share, apply);
     *ret = apply;
     apply = NULL;
 out:
@@ -207,6 +208,7 @@ void apply_close(struct apply *apply)
     if (apply == NULL) {
         return;
     }
+    journal_on_share(apply->options.journal, NULL, NULL); /* its thread has ended */
     for (uint32_t i = 0; i < apply->count; i++) {
         applier_destroy(apply->appliers[i]);
     }

@@ -7,6 +7,7 @@
 #include "apply/internal.h"
 
 #include "base/clock.h"
+#include "base/mem.h"
 #include "base/metrics.h"
 #include "base/table.h"
 
@@ -56,43 +57,94 @@ static void make_result(struct record_result *result, const struct apply_frame *
 
 /* Of a frame that several appliers share: under the table's lock. */
 struct share_visit {
-    const struct apply_batch *batch;
-    const struct apply_frame *frame;
-    struct record_result *ret; /* of all parts, when this was the last */
+    const struct record_share *share;
+    struct record_result *ret; /* of all shares, when this was the last */
     bool is_last;
 };
+
+static void add_result(struct record_result *to, const struct record_result *from)
+{
+    to->err = to->err == ERR_OK ? from->err : to->err;
+    to->inserted += from->inserted;
+    to->duplicates += from->duplicates;
+    to->conflicts += from->conflicts;
+    to->refused += from->refused;
+    for (uint32_t i = 0; i < from->item_count; i++) {
+        if (from->items[i] != RECORD_ITEM_REJECTED) {
+            to->items[i] = from->items[i];
+        }
+    }
+}
 
 static void add_share(void *value, void *context)
 {
     struct apply_shared_result *shared = value;
     struct share_visit *visit = context;
     if (shared->done == 0) {
-        make_result(&shared->result, visit->frame);
+        shared->result = visit->share->result;
+    } else {
+        add_result(&shared->result, &visit->share->result);
     }
-    add_events(&shared->result, visit->batch, visit->frame);
-    shared->done += visit->frame->event_count;
-    visit->is_last = shared->done >= visit->frame->event_total;
+    shared->done += visit->share->done;
+    visit->is_last = shared->done >= visit->share->total;
     if (visit->is_last) {
         *visit->ret = shared->result;
+    }
+}
+
+/* Any thread: a share of a frame that somebody waits for in this process. */
+static void take_share(struct apply *apply, const struct record_share *share)
+{
+    const struct apply_options *options = &apply->options;
+    uint64_t position = share->result.position;
+    struct slice name = slice_make(&position, sizeof(position));
+    if (share->done >= share->total) {
+        options->on_result(options->owner, share->waiter, &share->result);
+        return;
+    }
+    struct record_result *all = mem_alloc(sizeof(*all));
+    struct share_visit visit = {.share = share, .ret = all};
+    table_upsert(apply->results, name, add_share, &visit);
+    if (visit.is_last) {
+        (void)table_erase(apply->results, name);
+        options->on_result(options->owner, share->waiter, all);
+    }
+    mem_free(all);
+}
+
+void apply_settle_share(void *context, const struct record_share *share)
+{
+    struct apply *apply = context;
+    if (share->waiter != RECORD_WAITER_NONE) {
+        take_share(apply, share);
+    }
+    if (share->upload_bytes > 0) {
+        journal_credit_upload(apply->options.journal, share->org, share->upload_bytes,
+                              share->upload_records);
+    }
+}
+
+static void give_share(struct applier *applier, const struct record_share *share)
+{
+    if (share->run == applier->options.run || !journal_is_shared(applier->options.journal)) {
+        apply_settle_share(applier->apply, share);
+    } else {
+        journal_answer(applier->options.journal, share);
     }
 }
 
 static void answer_frame(struct applier *applier, const struct apply_batch *batch,
                          const struct apply_frame *frame)
 {
-    struct record_result *result = &applier->result;
-    struct slice name = slice_make(&frame->position, sizeof(frame->position));
-    struct share_visit visit = {.batch = batch, .frame = frame, .ret = result, .is_last = true};
-    if (frame->event_count >= frame->event_total) {
-        make_result(result, frame);
-        add_events(result, batch, frame);
-    } else {
-        table_upsert(applier->apply->results, name, add_share, &visit);
-    }
-    if (visit.is_last) {
-        (void)table_erase(applier->apply->results, name);
-        applier->options.on_result(applier->options.owner, frame->waiter, result);
-    }
+    struct record_share *share = &applier->share;
+    share->run = frame->run;
+    share->waiter = frame->waiter;
+    share->done = frame->event_count;
+    share->total = frame->event_total;
+    share->upload_bytes = 0;
+    make_result(&share->result, frame);
+    add_events(&share->result, batch, frame);
+    give_share(applier, share);
 }
 
 /* --- uploads
@@ -100,11 +152,21 @@ static void answer_frame(struct applier *applier, const struct apply_batch *batc
 
 void apply_upload_end(struct applier *applier, struct apply_upload *upload, enum err err)
 {
+    struct record_share *share = &applier->share;
+    share->run = upload->frame.run;
+    share->waiter = RECORD_WAITER_NONE;
+    share->done = 0;
+    share->total = 0;
+    share->org = upload->frame.org;
+    share->upload_bytes = upload->end.stored_bytes;
+    share->upload_records = upload->end.accepted_count;
+    share->result.item_count = 0;
     if (upload->result != NULL) {
-        upload->result->err = err;
-        applier->options.on_result(applier->options.owner, upload->waiter, upload->result);
+        share->waiter = upload->waiter;
+        share->result = *upload->result;
+        share->result.err = err;
     }
-    journal_credit_upload(applier->options.journal, upload->frame.org, upload->end.stored_bytes);
+    give_share(applier, share);
     apply_upload_destroy(upload);
 }
 

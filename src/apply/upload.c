@@ -176,7 +176,7 @@ static struct apply_upload *make_upload(void)
 static void take_waiter(struct applier *applier, struct apply_upload *upload)
 {
     const struct record_frame *frame = &upload->frame;
-    if (frame->waiter == RECORD_WAITER_NONE || frame->run != applier->options.run) {
+    if (frame->waiter == RECORD_WAITER_NONE || !apply_can_tell(applier, frame->run)) {
         return;
     }
     upload->waiter = frame->waiter;

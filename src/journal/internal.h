@@ -160,6 +160,9 @@ struct journal {
     /* Frames of earlier runs that apply's reader has not seen, where recovery did not count them.
      * Relaxed: for the backlog's numbers. */
     atomic_uint_fast64_t unread;
+    /* Stored (release) after its context, loaded (acquire) by the committer. */
+    _Atomic(journal_take_share) take_share;
+    void *share_context;
     struct mailbox *committer_mailbox;
     struct mailbox *preparer_mailbox;
     struct mailbox *uploader_mailbox;

@@ -11,7 +11,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/sys.h"
-#include "journal/backend.h"
+#include "journal/nats.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -51,7 +51,7 @@ enum err journal_open(struct journal **ret, const struct journal_options *option
     journal->uploads_directory = mem_copy_text(options->uploads_directory);
     journal->options.directory = journal->directory;
     journal->options.uploads_directory = journal->uploads_directory;
-    journal_room_init(&journal->room, options->backlog_bytes_max);
+    journal_room_init(&journal->room, options->backlog_bytes_max, options->nats.is_shared);
     journal_room_progress(&journal->room, journal_from_least(applied), 0);
     journal_slots_init(&journal->slots);
     list_init(&journal->uploader.files);
@@ -185,19 +185,45 @@ uint32_t journal_retry_after_s(struct journal *journal)
     return journal_room_retry_s(&journal->room);
 }
 
+bool journal_is_shared(const struct journal *journal)
+{
+    return journal->nats != NULL && journal->options.nats.is_shared;
+}
+
+void journal_answer(struct journal *journal, const struct record_share *share)
+{
+    journal_nats_results_send(journal, share);
+}
+
+void journal_on_share(struct journal *journal, journal_take_share take, void *context)
+{
+    journal->share_context = context;
+    atomic_store_explicit(&journal->take_share, take, memory_order_release);
+}
+
+/* In a shared stream each node takes its own frames off when all lanes have passed them. */
 void journal_credit(struct journal *journal, uint64_t org, uint64_t bytes, uint32_t record_count)
 {
+    if (journal_is_shared(journal)) {
+        return;
+    }
     journal_room_credit(&journal->room, org, bytes, record_count, clock_mono_ns());
 }
 
-void journal_credit_upload(struct journal *journal, uint64_t org, uint64_t bytes)
+void journal_credit_upload(struct journal *journal, uint64_t org, uint64_t bytes, uint64_t records)
 {
+    if (journal_is_shared(journal)) {
+        journal_room_not_durable(&journal->room, records);
+    }
     journal_slots_close(&journal->slots, org);
     journal_room_credit_upload(&journal->room, org, bytes, clock_mono_ns());
 }
 
 void journal_charge(struct journal *journal, uint64_t org, uint64_t bytes, uint64_t record_count)
 {
+    if (journal_is_shared(journal)) {
+        return; /* its own node counts it, if that still runs */
+    }
     journal_slots_force(&journal->slots, org);
     journal_room_force(&journal->room, org, bytes);
     journal_room_durable(&journal->room, record_count, clock_wall_ms());
@@ -215,6 +241,10 @@ void journal_backlog(struct journal *journal, struct journal_backlog *ret)
     uint64_t before = atomic_load_explicit(&room->before_oldest, memory_order_relaxed);
     ret->bytes = atomic_load_explicit(&room->bytes, memory_order_relaxed);
     uint64_t unread = atomic_load_explicit(&journal->unread, memory_order_relaxed);
+    if (journal_is_shared(journal)) { /* what was there at the start: at least a record each */
+        uint64_t found = journal->recovered_position;
+        unread = found > before ? found - before : 0;
+    }
     ret->records = unread + atomic_load_explicit(&room->records, memory_order_relaxed);
     ret->oldest_received_ms =
         ret->bytes == 0 ? 0 : atomic_load_explicit(&room->oldest_ms, memory_order_relaxed);

@@ -80,9 +80,8 @@ uint64_t journal_from_least(const struct journal_from *from);
 /* Whether a frame is above the position of its lane; of one of several lanes, of any. */
 bool journal_from_wants(const struct journal_from *from, uint8_t lane, uint64_t position);
 
-/* Scans the segments (checks every frame that is not applied, the newest segment always) and
- * settles the backlog per org; nothing is written but quarantine files. Uploads without end record
- * are deleted. ERR_LOCKED is main's matter: DATA_DIR is locked before. */
+/* Checks every frame above `applied`, settles the backlog per org, deletes uploads without end
+ * record; nothing is written but quarantine files. DATA_DIR is locked before. */
 MUST_CHECK enum err journal_open(struct journal **ret, const struct journal_options *options,
                                  const struct journal_from *applied, struct err_detail *detail);
 void journal_state(const struct journal *journal, struct journal_state *ret);
@@ -103,8 +102,7 @@ void journal_close(struct journal *journal);
 /* `mailbox` is the loop's: durable batches come back through it. index < producer_count. */
 MUST_CHECK enum err journal_producer_create(struct journal_producer **ret, struct journal *journal,
                                             uint32_t index, struct mailbox *mailbox);
-/* Nothing of it may be on the way: after the stop its mailbox was run once more, and its uploads
- * were ended or aborted before. NULL is fine. */
+/* Nothing of it may be on the way: its mailbox was run after the stop. NULL is fine. */
 void journal_producer_destroy(struct journal_producer *producer);
 
 struct journal_ticket {
@@ -133,18 +131,17 @@ enum err journal_room(struct journal *journal, uint64_t org, uint64_t bytes);
 uint32_t journal_retry_after_s(struct journal *journal);
 
 /* --- uploads: a body above LIMIT_SMALL_BODY_BYTES, in a file of its own ---------------------- */
-/* How many there may be at once is bounded, of all and of one org: ERR_BUSY, until others end;
- * ERR_FULL, until some are applied, also when not even a first block would be taken. */
+/* So many of all and of one org at once: ERR_BUSY, until others end; ERR_FULL, until some are
+ * applied, also when not even a first block would be taken. */
 MUST_CHECK enum err journal_upload_begin(struct journal_upload **ret,
                                          struct journal_producer *producer, struct id id,
                                          uint64_t org);
 /* What begin would say now: ERR_OK, ERR_BUSY, ERR_FULL, ERR_NO_SPACE. */
 enum err journal_upload_room(struct journal *journal, uint64_t org);
 /* Takes all of `decoded`; full blocks are posted, or wait for room in the backlog and on the disk.
- * When *ret_pause is true the caller stops reading its source until on_room ran. On an error
- * (ERR_TOO_LARGE: more than one org may ever have waiting; ERR_NO_SPACE, ERR_AWAY, ERR_IO: the
- * write failed) every later call gives it too, and the caller aborts. on_room also runs for an
- * error that is found while the caller pauses. */
+ * When *ret_pause is true the caller stops reading until on_room ran. An error (ERR_TOO_LARGE: more
+ * than one org may ever have waiting; else the write failed) is for good, and the caller aborts;
+ * on_room also runs for one that is found while it pauses. */
 MUST_CHECK enum err journal_upload_write(struct journal_upload *upload, struct slice decoded,
                                          bool *ret_pause);
 /* Bytes of the table of contents, kept beside the blocks, in order. */
@@ -152,16 +149,13 @@ MUST_CHECK enum err journal_upload_note(struct journal_upload *upload, struct sl
 void journal_upload_on_room(struct journal_upload *upload,
                             void (*on_room)(struct journal_upload *upload, void *context),
                             void *context);
-/* For one that pauses, now and then: nobody tells when the backlog has room again. on_room runs
- * from inside if it has. */
+/* For one that pauses, now and then: on_room runs from inside if the backlog has room again. */
 void journal_upload_retry(struct journal_upload *upload);
-/* The body is whole: the last block and the rest of the table go. *ret_pause: end must wait until
- * on_room ran. */
+/* The body is whole: what is left of it goes. *ret_pause: end must wait until on_room ran. */
 MUST_CHECK enum err journal_upload_flush(struct journal_upload *upload, bool *ret_pause);
-/* After flush (which is made if it was not: ERR_FULL when it must wait): sync of file and
- * directory, then the end record `parts` (body: a record_upload_end, whose stored bytes are filled
- * in here) as a frame, submitted by itself: durable when the ticket says so. Consumes the upload,
- * also on failure (the file then goes; the ticket is not run). */
+/* After flush (made if it was not: ERR_FULL when it must wait): what was written becomes durable,
+ * then the end record `parts` (body: a record_upload_end; its stored bytes are filled in here) as a
+ * frame. Consumes the upload, also on failure (it then goes; the ticket is not run). */
 MUST_CHECK enum err journal_upload_end(struct journal_upload *upload,
                                        const struct journal_frame_parts *parts,
                                        struct journal_ticket *ticket);
@@ -179,8 +173,7 @@ void journal_upload_close(struct journal_upload_reader *reader);
 /* Any thread; ERR_NOT_FOUND when there is none. */
 MUST_CHECK enum err journal_upload_delete(struct journal *journal, struct id id);
 
-/* Files that earlier runs made whole, one after the other, in no order: for finding those that
- * nothing knows any more. What is not known for now is left out. */
+/* Those that earlier runs made whole, in no order: for finding what nothing knows any more. */
 struct journal_upload_walk;
 MUST_CHECK enum err journal_upload_walk_open(struct journal_upload_walk **ret,
                                              struct journal *journal);
@@ -188,10 +181,9 @@ MUST_CHECK enum err journal_upload_walk_next(struct journal_upload_walk *walk, s
                                              bool *ret_has);
 /* NULL is fine. */
 void journal_upload_walk_close(struct journal_upload_walk *walk);
-/* The highest position that earlier runs made durable: their end records lie at or below it. */
+/* What earlier runs made durable: their end records lie at or below it. */
 uint64_t journal_recovered_position(const struct journal *journal);
-/* Whether frames were lost, in this start or any before: something is missing or in quarantine, or
- * that cannot be told. An end record may be among them. */
+/* Whether frames were ever lost, or that cannot be told; an end record may be among them. */
 bool journal_has_damage(const struct journal *journal);
 
 /* --- reading -------------------------------------------------------------------------------- */
@@ -222,13 +214,13 @@ uint64_t journal_durable_position(const struct journal *journal);
 #define JOURNAL_SUBSCRIBERS_MAX 64u
 void journal_subscribe(struct journal *journal, struct mailbox *mailbox);
 void journal_unsubscribe(struct journal *journal, const struct mailbox *mailbox);
-/* Applied: takes bytes off the backlog of an org. For a frame its `bytes` and record_count; for
- * elements of an upload 0 and their number. */
+/* Applied: bytes leave the backlog of an org. Of a frame `bytes` and record_count; for elements of
+ * an upload 0 and their number. */
 void journal_credit(struct journal *journal, uint64_t org, uint64_t bytes, uint32_t record_count);
-/* All of an upload is applied: the stored bytes of its end record. */
-void journal_credit_upload(struct journal *journal, uint64_t org, uint64_t bytes);
-/* An upload of an earlier run whose end record is applied and whose elements are not: it is counted
- * in the backlog again, whatever the bounds say, until it is credited. */
+/* All of an upload that this process counts is applied: stored bytes and accepted elements. */
+void journal_credit_upload(struct journal *journal, uint64_t org, uint64_t bytes, uint64_t records);
+/* An upload of an earlier run whose end record is applied and whose elements are not: it counts
+ * again, whatever the bounds say, until it is credited. */
 void journal_charge(struct journal *journal, uint64_t org, uint64_t bytes, uint64_t record_count);
 /* Every lane's durable cursor has passed `position`: older segments may go. */
 void journal_release(struct journal *journal, uint64_t position);
@@ -244,9 +236,17 @@ struct journal_backlog {
 };
 void journal_backlog(struct journal *journal, struct journal_backlog *ret);
 
+/* --- nodes that share a stream ---------------------------------------------------------------- */
+bool journal_is_shared(const struct journal *journal);
+/* Any thread: to the node of share->run, at most once. */
+void journal_answer(struct journal *journal, const struct record_share *share);
+/* Who takes what is for this one, on the committer's thread; NULL, after it has ended: nobody. */
+typedef void (*journal_take_share)(void *context, const struct record_share *share);
+void journal_on_share(struct journal *journal, journal_take_share take, void *context);
+
 /* --- backup: by another process, beside the server or without one ----------------------------- */
-/* Holds every segment of `directory`, and retained uploads, where they are: for as long as the
- * descriptor is open, and not longer than its process lives. ERR_BUSY: another has it. */
+/* Holds every segment of `directory`, and retained uploads, where they are, for as long as the
+ * descriptor is open. ERR_BUSY: another process has it. */
 MUST_CHECK enum err journal_pin(const char *directory, int *ret_fd);
 void journal_unpin(int fd);
 /* Any thread: whether a process holds them now. */
@@ -291,8 +291,7 @@ struct journal_check_report {
     uint64_t damaged_places;
     bool clean;
 };
-/* Reads every segment of `directory`, writes nothing; on_frame (may be NULL) sees each good frame;
- * on_progress (may be NULL) sees bytes done and bytes in all. */
+/* Writes nothing; on_frame (may be NULL) sees each good frame; on_progress (may be NULL) bytes. */
 MUST_CHECK enum err journal_check(const char *directory, struct journal_check_report *ret,
                                   void (*on_frame)(const struct journal_frame *frame,
                                                    void *context),

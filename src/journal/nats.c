@@ -2,6 +2,7 @@
  *
  *   stream    limits retention, new messages are refused when it is full, no age, on disk
  *   subjects  <stream>.frames.<lane>; frames of several lanes: <stream>.frames.mixed
+ *   results   <stream>.results.<run>, in no stream: nats_results.c
  *   uploads   in a stream of their own: nats_upload.c
  *   message   a frame as it stands in a segment, its position field zero: the stream's own number
  *             is its place. Position = base + that number.
@@ -115,13 +116,15 @@ void journal_nats_mail_free(struct nats_mail *mail)
 
 enum err journal_nats_feed_open(struct nats_feed *feed, bool is_wide)
 {
-    char subject[NATS_NAME_BYTES + 2];
+    char subject[NATS_SUBJECT_BYTES + 2];
     natsInbox *inbox = NULL;
-    if (natsInbox_Create(&inbox) != NATS_OK) {
-        return ERR_NO_MEMORY;
+    if (feed->inbox[0] == '\0') {
+        if (natsInbox_Create(&inbox) != NATS_OK) {
+            return ERR_NO_MEMORY;
+        }
+        (void)snprintf(feed->inbox, sizeof(feed->inbox), "%s", inbox);
+        natsInbox_Destroy(inbox);
     }
-    (void)snprintf(feed->inbox, sizeof(feed->inbox), "%s", inbox);
-    natsInbox_Destroy(inbox);
     (void)snprintf(subject, sizeof(subject), "%s%s", feed->inbox, is_wide ? ".*" : "");
     atomic_store_explicit(&feed->is_over, false, memory_order_relaxed);
     natsStatus status = natsConnection_Subscribe(
@@ -470,6 +473,9 @@ static enum err nats_open(struct journal *journal, const struct journal_from *ap
         journal->state.clean = true;
         err = journal_nats_publisher_open(journal);
     }
+    if (err == ERR_OK) {
+        err = journal_nats_results_open(journal);
+    }
     jsStreamInfo_Destroy(info);
     return err;
 }
@@ -495,6 +501,7 @@ static void nats_close(struct journal *journal)
     if (nats == NULL) {
         return;
     }
+    journal_nats_feed_close(&nats->results);
     journal_nats_publisher_close(journal);
     jsCtx_Destroy(nats->js);
     if (nats->connection != NULL) {

@@ -11,6 +11,7 @@
 #include "journal/backend.h"
 
 #define NATS_NAME_BYTES    64u
+#define NATS_SUBJECT_BYTES 128u
 #define NATS_CONSUMER      "ingest_workers" /* of the one reader; others add to the name */
 #define NATS_WAIT_MS       2000             /* for an answer of JetStream's own */
 #define NATS_IN_FLIGHT_MAX 4096u            /* frames published and not acknowledged */
@@ -19,6 +20,8 @@
 #define NATS_DUPLICATES_MS 120000 /* JetStream knows message ids for so long: far above both */
 #define NATS_LOOK_MS       250
 #define NATS_PURGES        64u
+#define NATS_PLACED_MAX    4096u
+#define NATS_PLACED_BYTES  (1u << 20u) /* of one, once half of them are there */
 
 /* A message of a subscription, on its way to the thread that reads it. */
 struct nats_mail {
@@ -34,9 +37,9 @@ struct nats_feed {
     struct mailbox *to;
     void (*on_arrive)(struct mail *mail);
     void *owner;
-    bool wakes_subscriber; /* of the journal, after each message */
-    atomic_bool is_over;   /* the library is done with it: released there, acquired here */
-    char inbox[NATS_NAME_BYTES];
+    bool wakes_subscriber;          /* of the journal, after each message */
+    atomic_bool is_over;            /* the library is done with it: released there, acquired here */
+    char inbox[NATS_SUBJECT_BYTES]; /* empty: one is made up */
 };
 
 /* A frame that was published. */
@@ -51,6 +54,13 @@ struct nats_slot {
     uint64_t sent_ns;
 };
 
+/* Own frames that are in the stream, up to a position. */
+struct nats_placed {
+    uint64_t position;
+    uint64_t bytes;
+    uint64_t records;
+};
+
 struct nats_publisher {
     struct nats_feed acks;
     struct nats_slot *slots; /* NATS_IN_FLIGHT_MAX */
@@ -62,6 +72,9 @@ struct nats_publisher {
     size_t offset;
     uint64_t looked_ns;
     bool was_ready;
+    struct nats_placed *placed; /* NATS_PLACED_MAX; a ring, of a shared stream */
+    uint32_t placed_first;
+    uint32_t placed_count;
 };
 
 struct nats_purge {
@@ -96,6 +109,7 @@ struct nats_journal {
     /* The stream is full: the replay window is given up. Relaxed, as above. */
     atomic_bool is_full;
     struct nats_publisher publisher;       /* the committer's thread */
+    struct nats_feed results;              /* taken by the committer's thread */
     struct nats_purge purges[NATS_PURGES]; /* the preparer's thread */
     uint32_t purge_count;
     uint64_t purged; /* sequence */
@@ -116,6 +130,8 @@ void journal_nats_mail_free(struct nats_mail *mail);
 MUST_CHECK enum err journal_nats_publisher_open(struct journal *journal);
 void journal_nats_publisher_close(struct journal *journal);
 void journal_nats_commit(struct journal *journal);
+/* Any thread. */
+void journal_nats_tell_durable(struct journal *journal, uint64_t position);
 
 /* --- nats_read.c: a reader's thread -------------------------------------------------------------
  */
@@ -125,6 +141,12 @@ enum err journal_nats_reader_next(struct journal_reader *base, struct journal_fr
                                   bool *ret_has);
 void journal_nats_reader_applied(struct journal_reader *base, uint64_t position);
 void journal_nats_reader_close(struct journal_reader *base);
+
+/* --- nats_results.c ------------------------------------------------------------------------------
+ */
+MUST_CHECK enum err journal_nats_results_open(struct journal *journal);
+/* Any thread. */
+void journal_nats_results_send(struct journal *journal, const struct record_share *share);
 
 /* --- nats_upload.c: the uploader's thread, then any ---------------------------------------------
  */

@@ -51,12 +51,48 @@ static void slot_free(struct nats_publisher *publisher, struct nats_slot *slot)
     publisher->in_flight--;
 }
 
-static void publish_durable(struct journal *journal, uint64_t position)
+void journal_nats_tell_durable(struct journal *journal, uint64_t position)
 {
     uint64_t durable = atomic_load_explicit(&journal->durable_position, memory_order_relaxed);
     while (durable < position &&
            !atomic_compare_exchange_weak_explicit(&journal->durable_position, &durable, position,
                                                   memory_order_release, memory_order_relaxed)) {
+    }
+}
+
+/* In a shared stream: it leaves the backlog when all lanes have passed it. */
+static void place(struct journal *journal, const struct nats_slot *slot, uint64_t position)
+{
+    struct nats_publisher *publisher = &journal->nats->publisher;
+    uint32_t count = publisher->placed_count;
+    struct journal_frame frame;
+    journal_frame_peek(slot->batch->bytes + slot->offset, &frame);
+    journal_room_place(&journal->room, frame.org, frame.bytes, position);
+    uint32_t last = (publisher->placed_first + count + NATS_PLACED_MAX - 1) % NATS_PLACED_MAX;
+    struct nats_placed *to = &publisher->placed[last];
+    if (count < NATS_PLACED_MAX / 2 || (count < NATS_PLACED_MAX && to->bytes > NATS_PLACED_BYTES)) {
+        to = &publisher->placed[(last + 1) % NATS_PLACED_MAX];
+        *to = (struct nats_placed){.position = 0};
+        publisher->placed_count++;
+    }
+    to->position = position > to->position ? position : to->position;
+    to->bytes += frame.bytes;
+    /* Those of an upload stay until it is over. */
+    to->records += frame.form == RECORD_FORM_UPLOAD_END ? 0 : frame.record_count;
+}
+
+static void take_off_passed(struct journal *journal, uint64_t now_ns)
+{
+    struct nats_publisher *publisher = &journal->nats->publisher;
+    uint64_t passed = atomic_load_explicit(&journal->room.before_oldest, memory_order_relaxed);
+    while (publisher->placed_count > 0) {
+        const struct nats_placed *first = &publisher->placed[publisher->placed_first];
+        if (first->position > passed) {
+            return;
+        }
+        journal_room_passed(&journal->room, first->bytes, first->records, now_ns);
+        publisher->placed_first = (publisher->placed_first + 1) % NATS_PLACED_MAX;
+        publisher->placed_count--;
     }
 }
 
@@ -68,7 +104,10 @@ static void slot_settle(struct journal *journal, struct nats_slot *slot, enum er
     struct journal_batch *batch = slot->batch;
     batch->outcomes[slot->frame] = (struct journal_outcome){position, err};
     if (err == ERR_OK) {
-        publish_durable(journal, position);
+        journal_nats_tell_durable(journal, position);
+        if (journal_is_shared(journal)) {
+            place(journal, slot, position);
+        }
         metrics_observe(METRIC_JOURNAL_COMMIT_SECONDS, clock_mono_ns() - slot->first_ns);
     } else {
         struct journal_frame frame;
@@ -188,7 +227,7 @@ static natsStatus message_make(struct journal *journal, const struct nats_slot *
     const struct nats_journal *nats = journal->nats;
     const uint8_t *bytes = slot->batch->bytes + slot->offset;
     char subject[NATS_NAME_BYTES + 16];
-    char reply[NATS_NAME_BYTES + NAME_BYTES + 2];
+    char reply[NATS_SUBJECT_BYTES + NAME_BYTES + 2];
     char id[2 * NAME_BYTES + 1] = {0};
     char name[NAME_BYTES + 1] = {0};
     struct journal_frame frame;
@@ -348,6 +387,7 @@ static void look(struct journal *journal)
     publisher->was_ready = is_ready;
     /* The callback sets it; what it said after this look comes with a wake, and another look. */
     atomic_store_explicit(&journal->room.is_away, !is_ready, memory_order_relaxed);
+    take_off_passed(journal, now_ns);
     if (send_all || now_ns - publisher->looked_ns >= NATS_LOOK_MS * NS_PER_MS) {
         publisher->looked_ns = now_ns;
         look_at_slots(journal, now_ns, send_all);
@@ -359,7 +399,8 @@ void journal_nats_commit(struct journal *journal)
     struct nats_publisher *publisher = &journal->nats->publisher;
     bool is_closed = false;
     while (!is_closed || publisher->in_flight > 0) {
-        bool is_calm = publisher->in_flight == 0 && journal_nats_is_ready(journal->nats);
+        bool is_calm = publisher->in_flight == 0 && publisher->placed_count == 0 &&
+                       journal_nats_is_ready(journal->nats);
         if (is_closed) {
             nats_Sleep(1); /* a closed mailbox does not wait; acknowledgements still come */
         } else {
@@ -378,6 +419,7 @@ enum err journal_nats_publisher_open(struct journal *journal)
 {
     struct nats_publisher *publisher = &journal->nats->publisher;
     publisher->slots = mem_alloc_array(NATS_IN_FLIGHT_MAX, sizeof(*publisher->slots));
+    publisher->placed = mem_alloc_array(NATS_PLACED_MAX, sizeof(*publisher->placed));
     for (uint32_t i = NATS_IN_FLIGHT_MAX; i > 0; i--) {
         publisher->slots[i - 1].next_free = publisher->free_first;
         publisher->free_first = i;
@@ -395,5 +437,6 @@ void journal_nats_publisher_close(struct journal *journal)
     struct nats_publisher *publisher = &journal->nats->publisher;
     journal_nats_feed_close(&publisher->acks);
     (void)mailbox_run_all(journal->committer_mailbox); /* late acknowledgements */
+    mem_free(publisher->placed);
     mem_free(publisher->slots);
 }

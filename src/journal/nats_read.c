@@ -217,6 +217,10 @@ static void reader_charge(struct journal *journal, const struct journal_frame *f
 {
     struct record_frame record;
     struct record_upload_end end;
+    if (journal_is_shared(journal)) {
+        journal_nats_tell_durable(journal, frame->position);
+        return; /* each node counts its own */
+    }
     if (record_frame_decode(frame->bytes_slice, &record) != ERR_OK ||
         record.run == journal->options.run) {
         return;
@@ -395,15 +399,40 @@ void journal_nats_reader_close(struct journal_reader *base)
     mem_free(reader);
 }
 
+/* Other nodes may have written and applied since it was opened here. */
+static enum err find_last(const struct journal *journal, uint64_t after, uint64_t *ret)
+{
+    const struct nats_journal *nats = journal->nats;
+    jsStreamInfo *info = NULL;
+    uint64_t durable = journal_durable_position(journal);
+    uint64_t last = durable > nats->base ? durable - nats->base : 0;
+    last = last > nats->last_sequence ? last : nats->last_sequence;
+    if (after > last) {
+        jsOptions options = journal_nats_options();
+        if (js_GetStreamInfo(&info, nats->js, nats->stream, &options, NULL) != NATS_OK) {
+            return ERR_AWAY;
+        }
+        last = info->State.LastSeq;
+        jsStreamInfo_Destroy(info);
+    }
+    *ret = last;
+    return ERR_OK;
+}
+
 /* What the stream must still hold for who has applied up to `after`. */
 static enum err reader_check_place(struct journal *journal, uint64_t after)
 {
     const struct nats_journal *nats = journal->nats;
-    if (after > nats->last_sequence) {
+    uint64_t last = 0;
+    enum err err = find_last(journal, after, &last);
+    if (err != ERR_OK) {
+        return err;
+    }
+    if (after > last) {
         log_write(LOG_ERROR, "journal",
                   "NATS: stream %s ends at message %" PRIu64 ", and %" PRIu64
                   " is applied: it is an older copy; delete it to begin a new one",
-                  nats->stream, nats->last_sequence, after);
+                  nats->stream, last, after);
         return ERR_CORRUPT;
     }
     if (nats->first_sequence > after + 1) {

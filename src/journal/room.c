@@ -4,6 +4,9 @@
  * Happy path: take when a frame is appended, credit when it is applied.
  * Failure modes: full or short of disk: refused before anything is kept. A credit of more than an
  * org holds (its share was forgotten, see below) takes what is there.
+ * In a shared stream a frame may be applied by any node, so the one that accepted it takes it off
+ * when all lanes have passed its place. What an org has there is kept as two sums, each up to a
+ * place, and leaves in these two steps: late by at most as much as came meanwhile.
  * More orgs with a backlog than the table holds: the least recently active one's share is
  * forgotten, so its bound starts anew, and its bytes stay in the sum until the next start. */
 #include "journal/room.h"
@@ -21,12 +24,27 @@ struct room_change {
     uint64_t bytes;
     uint64_t org_max;
     bool is_done;
+    bool is_placed;
+    uint64_t passed;   /* where frames are placed */
+    uint64_t position; /* of the one that is */
 };
 
-void journal_room_init(struct journal_room *room, uint64_t bytes_max)
+struct room_sum {
+    uint64_t bytes;
+    uint64_t position; /* of the last of them */
+};
+
+struct room_org {
+    uint64_t held;        /* first, as where frames are not placed */
+    struct room_sum old;  /* of that what was placed */
+    struct room_sum next; /* … and what came after it */
+};
+
+void journal_room_init(struct journal_room *room, uint64_t bytes_max, bool is_placed)
 {
-    *room = (struct journal_room){.bytes_max = bytes_max};
-    room->orgs = table_create(ROOM_ORGS_MAX, sizeof(uint64_t));
+    *room = (struct journal_room){.bytes_max = bytes_max, .is_placed = is_placed};
+    room->orgs =
+        table_create(ROOM_ORGS_MAX, is_placed ? sizeof(struct room_org) : sizeof(uint64_t));
 }
 
 void journal_room_finish(struct journal_room *room)
@@ -40,10 +58,46 @@ static struct slice room_key(const uint64_t *org)
     return slice_make(org, sizeof(*org));
 }
 
+static uint64_t room_load(const atomic_uint_fast64_t *number)
+{
+    return atomic_load_explicit(number, memory_order_relaxed);
+}
+
+/* What all lanes have passed leaves. */
+static void room_follow(struct room_org *org, uint64_t passed)
+{
+    for (int i = 0; i < 2 && org->old.position <= passed; i++) {
+        org->held -= org->old.bytes < org->held ? org->old.bytes : org->held;
+        org->old = org->next;
+        org->next = (struct room_sum){0, 0};
+    }
+}
+
+static struct room_change room_change(struct journal_room *room, uint64_t bytes, uint64_t org_max)
+{
+    return (struct room_change){.bytes = bytes,
+                                .org_max = org_max,
+                                .is_placed = room->is_placed,
+                                .passed = room_load(&room->before_oldest)};
+}
+
+static void room_visit_place(void *value, void *context)
+{
+    struct room_org *org = value;
+    const struct room_change *change = context;
+    room_follow(org, change->passed);
+    struct room_sum *sum = org->old.bytes == 0 ? &org->old : &org->next;
+    sum->bytes += change->bytes;
+    sum->position = change->position > sum->position ? change->position : sum->position;
+}
+
 static void room_visit_take(void *value, void *context)
 {
     uint64_t *held = value;
     struct room_change *change = context;
+    if (change->is_placed) {
+        room_follow(value, change->passed);
+    }
     change->is_done = *held + change->bytes <= change->org_max;
     *held += change->is_done ? change->bytes : 0;
 }
@@ -52,6 +106,9 @@ static void room_visit_look(void *value, void *context)
 {
     const uint64_t *held = value;
     struct room_change *change = context;
+    if (change->is_placed) {
+        room_follow(value, change->passed);
+    }
     change->is_done = *held + change->bytes <= change->org_max;
 }
 
@@ -61,11 +118,6 @@ static void room_visit_give(void *value, void *context)
     struct room_change *change = context;
     change->bytes = change->bytes < *held ? change->bytes : *held;
     *held -= change->bytes;
-}
-
-static uint64_t room_load(const atomic_uint_fast64_t *number)
-{
-    return atomic_load_explicit(number, memory_order_relaxed);
 }
 
 static bool room_is_closed(struct journal_room *room)
@@ -81,7 +133,7 @@ static enum err room_closed_err(struct journal_room *room)
 
 enum err journal_room_take(struct journal_room *room, uint64_t org, uint64_t bytes)
 {
-    struct room_change change = {bytes, room->bytes_max / 2, false};
+    struct room_change change = room_change(room, bytes, room->bytes_max / 2);
     if (room_is_closed(room)) {
         return room_closed_err(room);
     }
@@ -98,7 +150,8 @@ enum err journal_room_take(struct journal_room *room, uint64_t org, uint64_t byt
 
 enum err journal_room_look(struct journal_room *room, uint64_t org, uint64_t bytes)
 {
-    struct room_change change = {bytes, room->bytes_max / 2, bytes <= room->bytes_max / 2};
+    struct room_change change = room_change(room, bytes, room->bytes_max / 2);
+    change.is_done = bytes <= room->bytes_max / 2;
     if (room_is_closed(room)) {
         return room_closed_err(room);
     }
@@ -109,14 +162,14 @@ enum err journal_room_look(struct journal_room *room, uint64_t org, uint64_t byt
 
 void journal_room_force(struct journal_room *room, uint64_t org, uint64_t bytes)
 {
-    struct room_change change = {bytes, UINT64_MAX, false};
+    struct room_change change = room_change(room, bytes, UINT64_MAX);
     atomic_fetch_add_explicit(&room->bytes, bytes, memory_order_relaxed);
     table_upsert(room->orgs, room_key(&org), room_visit_take, &change);
 }
 
 void journal_room_give(struct journal_room *room, uint64_t org, uint64_t bytes)
 {
-    struct room_change change = {bytes, 0, false};
+    struct room_change change = room_change(room, bytes, 0);
     if (table_find(room->orgs, room_key(&org), room_visit_give, &change)) {
         atomic_fetch_sub_explicit(&room->bytes, change.bytes, memory_order_relaxed);
     }
@@ -176,6 +229,23 @@ static void room_release(struct journal_room *room, uint64_t org, uint64_t bytes
     if (room_load(&room->bytes) == 0) {
         atomic_store_explicit(&room->oldest_ms, 0, memory_order_relaxed);
     }
+}
+
+void journal_room_place(struct journal_room *room, uint64_t org, uint64_t bytes, uint64_t position)
+{
+    struct room_change change = room_change(room, bytes, 0);
+    change.position = position;
+    (void)table_find(room->orgs, room_key(&org), room_visit_place, &change);
+}
+
+void journal_room_passed(struct journal_room *room, uint64_t bytes, uint64_t records,
+                         uint64_t now_ns)
+{
+    (void)room_subtract_at_most(&room->records, records); /* zero is what "at most" ends at */
+    if (room_subtract_at_most(&room->bytes, bytes) == 0) {
+        atomic_store_explicit(&room->oldest_ms, 0, memory_order_relaxed);
+    }
+    room_measure_drain(room, bytes, now_ns);
 }
 
 void journal_room_credit(struct journal_room *room, uint64_t org, uint64_t bytes, uint32_t records,

@@ -15,7 +15,8 @@ struct table;
 
 struct journal_room {
     uint64_t bytes_max;
-    struct table *orgs; /* org -> bytes */
+    bool is_placed;     /* frames leave by position: all lanes have passed it */
+    struct table *orgs; /* org -> bytes; where frames are placed: struct room_org */
     atomic_uint_fast64_t bytes;
     atomic_uint_fast64_t records;
     atomic_bool is_short; /* the disk is below its reserve; set by the committer */
@@ -29,7 +30,7 @@ struct journal_room {
     atomic_uint_fast64_t oldest_ms;
 };
 
-void journal_room_init(struct journal_room *room, uint64_t bytes_max);
+void journal_room_init(struct journal_room *room, uint64_t bytes_max, bool is_placed);
 void journal_room_finish(struct journal_room *room);
 MUST_CHECK enum err journal_room_take(struct journal_room *room, uint64_t org, uint64_t bytes);
 /* What take would say. */
@@ -43,6 +44,11 @@ static inline uint64_t journal_room_org_max(const struct journal_room *room)
 void journal_room_force(struct journal_room *room, uint64_t org, uint64_t bytes);
 /* Gives back, at most what the org holds. */
 void journal_room_give(struct journal_room *room, uint64_t org, uint64_t bytes);
+/* Where frames leave by position: what was taken for one of an org is at `position`. The org's
+ * share follows when it is used next; the sums when the committer says so by passed. */
+void journal_room_place(struct journal_room *room, uint64_t org, uint64_t bytes, uint64_t position);
+void journal_room_passed(struct journal_room *room, uint64_t bytes, uint64_t records,
+                         uint64_t now_ns);
 /* Committer: `records` became durable at `wall_ms`. */
 void journal_room_durable(struct journal_room *room, uint64_t records, int64_t wall_ms);
 /* … and did not: what was counted when it was sent away. */

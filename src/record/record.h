@@ -170,3 +170,19 @@ struct record_result {
     uint32_t item_count; /* states below: the first LIMIT_BATCH_ITEMS_ANSWERED elements */
     uint8_t items[LIMIT_BATCH_ITEMS_ANSWERED]; /* enum record_item_state */
 };
+
+/* What one applier made of a frame, for the node of `run`. Several may apply parts of it: then each
+ * says REJECTED of the elements of the others. */
+struct record_share {
+    uint64_t run;
+    uint64_t waiter; /* RECORD_WAITER_NONE: nobody */
+    uint32_t done;   /* of its events */
+    uint32_t total;
+    uint64_t org;
+    uint64_t upload_bytes;   /* stored bytes of an upload that is over; 0: none */
+    uint64_t upload_records; /* accepted elements of it */
+    struct record_result result;
+};
+#define RECORD_SHARE_HEAD_BYTES 96u
+MUST_CHECK enum err record_share_encode(const struct record_share *share, struct buffer *to);
+MUST_CHECK enum err record_share_decode(struct slice bytes, struct record_share *ret);

@@ -1,5 +1,5 @@
-"""Promise: with the journal on three servers of NATS JetStream no acknowledged record is lost or applied twice, whichever
-of them is killed or paused under load, and Weir is back by itself each time."""
+"""Promise: with the journal on three servers of NATS JetStream, and two nodes of Weir on one PostgreSQL, no acknowledged
+record is lost or applied twice, whichever process is killed or paused under load, and all is back by itself each time."""
 import json
 import signal
 import threading
@@ -8,7 +8,7 @@ import time
 import pytest
 
 from black_box import audit, end_load, event, events, start_load, until
-from conftest import nats_server
+from conftest import nats_server, postgres_server
 
 BACK_SECONDS = 30  # servers that lost their leader elect another within 10 s
 
@@ -99,3 +99,58 @@ def test_uploads_while_servers_of_nats_go(weir, cluster):
     assert len(accepted) > 10
     wanted = {number * 1000 + n for number in accepted for n in range(1000)}
     until(lambda: wanted <= set(one["payload"]["number"] for one in events(server, "&type=upload")), 60)
+
+
+@pytest.fixture
+def nodes(weir, cluster):
+    database = postgres_server.Postgres()
+    name = database.new_database()
+    settings = {"DATABASE_URL": database.url(name), "DATABASE_MAX_CONNECTIONS": "6", "DATABASE_MIN_CONNECTIONS": "1",
+                "NATS_URL": cluster.url, "NATS_REPLICAS": 3}
+    a = weir(**settings)
+    b = weir(start=False, **settings)
+    b.key = a.key
+    b.start()
+    yield a, b, lambda text: database.sql(text, name)
+    for one in (a, b):
+        one.kill()
+    database.close()
+
+
+@pytest.mark.long
+@pytest.mark.sqlite_alone
+@pytest.mark.parametrize("how", ["killed", "paused"])
+def test_each_process_goes_in_turn(nodes, cluster, tmp_path, how):
+    """Five of them, the store's server apart; both nodes take a load meanwhile."""
+    a, b, sql = nodes
+    is_over = threading.Event()
+
+    def load(server, ids):
+        while not is_over.is_set():
+            start_load(server, connections=8, seconds=3, rate=200, ids=ids).communicate(timeout=100)
+
+    loads = [threading.Thread(target=load, args=(one, tmp_path / name)) for one, name in ((a, "a"), (b, "b"))]
+    for one in loads:
+        one.start()
+    try:
+        in_turn(cluster, b, how)
+        for one, other in ((a, b), (b, a)):
+            time.sleep(1)
+            if how == "killed":
+                one.kill()
+                until_back(other)
+                one.start()
+            else:
+                one.process.send_signal(signal.SIGSTOP)
+                until_back(other)
+                one.process.send_signal(signal.SIGCONT)
+            until_back(one)
+    finally:
+        is_over.set()
+        for one in loads:
+            one.join()
+    for one in (a, b):
+        until_back(one)
+    assert sql("SELECT count(*) FROM dead_letters") == "0"
+    assert audit(a, tmp_path / "a") > 1000
+    assert audit(b, tmp_path / "b") > 1000

@@ -1,5 +1,6 @@
 /* Promise: the backlog has a bound, of all and of one org; what is refused takes nothing, what is
- * applied or failed is given back, and a short disk refuses until it has space again.
+ * applied or failed is given back, and a short disk refuses until it has space again. In a shared
+ * stream what was accepted is given back when all lanes have passed it.
  * link: journal_rig.c */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -168,7 +169,7 @@ static void test_retry_follows_the_drain_rate(void **state)
 {
     (void)state;
     struct journal_room room;
-    journal_room_init(&room, 100000);
+    journal_room_init(&room, 100000, false);
     for (uint64_t org = 0; org < 10; org++) {
         assert_int_equal(journal_room_take(&room, org, 10000), ERR_OK);
     }
@@ -191,7 +192,7 @@ static void test_an_upload_hides_no_older_frame(void **state)
 {
     (void)state;
     struct journal_room room;
-    journal_room_init(&room, 1000000);
+    journal_room_init(&room, 1000000, false);
     journal_room_force(&room, 1, 100 + 5000 + 100);
     journal_room_progress(&room, 0, 10);
     journal_room_credit_upload(&room, 1, 5000, 1);
@@ -200,6 +201,53 @@ static void test_an_upload_hides_no_older_frame(void **state)
     journal_room_credit(&room, 1, 200, 0, 1);
     assert_int_equal(room.oldest_ms, 0);
     assert_int_equal(room.bytes, 0);
+    journal_room_finish(&room);
+}
+
+/* In a shared stream frames leave by position: each org may hold half again when all lanes have
+ * passed what it had, and not before, in whichever order acknowledgements come. */
+static void test_frames_leave_by_position(void **state)
+{
+    (void)state;
+    struct journal_room room;
+    journal_room_init(&room, 4000, true);
+    for (uint64_t i = 0; i < 20; i++) {
+        assert_int_equal(journal_room_take(&room, 1, 100), ERR_OK);
+        journal_room_durable(&room, 1, 1);
+        journal_room_place(&room, 1, 100, i % 2 == 0 ? 12 + i : 10 + i); /* 12, 11, 14, 13 … */
+    }
+    assert_int_equal(journal_room_take(&room, 1, 100), ERR_FULL);
+    assert_int_equal(journal_room_look(&room, 1, 100), ERR_FULL);
+    journal_room_progress(&room, 11, 0);
+    assert_int_equal(journal_room_look(&room, 1, 100), ERR_FULL);
+    journal_room_progress(&room, 12, 0); /* the first is the older sum, all others are the next */
+    assert_int_equal(journal_room_take(&room, 1, 100), ERR_OK);
+    assert_int_equal(journal_room_take(&room, 1, 100), ERR_FULL);
+    journal_room_progress(&room, 30, 0);
+    for (uint64_t i = 0; i < 19; i++) { /* the one just taken is not placed */
+        journal_room_passed(&room, 100, 1, 0);
+        assert_int_equal(journal_room_take(&room, 1, 100), ERR_OK);
+    }
+    assert_int_equal(journal_room_take(&room, 1, 100), ERR_FULL);
+    assert_int_equal(journal_room_look(&room, 2, 2000), ERR_FULL); /* 2,100 of 4,000 are held */
+    assert_int_equal(journal_room_look(&room, 2, 1900), ERR_OK);
+    journal_room_give(&room, 1, 2000);
+    assert_int_equal(room.bytes, 100);
+    journal_room_finish(&room);
+}
+
+/* One that was applied before its acknowledgement came is not kept. */
+static void test_a_frame_that_is_passed_already(void **state)
+{
+    (void)state;
+    struct journal_room room;
+    journal_room_init(&room, 200, true);
+    journal_room_progress(&room, 5, 0);
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(journal_room_take(&room, 1, 100), ERR_OK);
+        journal_room_place(&room, 1, 100, 5);
+        journal_room_passed(&room, 100, 0, 0);
+    }
     journal_room_finish(&room);
 }
 
@@ -213,6 +261,8 @@ int main(void)
         cmocka_unit_test(test_an_upload_hides_no_older_frame),
         cmocka_unit_test(test_short_disk),
         cmocka_unit_test(test_retry_follows_the_drain_rate),
+        cmocka_unit_test(test_frames_leave_by_position),
+        cmocka_unit_test(test_a_frame_that_is_passed_already),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

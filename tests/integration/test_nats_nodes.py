@@ -1,0 +1,159 @@
+"""Promise: nodes that have their store (PostgreSQL) and their journal (a stream of NATS) in common are one service: any
+of them applies what any of them accepted, once; who waits is answered by the node that he asked; when one dies the
+others have its work within ten seconds."""
+import json
+import threading
+import time
+
+import pytest
+
+from black_box import audit, drained, event, events, metric, post, start_load, until
+from conftest import nats_server, postgres_server
+
+pytestmark = pytest.mark.sqlite_alone  # it brings its own PostgreSQL
+NDJSON = {"Content-Type": "application/x-ndjson"}
+
+
+@pytest.fixture(scope="module")
+def database_server():
+    one = postgres_server.Postgres()
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def nats():
+    one = nats_server.Nats()
+    yield one
+    one.close()
+
+
+class Nodes:
+    """Two servers on one database and one stream."""
+
+    def __init__(self, weir, database_server, nats):
+        self.server = database_server
+        self.name = database_server.new_database()
+        self.stream = self.name
+        self.weir = weir
+        self.settings = {"DATABASE_URL": database_server.url(self.name), "DATABASE_MAX_CONNECTIONS": "6",
+                         "DATABASE_MIN_CONNECTIONS": "1", "NATS_URL": nats.url}
+        self.a = self.another(key=None)
+        self.b = self.another(key=self.a.key)
+
+    def another(self, key):
+        one = self.weir(start=False, **self.settings)
+        one.settings["NATS_STREAM"] = self.stream
+        one.key = key
+        return one.start()
+
+    def sql(self, text):
+        return self.server.sql(text, self.name)
+
+    def holders(self):
+        return int(self.sql("SELECT count(DISTINCT holder) FROM cursors WHERE holder <> 0"))
+
+    def wait_until_shared(self):
+        until(lambda: self.sql("SELECT max(n) FROM (SELECT count(*) n FROM cursors WHERE lane < 64 AND holder <> 0"
+                               " GROUP BY holder) x") == "32", 20)
+
+
+@pytest.fixture
+def nodes(weir, database_server, nats):
+    return Nodes(weir, database_server, nats)
+
+
+def lines(first, count, text=""):
+    return "".join(json.dumps({**event(n), "subject": f"s{n}", "payload": {"number": n, "text": text}}) + "\n"
+                   for n in range(first, first + count))
+
+
+def numbers(server):
+    return sorted(one["payload"]["number"] for one in events(server))
+
+
+def test_who_waits_is_answered_by_the_node_that_he_asked(nodes):
+    """Single events fall on lanes of both nodes, and the elements of a batch on all lanes."""
+    nodes.wait_until_shared()
+    for number in range(40):
+        node = (nodes.a, nodes.b)[number % 2]
+        answer = node.post("/api/events?wait=stored", {**event(number), "subject": f"s{number}"})
+        assert answer.status == 201 and answer.json["durability"] == "stored", answer
+    for round_ in range(4):
+        node = (nodes.a, nodes.b)[round_ % 2]
+        first = 1000 * (round_ + 1)
+        answer = node.post("/api/events/batch?wait=stored", lines(first, 200), headers=NDJSON)
+        assert answer.status == 201 and answer.json["accepted"] == 200, answer
+        assert [one["status"] for one in answer.json["items"]] == ["accepted"] * 200
+        again = node.post("/api/events/batch?wait=stored", lines(first + 150, 100), headers=NDJSON)
+        assert again.status == 201 and again.json["duplicates"] == 50, again
+        assert [one["status"] for one in again.json["items"]] == ["duplicate"] * 50 + ["accepted"] * 50
+    wanted = [*range(40), *(n for round_ in range(4) for n in range(1000 * (round_ + 1), 1000 * (round_ + 1) + 250))]
+    assert numbers(nodes.a) == wanted == numbers(nodes.b)
+
+
+def test_uploads_are_applied_and_given_back_by_any_node(nodes):
+    nodes.wait_until_shared()
+    for round_ in range(4):
+        node, other = [(nodes.a, nodes.b), (nodes.b, nodes.a)][round_ % 2]
+        body = lines(5000 * round_, 2000, "x" * 300)
+        answer = node.post("/api/events/batch?wait=stored", body, headers=NDJSON)
+        assert answer.status == 201 and answer.json["accepted"] == 2000, answer
+        raw = other.get(f"/api/v1/uploads/{answer.json['upload_id']}/raw")
+        assert raw.status == 200 and raw.body.decode() == body
+    assert len(numbers(nodes.a)) == 8000
+    for node in (nodes.a, nodes.b):
+        until(lambda: metric(node, "event_queue_size") == 0)
+
+
+def test_the_backlog_is_let_go_wherever_it_is_applied(nodes):
+    nodes.wait_until_shared()
+    for number in range(300):
+        post((nodes.a, nodes.b)[number % 2], number, subject=f"s{number}")
+    for node in (nodes.a, nodes.b):
+        drained(node)
+        until(lambda: node.get("/api/v1/status").json["queue"]["bytes"] == 0)
+    assert numbers(nodes.a) == list(range(300))
+
+
+def test_a_node_that_dies_is_replaced(nodes):
+    nodes.wait_until_shared()
+    nodes.b.kill()
+    died = time.monotonic()
+    for number in range(200):
+        post(nodes.a, number, subject=f"s{number}")
+    until(lambda: numbers(nodes.a) == list(range(200)), 15)
+    assert time.monotonic() - died < 13  # its leases end within 7.5 s; the rest is what this machine takes
+    drained(nodes.a)
+
+
+def test_nodes_are_killed_in_turn_under_load(nodes, tmp_path):
+    stop = threading.Event()
+    ids = {}
+
+    def load(name):
+        for round_ in range(100):
+            if stop.is_set():
+                return
+            process = start_load(getattr(nodes, name), connections=8, seconds=2, rate=500, ids=tmp_path / name)
+            process.communicate(timeout=60)
+            ids[name] = round_
+
+    threads = [threading.Thread(target=load, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    try:
+        for round_ in range(4):
+            time.sleep(3)
+            victim = getattr(nodes, "ab"[round_ % 2])
+            victim.kill()
+            victim.start()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    for name in "ab":
+        until(lambda: nodes.sql("SELECT count(*) FROM dead_letters") == "0")
+        drained(getattr(nodes, name))
+    for name in "ab":
+        assert audit(nodes.a, tmp_path / name) > 0
