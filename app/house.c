@@ -357,6 +357,13 @@ static const char *durability(const struct settings *settings)
     return strcmp(settings->nats_sync, "always") == 0 ? "jetstream_fsync" : "jetstream";
 }
 
+static uint32_t roles_of(const struct settings *settings)
+{
+    return (settings_has_role(settings, "intake") ? API_ROLE_INTAKE : 0u) |
+           (settings_has_role(settings, "apply") ? API_ROLE_APPLY : 0u) |
+           (settings_has_role(settings, "query") ? API_ROLE_QUERY : 0u);
+}
+
 static void log_recovery(const struct journal_state *state)
 {
     if (state->is_new) {
@@ -440,6 +447,7 @@ static enum err open_api(struct house *house, struct err_detail *detail)
         .open_signup = settings->open_signup != 0,
         .journal_bytes_max = settings->journal_max_mb * MEBIBYTE,
         .metrics_moved = settings->metrics_port != 0,
+        .roles = roles_of(settings),
         .durability = durability(settings),
     };
     return api_open(&house->api, &options, detail);
@@ -500,10 +508,31 @@ static enum err open_apply(struct house *house, struct err_detail *detail)
     return err;
 }
 
-static enum err start_apply(struct house *house)
+/* Of a journal in DATA_DIR: nobody else would apply what an earlier run took in. */
+static enum err refuse_unapplied(struct house *house, struct err_detail *detail)
 {
-    enum err err = ERR_OK;
-    for (uint32_t i = 0; i < apply_count(house->apply) && err == ERR_OK; i++) {
+    struct journal_backlog backlog;
+    journal_backlog(house->journal, &backlog);
+    if (house->settings->nats_url[0] != '\0' || backlog.bytes == 0) {
+        return ERR_OK;
+    }
+    err_detail_set(
+        detail,
+        "ROLES=%s: the journal in %s holds records that are not applied; start once with "
+        "apply, wait until the queue is empty, and stop",
+        house->settings->roles, house->settings->data_dir);
+    return ERR_CONFIG;
+}
+
+/* The api is told too: it is ready when this is. */
+static enum err start_apply(struct house *house, struct err_detail *detail)
+{
+    bool is_here = settings_has_role(house->settings, "apply");
+    enum err err = is_here ? open_apply(house, detail) : refuse_unapplied(house, detail);
+    if (err == ERR_OK) {
+        api_start(house->api, house->server, house->apply);
+    }
+    for (uint32_t i = 0; is_here && err == ERR_OK && i < apply_count(house->apply); i++) {
         err = thread_add(house, HOUSE_APPLY, "apply", apply_run, apply_applier(house->apply, i));
     }
     return err;
@@ -530,11 +559,7 @@ enum err house_start(struct house *house, struct err_detail *detail)
         err = open_server(house, detail);
     }
     if (err == ERR_OK) {
-        err = open_apply(house, detail);
-    }
-    if (err == ERR_OK) {
-        api_start(house->api, house->server, house->apply);
-        err = start_apply(house);
+        err = start_apply(house, detail);
     }
     if (err == ERR_OK && store_url_is_postgres(house->settings->database_url)) {
         gate_current(house->gate, clock_mono_ms()); /* from here on it is to be told */

@@ -53,6 +53,10 @@ static const struct settings_row rows[] = {
         "DATA_DIR."),
     ROW("DATABASE_READ_URL", TEXT, "", 0, 0, "", database_read_url,
         "PostgreSQL: a replica that is read from; empty: as DATABASE_URL."),
+    ROW("ROLES", TEXT, "intake,apply,query", 0, 0, "", roles,
+        "What this node does, of intake, apply, query (PostgreSQL: other nodes do the rest). "
+        "Requests "
+        "for what it does not do are answered 503 not_here; intake without apply needs NATS_URL."),
     ROW("LOOPS", WHOLE, "0", 0, 64, "threads", loops,
         "Threads that serve connections; 0: one for each processor."),
     ROW("HTTP_CONNECTIONS_MAX", WHOLE, "16384", 16, 1000000, "", connections_max,
@@ -357,6 +361,48 @@ static enum err check_nats(const struct settings *settings, struct err_detail *d
     return ERR_OK;
 }
 
+bool settings_has_role(const struct settings *settings, const char *role)
+{
+    struct slice rest = slice_from_text(settings->roles);
+    while (rest.size > 0) {
+        if (slice_equal(slice_trim(slice_cut(rest, ',', &rest)), slice_from_text(role))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum err check_roles(const struct settings *settings, struct err_detail *detail)
+{
+    struct slice rest = slice_from_text(settings->roles);
+    bool has_all = settings_has_role(settings, "intake") && settings_has_role(settings, "apply") &&
+                   settings_has_role(settings, "query");
+    do {
+        struct slice word = slice_trim(slice_cut(rest, ',', &rest));
+        if (!slice_equal(word, SLICE_LITERAL("intake")) &&
+            !slice_equal(word, SLICE_LITERAL("apply")) &&
+            !slice_equal(word, SLICE_LITERAL("query"))) {
+            err_detail_set(detail, "ROLES=%.80s: must be some of intake,apply,query",
+                           settings->roles);
+            return ERR_CONFIG;
+        }
+    } while (rest.size > 0);
+    if (!has_all && !url_is_postgres(settings->database_url)) {
+        err_detail_set(detail, "ROLES=%.80s: other nodes do the rest on a PostgreSQL store alone",
+                       settings->roles);
+        return ERR_CONFIG;
+    }
+    if (settings_has_role(settings, "intake") && !settings_has_role(settings, "apply") &&
+        settings->nats_url[0] == '\0') {
+        err_detail_set(detail,
+                       "ROLES=%.80s: without NATS_URL what a node takes in is applied by "
+                       "itself alone: add apply",
+                       settings->roles);
+        return ERR_CONFIG;
+    }
+    return ERR_OK;
+}
+
 /* What the values must satisfy together. */
 static enum err check_whole(const struct settings *settings, struct err_detail *detail)
 {
@@ -375,6 +421,9 @@ static enum err check_whole(const struct settings *settings, struct err_detail *
         return ERR_CONFIG;
     }
     enum err err = check_nats(settings, detail);
+    if (err == ERR_OK) {
+        err = check_roles(settings, detail);
+    }
     return err == ERR_OK ? check_database(settings, detail) : err;
 }
 

@@ -19,6 +19,7 @@ struct settings {
     char *data_dir;
     char *database_url;
     char *database_read_url;
+    char *roles;
     /* http */
     uint64_t loops;
     uint64_t connections_max;
@@ -81,6 +82,8 @@ struct settings {
 MUST_CHECK enum err settings_load(struct settings *ret, const char *file,
                                   struct err_detail *detail);
 void settings_finish(struct settings *settings);
+/* Whether ROLES names it. */
+bool settings_has_role(const struct settings *settings, const char *role);
 /* NAME=value  # default|file|environment; secrets in URLs are masked. */
 MUST_CHECK enum err settings_print(const struct settings *settings, struct buffer *to);
 /* The table for --help. */

@@ -18,6 +18,13 @@ struct gate;
 struct journal;
 struct store;
 
+enum api_role {
+    API_ROLE_INTAKE = 1, /* takes records */
+    API_ROLE_APPLY = 2,
+    API_ROLE_QUERY = 4, /* answers whatever else needs a key */
+    API_ROLES_ALL = 7,
+};
+
 struct api_options {
     struct store *store;
     struct gate *gate;
@@ -31,6 +38,7 @@ struct api_options {
     bool open_signup;
     uint64_t journal_bytes_max; /* for the queue's capacity */
     bool metrics_moved;         /* /metrics has a port of its own and is 404 here */
+    uint32_t roles;             /* enum api_role, a set: what this node does */
     const char *durability;     /* what a journal's word means, for answers; constant text */
 };
 

@@ -23,6 +23,7 @@
 struct api_health {
     bool is_started;
     bool is_draining;
+    bool has_intake; /* a role of this node */
     enum err store;
     enum err journal;
     enum err sharing; /* of limits: a node goes on without, so it is ready all the same */
@@ -54,6 +55,7 @@ static void api_health_look(struct api_loop *loop, struct api_health *ret)
     *ret = (struct api_health){
         .is_started = loop->server != NULL,
         .is_draining = loop->server != NULL && http_server_is_leaving(loop->server),
+        .has_intake = (options->roles & API_ROLE_INTAKE) != 0,
         .store = store_health(options->store),
         .journal = loop->intake == NULL ? ERR_IO : journal_room(options->journal, 0, 1),
         .sharing = gate_share_health(options->gate),
@@ -62,14 +64,19 @@ static void api_health_look(struct api_loop *loop, struct api_health *ret)
     api_health_rate(loop, ret);
 }
 
-static bool api_health_takes_in(const struct api_health *health)
+static bool api_health_serves(const struct api_health *health)
 {
     return health->is_started && !health->is_draining && health->journal == ERR_OK;
 }
 
+static bool api_health_takes_in(const struct api_health *health)
+{
+    return api_health_serves(health) && health->has_intake;
+}
+
 static bool api_health_is_ready(const struct api_health *health)
 {
-    return api_health_takes_in(health) && health->store == ERR_OK;
+    return api_health_serves(health) && health->store == ERR_OK;
 }
 
 static bool api_health_is_here(const struct api_health *health)
@@ -101,6 +108,20 @@ static void api_health_part(struct json_writer *writer, const char *name, enum e
     json_write_object_end(writer);
 }
 
+static void api_health_roles(struct json_writer *writer, uint32_t roles)
+{
+    static const char *const names[] = {"intake", "apply", "query"};
+    static_assert(API_ROLE_INTAKE == 1 && API_ROLE_APPLY == 2 && API_ROLE_QUERY == 4, "in order");
+    json_write_key(writer, "roles");
+    json_write_array_begin(writer);
+    for (uint32_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if ((roles >> i & 1u) != 0) {
+            json_write_string(writer, slice_from_text(names[i]));
+        }
+    }
+    json_write_array_end(writer);
+}
+
 static void api_health_parts(struct json_writer *writer, const struct api_loop *loop,
                              const struct api_health *health)
 {
@@ -113,6 +134,7 @@ static void api_health_parts(struct json_writer *writer, const struct api_loop *
         api_health_part(writer, "redis", health->sharing);
     }
     json_write_object_end(writer);
+    api_health_roles(writer, loop->api->options.roles);
     json_write_key(writer, "queue");
     json_write_object_begin(writer);
     json_write_member_u64(writer, "records", backlog->records);

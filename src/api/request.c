@@ -195,10 +195,33 @@ void api_authorize(struct api_request *request, struct slice key,
     }
 }
 
+/* What no key is needed for is answered by every node. */
+static bool api_is_here(const struct api_request *request)
+{
+    uint32_t roles = request->loop->api->options.roles;
+    const struct api_route *route = request->route;
+    bool takes_records = route->body == API_BODY_RECORDS || route->body == API_BODY_KEYED;
+    return roles == API_ROLES_ALL || route->scope == API_SCOPE_OPEN ||
+           (roles & (takes_records ? API_ROLE_INTAKE : API_ROLE_QUERY)) != 0;
+}
+
+static void api_not_here(struct api_request *request)
+{
+    struct http_problem problem = {.status = 503,
+                                   .code = "not_here",
+                                   .detail = "This node does not do this; another one does.",
+                                   .offset = -1};
+    api_reply_problem(request, &problem, 1);
+}
+
 static void api_begin(struct api_request *request)
 {
     uint8_t decoded[API_KEY_TEXT_MAX];
     const struct api_route *route = request->route;
+    if (!api_is_here(request)) {
+        api_not_here(request);
+        return;
+    }
     if (api_has_key_in_query(request->http)) {
         api_reply_unauthorized(request, "A key in the query string is not accepted; send it in the "
                                         "X-API-Key or Authorization header.");

@@ -96,7 +96,7 @@ def test_kubernetes_files_fit_together(path):
         volumes = {v["metadata"]["name"] for v in one["spec"].get("volumeClaimTemplates", [])}
         volumes |= {v["name"] for v in spec.get("volumes", [])}
         for volume in spec.get("volumes", []):
-            assert ("ConfigMap", volume["configMap"]["name"]) in names
+            assert "emptyDir" in volume or ("ConfigMap", volume["configMap"]["name"]) in names
         for container in spec["containers"]:
             assert {m["name"] for m in container.get("volumeMounts", [])} <= volumes
             ports = {p["name"] for p in container.get("ports", [])}
@@ -136,7 +136,7 @@ def test_settings_in_files_are_settings():
     used = {n for file in compose for name, spec in file.items() if name.startswith("weir") for n in spec.get("environment", {})}
     for path in (DEPLOY / "kubernetes").glob("*.yaml"):
         for one in documents(path):
-            if one["metadata"]["name"] == "weir" and one["kind"] == "StatefulSet":
+            if one["metadata"]["name"].startswith("weir") and one["kind"] in ("StatefulSet", "Deployment"):
                 used |= {e["name"] for e in one["spec"]["template"]["spec"]["containers"][0]["env"]}
     used |= set(re.findall(r"^ENV (.*)$", (DEPLOY / "Dockerfile").read_text(), re.M)[0].replace("=", " ").split()[::2])
     assert used and used <= known, used - known

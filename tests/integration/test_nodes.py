@@ -9,6 +9,7 @@ import pytest
 from black_box import drained, event, events, post, until
 from conftest import postgres_server
 from test_stream import Tail
+from test_telemetry import Plant
 
 pytestmark = pytest.mark.sqlite_alone  # it brings its own PostgreSQL
 
@@ -216,3 +217,79 @@ def test_what_is_not_applied_is_waited_for(nodes):
     post(nodes.b, 2)
     drained(nodes.b)
     assert nodes.b.get(f"/api/v1/events?wait_for={position}").status == 504
+
+
+# --- roles ----------------------------------------------------------------------------------------------------
+
+
+def test_roles(nodes):
+    """One node takes in and applies, one answers; what is asked of the wrong one goes to the other."""
+    nodes.a.stop()
+    nodes.a.settings["ROLES"] = "intake,apply"
+    nodes.a.start()
+    nodes.b.stop()
+    nodes.b.settings["ROLES"] = " query "
+    nodes.b.start()
+    assert nodes.a.get("/health/ready").json["roles"] == ["intake", "apply"]
+    assert nodes.b.get("/health/ready").json["roles"] == ["query"]
+    assert nodes.a.get("/health/intake", key=None).status == 200
+    assert nodes.b.get("/health/intake", key=None).status == 503
+    answer = nodes.a.post("/api/events?wait=stored", event(1))
+    assert answer.status == 201
+    found = nodes.b.get(f"/api/v1/events?wait_for={answer.json['position']}").json["events"]
+    assert [one["id"] for one in found] == [answer.json["id"]]
+    for wrong in (nodes.b.post("/api/events", event(2)), nodes.b.post("/api/events/batch", [event(3)]),
+                  nodes.a.get("/api/inbox"), nodes.a.get("/api/keys")):
+        assert wrong.status == 503 and wrong.json["code"] == "not_here" and wrong.headers["retry-after"]
+    for node in (nodes.a, nodes.b):
+        assert node.get("/health", key=None).status == 200 and node.get("/metrics", key=None).status == 200
+    assert nodes.b.post("/api/inbox/ack", {"event_ids": [answer.json["id"]]}).status == 200
+
+
+def test_a_node_that_does_not_apply_leaves_nothing_behind(nodes):
+    nodes.b.stop()
+    nodes.b.settings["APPLY_PAUSED"] = "1"
+    nodes.b.start()
+    post(nodes.b, 1)
+    nodes.b.stop()
+    nodes.b.settings["ROLES"] = "query"
+    nodes.b.start(wait=False)
+    assert nodes.b.process.wait(30) == 1
+    nodes.b.stop()
+    assert "not applied" in "".join(nodes.b.log) and "ROLES=query" in "".join(nodes.b.log)
+    del nodes.b.settings["ROLES"], nodes.b.settings["APPLY_PAUSED"]
+    nodes.b.start()
+    drained(nodes.b)
+    assert len(events(nodes.a)) == 1
+
+
+@pytest.mark.parametrize("roles, words", [("", "must be some of"), ("intake,aply", "must be some of"),
+                                          ("intake,query", "add apply"), ("intake", "add apply")])
+def test_roles_that_are_wrong(nodes, roles, words):
+    one = nodes.weir(start=False, **{**nodes.settings, "ROLES": roles})
+    done = one.command("config", check=False)
+    assert done.returncode != 0 and "ROLES" in done.stderr and words in done.stderr, done
+
+
+def test_roles_need_a_store_that_nodes_share(weir):
+    done = weir(start=False, ROLES="query").command("config", check=False)
+    assert done.returncode != 0 and "PostgreSQL" in done.stderr, done
+
+
+# --- what is done once ----------------------------------------------------------------------------------------
+
+
+def test_periodic_work_moves_when_its_node_dies(nodes):
+    """Each node is killed once, so the holder of the lease is; the other finds the device that falls silent."""
+    def silent(node):
+        return len(node.get("/api/v1/events?type=device.silent").json["events"])
+
+    plant = Plant(nodes.a, "plant")
+    assert nodes.a.request("PATCH", f"/api/v1/devices/{plant.device['id']}", {"interval_s": 1}).status == 200
+    until(lambda: nodes.sql("SELECT holder FROM leases WHERE name = 'telemetry'"))
+    for count, (victim, plant.server) in enumerate(((nodes.a, nodes.b), (nodes.b, nodes.a))):
+        victim.kill()
+        assert plant.send(plant.message(1)).status in (200, 201)
+        until(lambda: silent(plant.server) == count + 1)
+        victim.start()
+        assert silent(victim) == count + 1
