@@ -2,13 +2,16 @@
  * counted.
  *
  *     apply_bench [--rows N] [--per-frame N] [--random-dedup | --server-ids] [--subjects N]
- *                 [--cache-mb N] [--directory D] [--url postgresql://…]
+ *                 [--cache-mb N] [--directory D] [--url postgresql://…] [--readings N]
  *
  * Fills a journal with N events of about 160 bytes (frames of NDJSON lines, or single events with
  * --per-frame 1), and then times apply until the last is queryable. Prints rows a second in all and
  * by the million, the largest resident size, and one line for bench/run:
  *
  *     apply_rows_per_s <mean> ids <kind> rows <n> per_frame <n> cache_mb <n> rss_mb <n>
+ *
+ * With --readings the rows are readings of N devices: messages of four metrics each, a minute
+ * apart.
  *
  * Yardstick: none but the target of 100,000/s (random dedup ids) and 300,000/s (server-made ids) at
  * 32 MiB of cache; on an empty PostgreSQL database (--url) what postgres_copy reaches. */
@@ -30,12 +33,15 @@
 #define ORG            1u
 #define FRAMES_PENDING 512u
 #define LINE_BYTES_MAX 512u
+#define METRICS        4u /* of a message */
+#define MESSAGE_MS     60000
 
 struct bench {
     uint64_t rows;
     uint32_t per_frame;
     bool random_dedup;
     uint32_t subjects;
+    uint32_t devices; /* 0: events */
     uint32_t cache_mb;
     uint32_t appliers; /* PostgreSQL */
     const char *directory;
@@ -73,6 +79,58 @@ static void start(const char *name, void (*run)(void *argument), void *argument)
     check(thread_start(&bench.threads[bench.thread_count++], name, run, argument), name);
 }
 
+static enum err insert(struct store_connection *connection, const char *sql, struct slice id,
+                       int64_t number)
+{
+    struct store_statement *statement = NULL;
+    enum err err = store_prepare(connection, sql, &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_blob(statement, 1, id);
+    store_bind_i64(statement, 2, number);
+    return store_execute(statement);
+}
+
+static struct id device_id(uint32_t number)
+{
+    struct id id = {"a device, number"};
+    memcpy(id.bytes + 12, &number, sizeof(number));
+    return id;
+}
+
+static enum err add_plant(struct store_connection *connection)
+{
+    enum err err = insert(connection,
+                          "INSERT INTO projects (number, org, id, name, created_ms, updated_ms)"
+                          " VALUES (1, 1, $1, 'plant', $2, 1)",
+                          SLICE_LITERAL("id of a project!"), 1);
+    if (err == ERR_OK) {
+        err = insert(connection,
+                     "INSERT INTO sites (number, org, id, project, name, created_ms, updated_ms)"
+                     " VALUES (1, 1, $1, 1, 'site', $2, 1)",
+                     SLICE_LITERAL("the id of a site"), 1);
+    }
+    for (uint32_t i = 0; i < METRICS && err == ERR_OK; i++) {
+        char id[17];
+        (void)snprintf(id, sizeof(id), "id of metric %03u", i);
+        err = insert(connection,
+                     "INSERT INTO parameters (org, id, project, name, name_key, key, dtype, policy,"
+                     " required, created_ms, updated_ms) VALUES (1, $1, 1,"
+                     " 'm' || CAST($2 AS text), 'm' || CAST($2 AS text), 'k' || CAST($2 AS text),"
+                     " 'float', 'flag', 0, 1, 1)",
+                     slice_make(id, 16), i);
+    }
+    for (uint32_t i = 0; i < bench.devices && err == ERR_OK; i++) {
+        struct id id = device_id(i);
+        err = insert(connection,
+                     "INSERT INTO devices (org, id, site, name, status, interval_s, created_ms,"
+                     " updated_ms) VALUES (1, $1, 1, CAST($2 AS text), 'active', 60, 1, 1)",
+                     slice_make(id.bytes, sizeof(id.bytes)), i);
+    }
+    return err;
+}
+
 static enum err add_org(struct store_job *job, struct store_connection *connection)
 {
     (void)job;
@@ -86,7 +144,8 @@ static enum err add_org(struct store_job *job, struct store_connection *connecti
     }
     store_bind_blob(statement, 1, SLICE_LITERAL("sixteen bytes id"));
     store_bind_blob(statement, 2, SLICE_LITERAL("thirty-two bytes of a secret key"));
-    return store_execute(statement);
+    err = store_execute(statement);
+    return err == ERR_OK && bench.devices > 0 ? add_plant(connection) : err;
 }
 
 static void no_answer(struct store_job *job)
@@ -192,6 +251,36 @@ static void add_line(struct buffer *body)
           "line");
 }
 
+/* Each device in its turn, then all of them a minute later; the newest is now. */
+static void add_message(struct buffer *body)
+{
+    static uint64_t number;
+    static int64_t now_ms;
+    char id[ID_TEXT_BYTES];
+    now_ms = now_ms == 0 ? clock_wall_ms() : now_ms;
+    uint64_t rounds = bench.rows / METRICS / bench.devices;
+    int64_t age_ms = (int64_t)(rounds - number / bench.devices) * MESSAGE_MS;
+    id_format(device_id((uint32_t)(number++ % bench.devices)), id);
+    check(buffer_printf(body,
+                        "{\"device_id\":\"%.*s\",\"source_timestamp\":%" PRId64 ",\"metrics\":[",
+                        (int)sizeof(id), id, now_ms - age_ms),
+          "message");
+    for (uint32_t i = 0; i < METRICS; i++) {
+        check(buffer_printf(body, "%s{\"parameter_key\":\"m%u\",\"value\":%u.25}",
+                            i == 0 ? "" : ",", i, (unsigned)(next_random() % 1000)),
+              "metric");
+    }
+    check(buffer_append_text(body, "]}\n"), "message");
+}
+
+static uint8_t form(void)
+{
+    if (bench.devices > 0) {
+        return RECORD_FORM_READING_LINES;
+    }
+    return bench.per_frame == 1 ? RECORD_FORM_EVENT : RECORD_FORM_EVENT_LINES;
+}
+
 static void append_frame(uint32_t lines)
 {
     static struct record_frame frame;
@@ -204,17 +293,20 @@ static void append_frame(uint32_t lines)
     buffer_clear(&body);
     buffer_clear(&head);
     for (uint32_t i = 0; i < lines; i++) {
-        add_line(&body);
+        if (bench.devices > 0) {
+            add_message(&body);
+        } else {
+            add_line(&body);
+        }
     }
     int64_t now_ms = clock_wall_ms();
-    frame = (struct record_frame){
-        .form = (uint8_t)(bench.per_frame == 1 ? RECORD_FORM_EVENT : RECORD_FORM_EVENT_LINES),
-        .lane = RECORD_LANE_MIXED,
-        .org = ORG,
-        .received_ms = now_ms,
-        .id = id_make_v7(now_ms),
-        .record_count = lines,
-        .body = buffer_slice(&body)};
+    frame = (struct record_frame){.form = form(),
+                                  .lane = RECORD_LANE_MIXED,
+                                  .org = ORG,
+                                  .received_ms = now_ms,
+                                  .id = id_make_v7(now_ms),
+                                  .record_count = lines,
+                                  .body = buffer_slice(&body)};
     check(record_frame_encode_head(&frame, &head), "head");
     struct journal_frame_parts parts = {.org = ORG,
                                         .lane = frame.lane,
@@ -294,12 +386,13 @@ static void run_apply(void)
     double seconds = (double)(clock_mono_ns() - started_ns) / 1e9;
     struct rusage usage;
     (void)getrusage(RUSAGE_SELF, &usage);
-    if (bench.url == NULL) {
+    if (bench.url == NULL && bench.devices == 0) {
         (void)printf("target %u/s at 32 MiB of cache\n", bench.random_dedup ? 100000u : 300000u);
     }
     (void)printf("apply_rows_per_s %.0f ids %s rows %" PRIu64
                  " per_frame %u cache_mb %u rss_mb %ld\n",
-                 (double)bench.rows / seconds, bench.random_dedup ? "random-dedup" : "server",
+                 (double)bench.rows / seconds,
+                 bench.devices > 0 ? "readings" : (bench.random_dedup ? "random-dedup" : "server"),
                  bench.rows, bench.per_frame, bench.cache_mb, usage.ru_maxrss / 1024);
 }
 
@@ -325,12 +418,17 @@ static void close_all(void)
 
 static void read_options(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"rows", required_argument, NULL, 'r'},     {"per-frame", required_argument, NULL, 'f'},
-        {"random-dedup", no_argument, NULL, 'd'},   {"server-ids", no_argument, NULL, 's'},
-        {"subjects", required_argument, NULL, 'u'}, {"cache-mb", required_argument, NULL, 'c'},
-        {"appliers", required_argument, NULL, 'a'}, {"directory", required_argument, NULL, 'D'},
-        {"url", required_argument, NULL, 'U'},      {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"rows", required_argument, NULL, 'r'},
+                                            {"per-frame", required_argument, NULL, 'f'},
+                                            {"random-dedup", no_argument, NULL, 'd'},
+                                            {"server-ids", no_argument, NULL, 's'},
+                                            {"subjects", required_argument, NULL, 'u'},
+                                            {"cache-mb", required_argument, NULL, 'c'},
+                                            {"appliers", required_argument, NULL, 'a'},
+                                            {"directory", required_argument, NULL, 'D'},
+                                            {"readings", required_argument, NULL, 'm'},
+                                            {"url", required_argument, NULL, 'U'},
+                                            {NULL, 0, NULL, 0}};
     int option = 0;
     /* NOLINTNEXTLINE(concurrency-mt-unsafe): before any thread */
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -353,6 +451,9 @@ static void read_options(int argc, char **argv)
         case 'u':
             bench.subjects = (uint32_t)number;
             break;
+        case 'm':
+            bench.devices = (uint32_t)number;
+            break;
         case 'c':
             bench.cache_mb = (uint32_t)number;
             break;
@@ -368,7 +469,7 @@ static void read_options(int argc, char **argv)
         default:
             (void)fprintf(stderr, "usage: apply_bench [--rows N] [--per-frame N] [--random-dedup |"
                                   " --server-ids] [--subjects N] [--cache-mb N] [--directory D]"
-                                  " [--url URL] [--appliers N]\n");
+                                  " [--url URL] [--appliers N] [--readings N]\n");
             exit(2); /* NOLINT(concurrency-mt-unsafe): before any thread */
         }
     }
@@ -386,9 +487,10 @@ int main(int argc, char **argv)
         0) { /* NOLINT(cert-env33-c,concurrency-mt-unsafe): a tool's own folder */
         return 1;
     }
-    bench.rows -= bench.rows % bench.per_frame;
+    uint64_t per_frame = (uint64_t)bench.per_frame * (bench.devices > 0 ? METRICS : 1);
+    bench.rows -= bench.rows % per_frame;
     open_all();
-    for (uint64_t rows = 0; rows < bench.rows; rows += bench.per_frame) {
+    for (uint64_t rows = 0; rows < bench.rows; rows += per_frame) {
         append_frame(bench.per_frame);
     }
     drain();

@@ -211,6 +211,29 @@ def p4_postgres(bench, rows):
               ratio >= .8, f"hand-made COPY + INSERT, {rate(median(theirs))}", f"{ratio:.2f}", max(rss), median(cpu))
 
 
+def readings(bench):
+    """Readings of a thousand devices, their roll-ups made beside: on SQLite, and on PostgreSQL that syncs."""
+    program = build("apply_bench")
+    server = postgres.Postgres(fsync="on", full_page_writes="on", shared_buffers="256MB", max_wal_size="4GB")
+    try:
+        for engine, rows in (("SQLite", bench.seconds(1000000, 400000)),
+                             ("PostgreSQL 15", bench.seconds(400000, 200000))):
+            speeds, rss = [], []
+            for _ in range(bench.rounds):
+                folder = bench.place("apply")
+                folder.mkdir()
+                where = [] if engine == "SQLite" else ["--url", server.url(server.new_database())]
+                text, peak, _ = measured([program, "--readings", "1000", "--per-frame", "500", "--rows", str(rows),
+                                          "--directory", str(folder), *where])
+                speeds.append(float(re.search(r"apply_rows_per_s (\d+)", text).group(1)))
+                rss.append(peak)
+                shutil.rmtree(folder)
+            bench.add("READ", f"{engine}, {rows:,} readings of 1,000 devices", rate(median(speeds)), "-", None,
+                      rss_mb=max(rss))
+    finally:
+        server.close()
+
+
 def p5(bench):
     text, peak, share = measured(["sh", str(ROOT / "bench/json_run"), str(BUILD)])
     shape, bodies = "", {}
@@ -464,5 +487,6 @@ def p7(bench):
               f"alone p99 {median([one['p99_ms'] for one in alone]):.2f} ms; {uploads} uploads in all")
 
 
-ROWS = {"P1": p1, "P2": p2, "P3": p3, "P4": p4, "P5": p5, "P7": p7, "P15": p15, "P16": p16, "P17": p17, "P22": p22,
+ROWS = {"P1": p1, "P2": p2, "P3": p3, "P4": p4, "READ": readings, "P5": p5, "P7": p7, "P15": p15, "P16": p16,
+        "P17": p17, "P22": p22,
         "users": users}

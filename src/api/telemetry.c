@@ -7,6 +7,7 @@
 #include "apply/apply.h"
 #include "base/clock.h"
 #include "base/limits.h"
+#include "base/metrics.h"
 #include "journal/journal.h"
 #include "manage/manage.h"
 #include "query/query.h"
@@ -125,7 +126,7 @@ void api_ingest_health(struct api_request *request)
     json_write_member_text(&writer, "consumer", "apply");
     json_write_member_u64(&writer, "pending", durable > applied ? durable - applied : 0);
     json_write_member_u64(&writer, "ack_pending", backlog.frames);
-    json_write_member_u64(&writer, "redelivered", 0);
+    json_write_member_u64(&writer, "redelivered", metrics_total(METRIC_CONSUMER_REDELIVERED));
     json_write_object_end(&writer);
     json_write_object_end(&writer);
     if (json_writer_err(&writer) != ERR_OK) {

@@ -108,6 +108,7 @@ static void on_failed(struct applier *applier, struct apply_batch *batch)
 {
     uint32_t rows = part_rows(batch);
     enum err err = batch->job.err;
+    metrics_add(METRIC_CONSUMER_REDELIVERED, batch->part_to - batch->part_from);
     if (batch->has_run && err == ERR_BUSY) {
         applier->part_rows = apply_part_step(applier->part_rows, rows, true, APPLY_ROWS_MAX);
         post_part(applier);

@@ -410,9 +410,8 @@ static void plan_next(struct apply_telemetry *telemetry)
     uint64_t retention_ns =
         telemetry->retention_due_ns > now_ns ? telemetry->retention_due_ns - now_ns : 0;
     wait_ns = wait_ns < retention_ns ? wait_ns : retention_ns;
-    if (!telemetry->is_held) {
-        wait_ns = LEASE_REST_NS;
-    } else if (!telemetry->applier->options.is_alone && wait_ns > LEASE_REST_NS) {
+    bool is_alone = telemetry->applier->options.is_alone;
+    if (!telemetry->is_held || (!is_alone && wait_ns > LEASE_REST_NS)) {
         wait_ns = LEASE_REST_NS;
     }
     telemetry->has_news = false;

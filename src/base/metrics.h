@@ -63,6 +63,8 @@
     X(APPLY_DEAD_LETTERS, "ingest_dlq_total", "reason=\"refused\"",                                \
       "Records given up and kept as dead letters.")                                                \
     X(APPLY_DEAD_UNREADABLE, "ingest_dlq_total", "reason=\"unreadable\"", "")                      \
+    X(CONSUMER_REDELIVERED, "ingest_consumer_redelivered_total", "",                               \
+      "Frames handed to the store once more because it had not kept them.")                        \
     X(WORKER_BATCHES, "worker_batches_total", "worker=\"0\"", "Batches applied to the store.")     \
     X(SLOW_QUERIES, "db_slow_queries_total", "", "Queries above SLOW_QUERY_MS.")                   \
     X(QUERY_TIMEOUTS, "db_query_timeouts_total", "", "Queries cut off by the query timeout.")

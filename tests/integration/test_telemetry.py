@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from black_box import until
+from black_box import metric, until
 from conftest import DURABILITY
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -574,6 +574,7 @@ def test_the_state_of_the_queue(server):
     answer = server.get("/v1/health", key=None)
     assert answer.status == 200 and answer.json["db"] == "ok" and answer.json["service"] == "ok"
     assert set(answer.json["queue"]) == {"consumer", "pending", "ack_pending", "redelivered"}
+    assert answer.json["queue"]["redelivered"] == int(metric(server, "ingest_consumer_redelivered_total"))
 
 
 @pytest.mark.seconds(6)
