@@ -63,12 +63,20 @@ static void id_stamp(struct id *id, uint8_t version)
 struct id id_make_v7(int64_t wall_ms)
 {
     struct id id;
+    const uint8_t *random = id_take_random();
+    uint16_t start;
+    uint64_t low;
     wall_ms = wall_ms < 0 ? 0 : wall_ms;
     wall_ms = wall_ms > ID_WALL_MS_MAX ? ID_WALL_MS_MAX : wall_ms;
-    uint64_t time = __builtin_bswap64((uint64_t)wall_ms << 16);
-    memcpy(id.bytes, &time, 6);
-    memcpy(id.bytes + 6, id_take_random(), ID_RANDOM_BYTES);
-    id_stamp(&id, 7);
+    memcpy(&start, random, sizeof(start));
+    memcpy(&low, random + sizeof(start), sizeof(low));
+    /* In whole words: bytes stored one by one and then read as words are waited for. */
+    uint64_t high = (uint64_t)wall_ms << 16 | UINT64_C(7) << 12 | (start & 0x0fffu);
+    low = (low & UINT64_MAX >> 2) | UINT64_C(1) << 63;
+    high = __builtin_bswap64(high);
+    low = __builtin_bswap64(low);
+    memcpy(id.bytes, &high, sizeof(high));
+    memcpy(id.bytes + sizeof(high), &low, sizeof(low));
     return id;
 }
 
