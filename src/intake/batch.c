@@ -9,7 +9,8 @@
 static enum err intake_batch_read(struct intake_request *request, struct slice body)
 {
     struct format_reader *reader = request->intake->reader;
-    struct format_context context = intake_context(request);
+    struct format_context context;
+    intake_context(request, &context);
     struct format_item item;
     bool has = true;
     format_batch_begin(reader, request->form, &context);

@@ -77,6 +77,9 @@ static void intake_on_durable(struct journal_ticket *ticket, enum err err, uint6
     }
     request->position = position;
     metrics_add(METRIC_EVENTS_INGESTED, request->tally.accepted + request->tally.duplicates);
+    if (request->is_single) {
+        intake_tally_single(request);
+    }
     intake_remember(request);
     if (request->waiter != RECORD_WAITER_NONE && request->result == NULL) {
         request->state = INTAKE_STORE;
@@ -475,9 +478,9 @@ void intake_round_end(struct intake *intake)
 
 /* --- the frame ----------------------------------------------------------------------------- */
 
-struct format_context intake_context(const struct intake_request *request)
+void intake_context(const struct intake_request *request, struct format_context *ret)
 {
-    struct format_context context = {
+    *ret = (struct format_context){
         .id_key = request->id_key,
         .frame_id = request->frame_id,
         .received_ms = request->received_ms,
@@ -486,16 +489,15 @@ struct format_context intake_context(const struct intake_request *request)
         struct slice name = request->attributes[i].name;
         struct slice value = request->attributes[i].value;
         if (slice_equal(name, SLICE_LITERAL("idempotency-key"))) {
-            context.idempotency_key = value;
+            ret->idempotency_key = value;
         } else if (slice_equal(name, SLICE_LITERAL("traceparent"))) {
-            context.traceparent = value;
+            ret->traceparent = value;
         } else if (slice_equal(name, SLICE_LITERAL("call"))) {
-            context.call = value;
+            ret->call = value;
         } else if (slice_equal(name, SLICE_LITERAL("device"))) {
-            context.device = value;
+            ret->device = value;
         }
     }
-    return context;
 }
 
 struct record_frame *intake_frame(struct intake_request *request, enum record_form form)

@@ -131,7 +131,7 @@ struct intake {
 
 /* --- request.c ----------------------------------------------------------------------------- */
 /* The context that names and dates the request's events. */
-struct format_context intake_context(const struct intake_request *request);
+void intake_context(const struct intake_request *request, struct format_context *ret);
 /* Head and attributes of the request's frame; body empty. The intake's own frame. */
 struct record_frame *intake_frame(struct intake_request *request, enum record_form form);
 /* Encodes the frame's head with a waiter if one is wanted, into the intake's head buffer. */
@@ -162,8 +162,10 @@ MUST_CHECK enum err intake_tally_add(struct intake_request *request,
                                      const struct format_item *item);
 /* The last element is counted too: before the counts and notes are read. */
 MUST_CHECK enum err intake_tally_end(struct intake_request *request);
-/* Whether the id was accepted of late. */
-bool intake_is_known(struct intake_request *request, struct id id);
+/* It will be asked soon whether this id is known. */
+void intake_call_known(const struct intake_request *request, struct id id);
+/* A single event is durable, and not remembered yet: whether it was known before. */
+void intake_tally_single(struct intake_request *request);
 /* Durable: its ids are known from now on. */
 void intake_remember(struct intake_request *request);
 

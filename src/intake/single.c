@@ -6,7 +6,8 @@ static enum err intake_single_read(struct intake_request *request, struct record
                                    struct record_event *ret, struct format_fault *ret_fault)
 {
     struct format_reader *reader = request->intake->reader;
-    struct format_context context = intake_context(request);
+    struct format_context context;
+    intake_context(request, &context);
     if (request->form == RECORD_FORM_CLOUDEVENT_BINARY) {
         return format_cloudevent_binary_read(reader, frame, &context, ret, ret_fault);
     }
@@ -27,10 +28,7 @@ void intake_single(struct intake_request *request, struct slice body)
     }
     frame->lane = record_event_lane(request->org, &event);
     request->event_id = event.id;
-    if (intake_is_known(request, event.id)) {
-        request->tally.duplicates = 1;
-    } else {
-        request->tally.accepted = 1;
-    }
+    request->tally.accepted = 1;
+    intake_call_known(request, event.id);
     intake_append(request, frame);
 }

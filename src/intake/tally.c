@@ -6,13 +6,20 @@
  *
  * Whether an id is known is a look at a random line of a table that no cache holds: a tenth of all
  * that a batch costs, were it waited for. So the line is called for when the id comes, and looked
- * at when the next element does. */
+ * at when the next element does; that of a single event, when it is durable and remembered. */
 #include <assert.h>
 
 #include "base/metrics.h"
 #include "intake/request.h"
 
-bool intake_is_known(struct intake_request *request, struct id id)
+void intake_call_known(const struct intake_request *request, struct id id)
+{
+    if (intake_id_can_repeat(id)) {
+        intake_recent_call(request->intake->options.recent, intake_recent_mark(id));
+    }
+}
+
+static bool intake_is_known(struct intake_request *request, struct id id)
 {
     struct intake_recent *recent = request->intake->options.recent;
     if (!intake_id_can_repeat(id)) {
@@ -21,6 +28,14 @@ bool intake_is_known(struct intake_request *request, struct id id)
     bool is_known = intake_recent_has(recent, intake_recent_mark(id));
     metrics_add(is_known ? METRIC_CACHE_DEDUP_HIT : METRIC_CACHE_DEDUP_MISS, 1);
     return is_known;
+}
+
+void intake_tally_single(struct intake_request *request)
+{
+    if (intake_is_known(request, request->event_id)) {
+        request->tally.accepted = 0;
+        request->tally.duplicates = 1;
+    }
 }
 
 static enum err intake_tally_note(struct intake_request *request, struct id id,
@@ -110,9 +125,7 @@ enum err intake_tally_add(struct intake_request *request, const struct format_it
     intake_tally_lane(request, &item->event);
     tally->asked = item->event.id;
     tally->has_asked = true;
-    if (intake_id_can_repeat(tally->asked)) {
-        intake_recent_call(request->intake->options.recent, intake_recent_mark(tally->asked));
-    }
+    intake_call_known(request, tally->asked);
     return ERR_OK;
 }
 

@@ -180,7 +180,8 @@ void intake_upload_data(struct intake_request *request, struct slice chunk, bool
 static enum err intake_upload_start(struct intake_request *request)
 {
     struct intake *intake = request->intake;
-    struct format_context context = intake_context(request);
+    struct format_context context;
+    intake_context(request, &context);
     struct journal_upload *journal = NULL;
     enum err err =
         journal_upload_begin(&journal, intake->options.producer, request->frame_id, request->org);

@@ -87,6 +87,23 @@ static void any_chunks_give_the_same(void **state)
     }
 }
 
+/* Both are on the way before either is durable; the first that becomes so is the new one. */
+static void a_second_one_of_the_same_commit_is_known(void **state)
+{
+    struct fixture *fixture = *state;
+    static struct answered answered[2];
+    for (size_t i = 0; i < 2; i++) {
+        struct intake_begin begin = fixture_begin(RECORD_FORM_EVENT, &answered[i]);
+        assert_true(fixture_give(fixture, &begin, SLICE_LITERAL(event), sizeof(event)));
+    }
+    for (size_t i = 0; i < 2; i++) {
+        fixture_wait(fixture, &answered[i]);
+        assert_int_equal(answered[i].answer.err, ERR_OK);
+        assert_int_equal(answered[i].answer.accepted, i == 0);
+        assert_int_equal(answered[i].answer.duplicates, i == 1);
+    }
+}
+
 static void a_second_one_is_known(void **state)
 {
     struct fixture *fixture = *state;
@@ -380,6 +397,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(open_default, whole_body_in_one_chunk),
         TEST(open_default, any_chunks_give_the_same),
+        TEST(open_default, a_second_one_of_the_same_commit_is_known),
         TEST(open_default, a_second_one_is_known),
         TEST(open_default, refused_ones_leave_nothing),
         TEST(open_default, one_above_the_limit_is_refused_early),
