@@ -103,7 +103,7 @@ static void api_on_loop_stop(void *context)
     (void)context;
 }
 
-static void api_on_round_end(void *context)
+static void api_on_collected(void *context)
 {
     struct api_loop *loop = context;
     if (loop->intake != NULL) {
@@ -120,7 +120,7 @@ const struct http_handler *api_handler(void)
     static const struct http_handler handler = {
         .on_loop_start = api_on_loop_start,
         .on_loop_stop = api_on_loop_stop,
-        .on_round_end = api_on_round_end,
+        .on_collected = api_on_collected,
         .on_head = api_on_head,
         .on_body = api_on_body,
         .on_body_end = api_on_body_end,

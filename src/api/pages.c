@@ -110,7 +110,7 @@ const struct http_handler *api_metrics_handler(void)
     static const struct http_handler handler = {
         .on_loop_start = api_metrics_on_loop_start,
         .on_loop_stop = api_metrics_on_loop,
-        .on_round_end = api_metrics_on_loop,
+        .on_collected = api_metrics_on_loop,
         .on_head = api_metrics_on_head,
         .on_body = api_metrics_on_body,
         .on_body_end = api_metrics_on_request,

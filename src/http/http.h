@@ -52,8 +52,9 @@ struct http_handler {
      * every request on it can reach. */
     void *(*on_loop_start)(void *owner, struct http_loop *loop);
     void (*on_loop_stop)(void *context);
-    /* After every round of events and mail: hand over what was collected (open frames). */
-    void (*on_round_end)(void *context);
+    /* Twice in every round, after its events and at its end: hand over what was collected (open
+     * frames). */
+    void (*on_collected)(void *context);
     /* The head is complete and its route found. The handler replies, or accepts the body
      * (http_body_accept), or refs the request and does one of the two later. */
     void (*on_head)(struct http_request *request, const struct http_route *route);

@@ -216,7 +216,7 @@ static inline void rig_resume(struct mail *mail)
 static const struct http_handler rig_handler = {
     .on_loop_start = rig_on_loop_start,
     .on_loop_stop = rig_on_context,
-    .on_round_end = rig_on_context,
+    .on_collected = rig_on_context,
     .on_head = rig_on_head,
     .on_body = rig_on_body,
     .on_body_end = rig_on_body_end,
