@@ -49,6 +49,7 @@ void api_ingest_health(struct api_request *request);
 void api_version_publish(struct api_request *request);
 void api_versions_get(struct api_request *request);
 void api_version_get(struct api_request *request);
+void api_version_diff(struct api_request *request);
 /* import.c */
 void api_registry_import(struct api_request *request);
 void api_registry_export(struct api_request *request);

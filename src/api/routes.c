@@ -83,6 +83,8 @@
     X(GET, "/api/v1/projects/{id}/versions", listVersions, RT, NONE, NO_CACHE, api_versions_get)   \
     X(GET, "/api/v1/projects/{id}/versions/{version}", getVersion, RT, NONE, NO_CACHE,             \
       api_version_get)                                                                             \
+    X(GET, "/api/v1/projects/{id}/versions/{version}/diff/{other}", diffVersions, RT, NONE,        \
+      NO_CACHE, api_version_diff)                                                                  \
     X(GET, "/api/v1/devices/health", getDevicesHealth, RT, NONE, NO_CACHE, api_packets_devices)    \
     X(GET, "/api/v1/sites/{id}/health", getSiteHealth, RT, NONE, NO_CACHE, api_packets_site)       \
     X(GET, "/v1/health", getIngestHealth, OPEN, NONE, NO_STORE, api_ingest_health)                 \

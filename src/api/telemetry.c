@@ -143,6 +143,7 @@ struct api_version_job {
     struct id project;
     uint64_t key;
     uint64_t version;
+    uint64_t other; /* what it is compared with */
     uint32_t limit;
     struct manage_place place;
 };
@@ -233,13 +234,44 @@ static enum err api_version_query(struct api_job *job, struct store_connection *
     return manage_version_get(connection, job->org, one->project, one->version, true, &job->body);
 }
 
+static bool api_version_number(const struct api_request *request, uint32_t param, uint64_t *ret)
+{
+    return slice_to_u64(http_request_param(request->http, param), ret) && *ret != 0 &&
+           *ret <= INT64_MAX;
+}
+
+static enum err api_version_diff_query(struct api_job *job, struct store_connection *connection)
+{
+    const struct api_version_job *one = (const struct api_version_job *)job;
+    return manage_version_diff(connection, job->org, one->project, one->version, one->other,
+                               &job->body);
+}
+
+void api_version_diff(struct api_request *request)
+{
+    struct api_parameters parameters;
+    uint64_t version = 0;
+    uint64_t other = 0;
+    api_parameters_begin(&parameters, request);
+    if (!api_version_number(request, 1, &version) || !api_version_number(request, 2, &other)) {
+        api_reply_err(request, ERR_NOT_FOUND, NULL);
+        return;
+    }
+    struct api_version_job *one = api_version_job(request);
+    if (one != NULL) {
+        one->version = version;
+        one->other = other;
+        one->job.query = api_version_diff_query;
+        api_read_versioned(&one->job);
+    }
+}
+
 void api_version_get(struct api_request *request)
 {
     struct api_parameters parameters;
     uint64_t version = 0;
     api_parameters_begin(&parameters, request);
-    if (!slice_to_u64(http_request_param(request->http, 1), &version) || version == 0 ||
-        version > INT64_MAX) {
+    if (!api_version_number(request, 1, &version)) {
         api_reply_err(request, ERR_NOT_FOUND, NULL);
         return;
     }

@@ -172,6 +172,10 @@ MUST_CHECK enum err manage_versions(struct store_connection *connection, uint64_
 MUST_CHECK enum err manage_version_get(struct store_connection *connection, uint64_t org,
                                        struct id project, uint64_t version, bool with_config,
                                        struct buffer *to);
+/* {"project_id", "from", "to", "changes": [{"kind", "change", "id", "name", "fields"?}]} */
+MUST_CHECK enum err manage_version_diff(struct store_connection *connection, uint64_t org,
+                                        struct id project, uint64_t from, uint64_t to,
+                                        struct buffer *ret);
 
 /* --- what an org sets for itself ------------------------------------------------------------- */
 #define MANAGE_TIMEZONE_BYTES_MAX 64u

@@ -429,6 +429,41 @@ def test_published_versions(server):
     assert server.get(path, key=server.new_org("versions-2")).status == 404
 
 
+def test_what_changed_between_two_versions(server):
+    plant = Plant(server, "diff")
+    gone = plant.make("devices", site_id=plant.site["id"], name="gone")
+    path = f"/api/v1/projects/{plant.project['id']}/versions"
+    assert server.post(path + "/publish").json["version"] == 1
+    assert server.get(path + "/1/diff/1").json["changes"] == []
+    server.request("DELETE", f"/api/v1/devices/{gone['id']}")
+    added = plant.make("devices", site_id=plant.site["id"], name='ne"w')
+    assert server.request("PATCH", f"/api/v1/devices/{plant.device['id']}", {"status": "retired"}).status == 200
+    assert server.request("PATCH", f"/api/v1/sites/{plant.site['id']}", {"location": {"lat": [1, {"x": "}"}]}}).status == 200
+    assert server.request("PATCH", f"/api/v1/projects/{plant.project['id']}", {"description": "caf\u00e9"}).status == 200
+    assert server.post(path + "/publish").json["version"] == 2
+
+    def fields(name, old, new):
+        return [{"field": name, "from": old, "to": new}]
+
+    def named(kind, change, what):
+        return {"kind": kind, "change": change, "id": what["id"], "name": what["name"]}
+
+    got = server.get(path + "/1/diff/2")
+    assert got.json == {"project_id": plant.project["id"], "from": 1, "to": 2, "changes": [
+        {**named("projects", "changed", plant.project), "fields": fields("description", None, "caf\u00e9")},
+        {**named("sites", "changed", plant.site), "fields": fields("location", None, {"lat": [1, {"x": "}"}]})},
+        {**named("devices", "changed", plant.device), "fields": fields("status", "active", "retired")},
+        named("devices", "removed", gone), named("devices", "added", added)]}
+    back = server.get(path + "/2/diff/1").json["changes"]
+    assert [(one["kind"], one["change"]) for one in back] == [
+        ("projects", "changed"), ("sites", "changed"), ("devices", "changed"), ("devices", "added"), ("devices", "removed")]
+    assert back[2]["fields"] == fields("status", "retired", "active")
+    assert server.get(path + "/1/diff/2", headers={"If-None-Match": got.headers["etag"]}).status == 304
+    for wrong in ("/1/diff/3", "/3/diff/1", "/0/diff/1", "/1/diff/x"):
+        assert server.get(path + wrong).status == 404
+    assert server.get(path + "/1/diff/2", key=server.new_org("diff-other")).status == 404
+
+
 def test_policies(server):
     plant = Plant(server, "policies")
     for policy in ("reject", "clamp", "flag"):
