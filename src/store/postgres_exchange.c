@@ -24,6 +24,7 @@ static const struct {
     {"57014", ERR_TIMEOUT},   /* the statement's time is over */
     {"57P04", ERR_NOT_FOUND}, /* the database was dropped */
     {"57P", ERR_AWAY},         {"08", ERR_AWAY},
+    {"25P03", ERR_AWAY}, /* it stood still in a transaction */
     {"23514", ERR_BUSY}, /* a month of readings was dropped at this moment; checks there are none */
     {"22", ERR_REFUSED},       {"23", ERR_REFUSED},
     {"54", ERR_REFUSED},                         /* a row that is too large for an index */

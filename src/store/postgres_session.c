@@ -207,14 +207,17 @@ static const char durable[] =
  * crash. */
 static const char life[] = "SELECT coalesce(stats_reset::text, '') FROM pg_stat_bgwriter";
 
+/* A node that stands still (its machine, or SIGSTOP) would hold its locks against all others. */
+#define POSTGRES_STILL_MS 5000u
+
 static enum err set_up(struct postgres_connection *c)
 {
     char sql[256];
     if (c->role == STORE_ROLE_WRITER) {
         (void)snprintf(sql, sizeof(sql),
                        "SET statement_timeout = 0; SET lock_timeout = %u;"
-                       " SET idle_in_transaction_session_timeout = 0",
-                       POSTGRES_LOCK_TIMEOUT_MS);
+                       " SET idle_in_transaction_session_timeout = %u",
+                       POSTGRES_LOCK_TIMEOUT_MS, POSTGRES_STILL_MS);
         enum err err = store_postgres_run(c, sql, NULL, 0);
         if (err == ERR_OK) {
             err = store_postgres_run(c, durable, NULL, 0);

@@ -2,6 +2,7 @@
 of them applies what any of them accepted, once; who waits is answered by the node that he asked; when one dies the
 others have its work within ten seconds."""
 import json
+import signal
 import threading
 import time
 
@@ -125,6 +126,24 @@ def test_a_node_that_dies_is_replaced(nodes):
     until(lambda: numbers(nodes.a) == list(range(200)), 15)
     assert time.monotonic() - died < 13  # its leases end within 7.5 s; the rest is what this machine takes
     drained(nodes.a)
+
+
+def test_a_node_that_stands_still_holds_nobody_up(nodes):
+    """It is stopped within a transaction, whose locks the other needs."""
+    nodes.wait_until_shared()
+    lock = postgres_server.Lock(nodes.settings["DATABASE_URL"])
+    for number in range(100):
+        post(nodes.b, number, subject=f"s{number}")
+    waiting = f"SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = '{nodes.name}'"
+    until(lambda: int(nodes.sql(waiting)) >= 2)
+    nodes.b.process.send_signal(signal.SIGSTOP)
+    try:
+        lock.rollback()
+        until(lambda: numbers(nodes.a) == list(range(100)), 30)
+    finally:
+        nodes.b.process.send_signal(signal.SIGCONT)
+    drained(nodes.b)
+    assert numbers(nodes.b) == list(range(100))
 
 
 def test_nodes_are_killed_in_turn_under_load(nodes, tmp_path):
