@@ -51,7 +51,7 @@ static void on_request(struct http_request *request)
 static const struct http_handler handler = {
     .on_loop_start = on_loop_start,
     .on_loop_stop = on_context,
-    .on_round_end = on_context,
+    .on_collected = on_context,
     .on_head = on_head,
     .on_body = on_body,
     .on_body_end = on_body_end,
