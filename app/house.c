@@ -487,6 +487,7 @@ static enum err open_server(struct house *house, struct err_detail *detail)
 static enum err open_apply(struct house *house, struct err_detail *detail)
 {
     const struct settings *settings = house->settings;
+    bool applies = settings_has_role(settings, "apply");
     struct apply_options options = {
         .journal = house->journal,
         .store = house->store,
@@ -494,7 +495,8 @@ static enum err open_apply(struct house *house, struct err_detail *detail)
         .batch_timeout_ms = (uint32_t)settings->worker_batch_timeout_ms,
         .appliers = house->appliers,
         .is_exclusive = !is_shared(settings), /* else DATA_DIR is locked */
-        .paused = settings->apply_paused != 0,
+        .paused = settings->apply_paused != 0 && applies,
+        .is_follower = !applies,
         .run = house->run,
         .raw_retention_days = (uint32_t)settings->retention_raw_days,
         .replay_s = (uint32_t)settings->journal_replay_s,
@@ -524,10 +526,11 @@ static enum err refuse_unapplied(struct house *house, struct err_detail *detail)
     return ERR_CONFIG;
 }
 
-/* The api is told too: it is ready when this is. */
+/* The api is told too: it is ready when this is. A node that has its journal in common with those
+ * that apply follows them: for what it accepted, and for who waits here. */
 static enum err start_apply(struct house *house, struct err_detail *detail)
 {
-    bool is_here = settings_has_role(house->settings, "apply");
+    bool is_here = settings_has_role(house->settings, "apply") || is_shared(house->settings);
     enum err err = is_here ? open_apply(house, detail) : refuse_unapplied(house, detail);
     if (err == ERR_OK) {
         api_start(house->api, house->server, house->apply);

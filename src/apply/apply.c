@@ -334,7 +334,8 @@ static void step(struct applier *applier)
         if (applier->in_flight == NULL) {
             rest(applier);
         }
-        if (applier->in_flight == NULL && applier->index == 0) { /* files of this process */
+        if (applier->in_flight == NULL && applier->index == 0 && !applier->options.is_follower) {
+            /* files of this process */
             apply_retention_look(applier, now_ns);
             apply_orphans_look(applier);
         }

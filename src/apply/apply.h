@@ -25,6 +25,7 @@ struct apply_options {
     uint32_t appliers; /* they share the lanes by leases; 0: one has them all, without (SQLite) */
     bool is_exclusive; /* nobody else applies this journal: leases of an earlier run are void */
     bool paused;       /* APPLY_PAUSED: reads nothing */
+    bool is_follower;  /* others apply: it looks how far they are, and takes their results */
     uint64_t run;      /* waiters of another run are void */
     uint32_t raw_retention_days;
     uint32_t replay_s; /* no event goes younger */

@@ -247,7 +247,16 @@ void apply_lanes_set(struct applier *applier, uint64_t lanes)
 static enum err run_look(struct store_job *job, struct store_connection *connection)
 {
     struct applier *applier = LIST_CONTAINER(job, struct applier, lease.job);
-    return apply_lease_look(connection, &applier->lease.look);
+    return applier->options.is_follower ? apply_lease_follow(connection, &applier->lease.look)
+                                        : apply_lease_look(connection, &applier->lease.look);
+}
+
+static uint64_t look_again_ms(const struct applier *applier)
+{
+    if (applier->options.is_follower) {
+        return APPLY_ADVANCE_MS;
+    }
+    return applier->lease.look.is_hungry ? APPLY_HUNGRY_MS : APPLY_RENEW_MS;
 }
 
 static void on_look(struct store_job *job)
@@ -262,7 +271,7 @@ static void on_look(struct store_job *job)
         applier->lease.due_ns = now_ns + AGAIN_MS * MS;
         return;
     }
-    applier->lease.due_ns = now_ns + (look->is_hungry ? APPLY_HUNGRY_MS : APPLY_RENEW_MS) * MS;
+    applier->lease.due_ns = now_ns + look_again_ms(applier) * MS;
     applier->lease.advanced = look->passed;
     applier->lease.is_new = true;
     for (uint32_t i = 0; i < LIMIT_LANES; i++) {

@@ -46,6 +46,9 @@ struct apply_lease {
 };
 MUST_CHECK enum err apply_lease_look(struct store_connection *connection,
                                      struct apply_lease *lease);
+/* The look of one that wants no lanes: only how far they are. */
+MUST_CHECK enum err apply_lease_follow(struct store_connection *connection,
+                                       struct apply_lease *lease);
 
 /* The cursors of `lanes` move to `position`; 0: they stay, and are only held. ERR_CLOSED: one of
  * them is somebody else's by now. */

@@ -14,6 +14,8 @@
  * was thought dead: its next transaction is rolled back, its next look tells what it has. */
 #include "apply/lanes.h"
 
+#include <string.h>
+
 /* Whether the lane's bit is set in a mask. */
 #define IN_MASK(mask) "((" mask " >> CAST(lane AS integer)) & 1) = 1"
 
@@ -383,6 +385,20 @@ enum err apply_lease_look(struct store_connection *connection, struct apply_leas
         sum_up(lease, rows, limit, now_ms);
     }
     return err;
+}
+
+enum err apply_lease_follow(struct store_connection *connection, struct apply_lease *lease)
+{
+    struct journal_from from;
+    enum err err = apply_lease_read(connection, lease->journal, &from);
+    if (err != ERR_OK) {
+        return err;
+    }
+    lease->lanes = 0;
+    lease->surplus = 0;
+    lease->is_hungry = false;
+    memcpy(lease->cursors, from.after, sizeof(lease->cursors));
+    return ERR_OK;
 }
 
 enum err apply_lease_move(struct store_connection *connection, struct id journal, uint64_t holder,

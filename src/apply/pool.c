@@ -100,7 +100,7 @@ static enum err open_leases(struct apply *apply, struct journal_from *ret)
     struct open_job job = {
         .job = {.priority = STORE_CONTROL, .durable = true, .run = open_run, .on_done = open_done},
         .open = {.journal = apply->journal,
-                 .holder_count = apply->count,
+                 .holder_count = apply->options.is_follower ? 0 : apply->count,
                  .is_exclusive = apply->options.is_exclusive}};
     for (uint32_t i = 0; i < apply->count; i++) {
         uint64_t holder = make_holder();

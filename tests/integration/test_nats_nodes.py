@@ -93,6 +93,38 @@ def test_who_waits_is_answered_by_the_node_that_he_asked(nodes):
     assert numbers(nodes.a) == wanted == numbers(nodes.b)
 
 
+@pytest.mark.parametrize("roles", ["intake", "intake,query"])
+def test_who_waits_at_a_node_that_does_not_apply_is_answered(nodes, roles):
+    """Its own part of the backlog leaves it too, and what it is told of how far the others are is right."""
+    nodes.b.stop()
+    nodes.b.settings["ROLES"] = roles
+    nodes.b.start()
+    for number in range(10):
+        answer = nodes.b.post("/api/events?wait=stored", {**event(number), "subject": f"s{number}"})
+        assert answer.status == 201 and answer.json["durability"] == "stored", answer
+    answer = nodes.b.post("/api/events/batch?wait=stored", lines(100, 200), headers=NDJSON)
+    assert answer.status == 201 and answer.json["accepted"] == 200, answer
+    answer = nodes.b.post("/api/events/batch?wait=stored", lines(1000, 2000, "x" * 300), headers=NDJSON)
+    assert answer.status == 201 and answer.json["accepted"] == 2000, answer
+    assert numbers(nodes.a) == [*range(10), *range(100, 300), *range(1000, 3000)]
+    until(lambda: nodes.b.get("/api/v1/status").json["queue"]["bytes"] == 0)
+    drained(nodes.b)
+    assert nodes.holders() == 1
+
+
+def test_who_waits_while_nobody_applies_is_told_that_it_is_durable(nodes):
+    nodes.a.kill()
+    nodes.b.stop()
+    nodes.b.settings.update(ROLES="intake", PROCESSING_TIMEOUT_SECONDS="1")
+    nodes.b.start()
+    answer = nodes.b.post("/api/events?wait=stored", event(1))
+    assert answer.status == 202 and answer.json["durability"] == "jetstream", answer
+    assert nodes.b.get("/api/v1/status").json["queue"]["bytes"] > 0
+    nodes.a.start()
+    until(lambda: nodes.b.get("/api/v1/status").json["queue"]["bytes"] == 0, 20)
+    assert len(events(nodes.a)) == 1
+
+
 def test_uploads_are_applied_and_given_back_by_any_node(nodes):
     nodes.wait_until_shared()
     for round_ in range(4):
