@@ -116,6 +116,7 @@ static void api_tell_loops(struct api *api, const uint64_t *orgs, uint32_t org_c
 {
     uint8_t key[API_WATCH_KEY_BYTES];
     uint8_t loop_key[API_LOOP_KEY_BYTES];
+    assert(orgs != NULL || org_count == 0);
     for (uint32_t i = 0; i < api->loop_count; i++) {
         struct api_watch_visit visit = {.is_any = orgs == NULL};
         for (uint32_t n = 0; n < org_count; n++) {
