@@ -88,7 +88,12 @@ struct applier {
         uint64_t due_ns;
         uint64_t looked_ns;
         uint64_t advanced; /* up to here the cursors of all its lanes say */
+        bool is_past;      /* when it was posted, all frames from before the start were applied */
+        uint64_t found;    /* out: records of uploads from before the start that are open */
     } lease;
+    /* Of a shared stream: what uploads from before the start have left, whoever applies them. */
+    uint64_t found_records;
+    bool found_are_over; /* there are none, and none will come */
     /* For what is told of all: stored here, loaded by any applier; relaxed. */
     atomic_uint_least64_t lanes;
     atomic_uint_least64_t unsettled; /* frames that were read and are not applied */
@@ -178,6 +183,15 @@ MUST_CHECK enum err apply_uploads_load(struct applier *applier, uint64_t lanes);
 void apply_uploads_drop(struct applier *applier, uint64_t lanes);
 /* Counts them in the journal's backlog again: recovery saw only frames above the cursor. */
 void apply_uploads_charge(struct applier *applier);
+/* Of a shared stream: all frames from before the start are applied. */
+bool apply_uploads_are_past(const struct applier *applier);
+/* Inside a job: records of open ones from before the start. */
+MUST_CHECK enum err apply_uploads_count(const struct applier *applier,
+                                        struct store_connection *connection, uint64_t *ret);
+/* Tells the journal of them, before it is told that their frames are applied. */
+void apply_uploads_tell(struct applier *applier);
+/* The look has counted them. */
+void apply_uploads_take(struct applier *applier);
 /* The one whose turn it is, or NULL; *ret_wait_ms: until one may be tried again (-1: none). */
 struct apply_upload *apply_upload_turn(struct applier *applier, int *ret_wait_ms);
 /* The next slice of it. Errors make it wait, or make it a failed one. */

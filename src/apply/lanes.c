@@ -144,6 +144,7 @@ bool apply_lanes_tell(struct applier *applier)
     has_risen = number_raise(&apply->position, least_of(apply->passed));
     uint64_t position = apply_position(apply);
     credit_mixed(applier, position);
+    apply_uploads_tell(applier);
     journal_progress(applier->options.journal, position, oldest_ms(apply));
     return has_risen;
 }
@@ -247,16 +248,21 @@ void apply_lanes_set(struct applier *applier, uint64_t lanes)
 static enum err run_look(struct store_job *job, struct store_connection *connection)
 {
     struct applier *applier = LIST_CONTAINER(job, struct applier, lease.job);
-    return applier->options.is_follower ? apply_lease_follow(connection, &applier->lease.look)
-                                        : apply_lease_look(connection, &applier->lease.look);
+    enum err err = applier->options.is_follower
+                       ? apply_lease_follow(connection, &applier->lease.look)
+                       : apply_lease_look(connection, &applier->lease.look);
+    return err != ERR_OK || applier->found_are_over
+               ? err
+               : apply_uploads_count(applier, connection, &applier->lease.found);
 }
 
 static uint64_t look_again_ms(const struct applier *applier)
 {
-    if (applier->options.is_follower) {
-        return APPLY_ADVANCE_MS;
+    if (applier->lease.look.is_hungry) {
+        return APPLY_HUNGRY_MS;
     }
-    return applier->lease.look.is_hungry ? APPLY_HUNGRY_MS : APPLY_RENEW_MS;
+    bool is_awaited = applier->options.is_follower || !applier->found_are_over;
+    return is_awaited ? APPLY_ADVANCE_MS : APPLY_RENEW_MS;
 }
 
 static void on_look(struct store_job *job)
@@ -278,6 +284,7 @@ static void on_look(struct store_job *job)
         (void)number_raise(&apply->passed[i], look->cursors[i]);
         (void)number_raise(&apply->written[i], look->cursors[i]);
     }
+    apply_uploads_take(applier);
 }
 
 static void post_look(struct applier *applier, uint64_t lanes, uint64_t given, bool is_over)
@@ -293,6 +300,7 @@ static void post_look(struct applier *applier, uint64_t lanes, uint64_t given, b
                                             .on_done = on_look,
                                             .reply_to = applier->mailbox};
     applier->lease.is_new = false;
+    applier->lease.is_past = apply_uploads_are_past(applier);
     applier->lease.is_posted =
         store_post_write(applier->options.store, &applier->lease.job) == ERR_OK;
     applier->lease.due_ns = clock_mono_ns() + AGAIN_MS * MS;

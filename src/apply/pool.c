@@ -162,6 +162,21 @@ static enum err open_uploads(struct apply *apply)
     return err;
 }
 
+/* Of a shared stream, which one applier of each node reads. */
+static void open_found(struct apply *apply)
+{
+    struct applier *first = apply->appliers[0];
+    bool is_shared = journal_is_shared(apply->options.journal);
+    assert(!is_shared || apply->count == 1);
+    for (uint32_t i = 0; i < apply->count; i++) {
+        apply->appliers[i]->found_are_over = true;
+    }
+    if (is_shared) {
+        first->found_are_over = first->found_records == 0 && apply_uploads_are_past(first);
+        apply_uploads_tell(first);
+    }
+}
+
 /* --- all ----------------------------------------------------------------------------------- */
 
 enum err apply_open(struct apply **ret, const struct apply_options *options,
@@ -190,6 +205,7 @@ enum err apply_open(struct apply **ret, const struct apply_options *options,
         err_detail_set(detail, "%s", err_text(err));
         goto out;
     }
+    open_found(apply);
     for (uint32_t i = 0; i < apply->count && !options->paused; i++) {
         /* Paused, nothing would come of being woken by each commit. */
         journal_subscribe(options->journal, apply->appliers[i]->mailbox);

@@ -352,14 +352,76 @@ void apply_uploads_drop(struct applier *applier, uint64_t lanes)
     }
 }
 
+static uint64_t open_records(uint64_t pending)
+{
+    return pending == 0 ? 1 : pending; /* its end is missing */
+}
+
 void apply_uploads_charge(struct applier *applier)
 {
+    uint64_t recovered = journal_recovered_position(applier->options.journal);
     for (struct list_link *link = list_first(&applier->uploads); link != NULL;
          link = list_after(&applier->uploads, link)) {
         const struct apply_upload *upload = LIST_CONTAINER(link, struct apply_upload, link);
         journal_charge(applier->options.journal, upload->frame.org, upload->end.stored_bytes,
                        upload->pending_count);
+        applier->found_records +=
+            upload->position <= recovered ? open_records(upload->pending_count) : 0;
     }
+}
+
+bool apply_uploads_are_past(const struct applier *applier)
+{
+    return apply_position(applier->apply) >= journal_recovered_position(applier->options.journal);
+}
+
+enum err apply_uploads_count(const struct applier *applier, struct store_connection *connection,
+                             uint64_t *ret)
+{
+    struct store_statement *statement = NULL;
+    uint64_t sum = 0;
+    bool has_row = true;
+    enum err err = store_prepare(connection,
+                                 "SELECT accepted_count - applied_count FROM uploads"
+                                 " WHERE state = 1 AND journal = $1 AND position <= $2",
+                                 &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_blob(statement, 1,
+                    slice_make(applier->journal.bytes, sizeof(applier->journal.bytes)));
+    store_bind_i64(statement, 2, (int64_t)journal_recovered_position(applier->options.journal));
+    while ((err = store_step(statement, &has_row)) == ERR_OK && has_row) {
+        int64_t pending = store_column_i64(statement, 0);
+        sum += open_records(pending > 0 ? (uint64_t)pending : 0);
+    }
+    if (err == ERR_OK) {
+        *ret = sum;
+    }
+    return err;
+}
+
+/* Between the last frame and the next look at the rows it is not known what is left: one at least.
+ */
+void apply_uploads_tell(struct applier *applier)
+{
+    bool is_unknown = applier->found_records == 0 && apply_uploads_are_past(applier);
+    if (!applier->found_are_over) {
+        journal_charge_shared(applier->options.journal, is_unknown ? 1 : applier->found_records);
+    }
+}
+
+void apply_uploads_take(struct applier *applier)
+{
+    if (applier->found_are_over) {
+        return;
+    }
+    applier->found_records = applier->lease.found;
+    if (applier->lease.is_past && applier->found_records == 0) {
+        applier->found_are_over = true;
+        journal_charge_shared(applier->options.journal, 0);
+    }
+    apply_uploads_tell(applier);
 }
 
 /* --- turns

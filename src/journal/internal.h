@@ -160,6 +160,7 @@ struct journal {
     /* Frames of earlier runs that apply's reader has not seen, where recovery did not count them.
      * Relaxed: for the backlog's numbers. */
     atomic_uint_fast64_t unread;
+    atomic_uint_fast64_t charged; /* records of uploads from before the start; of a shared stream */
     /* Stored (release) after its context, loaded (acquire) by the committer. */
     _Atomic(journal_take_share) take_share;
     void *share_context;

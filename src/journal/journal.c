@@ -222,11 +222,16 @@ void journal_credit_upload(struct journal *journal, uint64_t org, uint64_t bytes
 void journal_charge(struct journal *journal, uint64_t org, uint64_t bytes, uint64_t record_count)
 {
     if (journal_is_shared(journal)) {
-        return; /* its own node counts it, if that still runs */
+        return; /* its own node holds the bytes, if that still runs */
     }
     journal_slots_force(&journal->slots, org);
     journal_room_force(&journal->room, org, bytes);
     journal_room_durable(&journal->room, record_count, clock_wall_ms());
+}
+
+void journal_charge_shared(struct journal *journal, uint64_t record_count)
+{
+    atomic_store_explicit(&journal->charged, record_count, memory_order_relaxed);
 }
 
 void journal_release(struct journal *journal, uint64_t position)
@@ -245,7 +250,8 @@ void journal_backlog(struct journal *journal, struct journal_backlog *ret)
         uint64_t found = journal->recovered_position;
         unread = found > before ? found - before : 0;
     }
-    ret->records = unread + atomic_load_explicit(&room->records, memory_order_relaxed);
+    ret->records = unread + atomic_load_explicit(&room->records, memory_order_relaxed) +
+                   atomic_load_explicit(&journal->charged, memory_order_relaxed);
     ret->oldest_received_ms =
         ret->bytes == 0 ? 0 : atomic_load_explicit(&room->oldest_ms, memory_order_relaxed);
     ret->frames = ret->bytes == 0 || durable < before ? unread : durable - before;

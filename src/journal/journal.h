@@ -219,9 +219,10 @@ void journal_unsubscribe(struct journal *journal, const struct mailbox *mailbox)
 void journal_credit(struct journal *journal, uint64_t org, uint64_t bytes, uint32_t record_count);
 /* All of an upload that this process counts is applied: stored bytes and accepted elements. */
 void journal_credit_upload(struct journal *journal, uint64_t org, uint64_t bytes, uint64_t records);
-/* An upload of an earlier run whose end record is applied and whose elements are not: it counts
- * again, whatever the bounds say, until it is credited. */
+/* Uploads from before the start that are applied in part count again, whatever the bounds say:
+ * one, until it is credited; of a shared stream, the elements of all that are left. */
 void journal_charge(struct journal *journal, uint64_t org, uint64_t bytes, uint64_t record_count);
+void journal_charge_shared(struct journal *journal, uint64_t record_count);
 /* Every lane's durable cursor has passed `position`: older segments may go. */
 void journal_release(struct journal *journal, uint64_t position);
 /* Apply: everything up to `position` is applied; the oldest that was read and is not came at

@@ -54,7 +54,9 @@ def test_what_was_not_applied_is_applied_after_a_kill(weir):
     server.start()
     assert JOURNAL != "local" or "unclean stop" in log_of(server)
     drained(server)
-    assert [one["id"] for one in events(server)] == ids
+    found = [one["id"] for one in events(server)]
+    # The lanes of a node that died come to who shares its stream in two halves, each in its own order.
+    assert found == ids if JOURNAL == "local" else sorted(found) == sorted(ids)
 
 
 @pytest.mark.local_journal_alone
