@@ -58,9 +58,8 @@ class Databases:
         return self.names[data_dir]
 
     def settings(self, data_dir):
-        # One applier: several keep the order of each subject only, and these tests look at that of all.
         return {"DATABASE_URL": self.start().url(self.of(data_dir)), "DATABASE_MAX_CONNECTIONS": "8",
-                "DATABASE_MIN_CONNECTIONS": "2", "WORKER_POOL_SIZE": os.environ.get("WEIR_TEST_POOL", "1")}
+                "DATABASE_MIN_CONNECTIONS": "2"}
 
 
 databases = Databases()

@@ -153,7 +153,7 @@ def sessions(database):
 
 
 def test_idle_sessions_are_closed_down_to_the_minimum(weir, database):
-    server = weir(**settings(database, DATABASE_IDLE_TIMEOUT="0.3", DATABASE_MIN_CONNECTIONS=2, WORKER_POOL_SIZE=1))
+    server = weir(**settings(database, DATABASE_IDLE_TIMEOUT="0.3", DATABASE_MIN_CONNECTIONS=2))
     load = start_load(server, connections=16, seconds=60, rate=200)
     jobs = [subprocess.Popen(["curl", "-s", "-o", "/dev/null", "-H", f"X-API-Key: {server.key}",
                               f"{server.url}/api/v1/events?limit=1&n=[1-300]"]) for _ in range(6)]
@@ -201,7 +201,7 @@ def sessions_on(server, name):
 
 @pytest.mark.seconds(6)
 def test_a_replica_is_read_from_and_never_shows_less_than_was_told(weir, database, standby):
-    server = weir(**settings(database, DATABASE_READ_URL=standby.url(database.name), WORKER_POOL_SIZE=1))
+    server = weir(**settings(database, DATABASE_READ_URL=standby.url(database.name)))
 
     def told_is_found(number):
         answer = server.post("/api/events?wait=stored", event(number))
@@ -229,7 +229,7 @@ def test_a_replica_is_read_from_and_never_shows_less_than_was_told(weir, databas
 
 def test_readers_go_back_to_a_replica_while_they_are_busy(weir, database, standby):
     server = weir(**settings(database, DATABASE_READ_URL=standby.url(database.name), DATABASE_MIN_CONNECTIONS=3,
-                             DATABASE_MAX_CONNECTIONS=6, WORKER_POOL_SIZE=1))
+                             DATABASE_MAX_CONNECTIONS=6))
     ended = threading.Event()
     answers = collections.Counter()
 
