@@ -65,6 +65,23 @@ class Databases:
 databases = Databases()
 
 
+@pytest.fixture(scope="module")
+def database_server():
+    """A PostgreSQL of the file's own: for tests that stop it, or look into it."""
+    one = postgres_server.Postgres()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def database(database_server):
+    """A server that runs, and an empty database on it."""
+    if database_server.process is None:
+        database_server.start()
+    database_server.name = database_server.new_database()
+    return database_server
+
+
 class Streams:
     """A stream for each data directory, on one server."""
 

@@ -7,26 +7,11 @@ import time
 
 import pytest
 
-import postgres
-
 from black_box import audit, drained, events, metric, start_load, until
 from crash_rounds import BatchClient, end_killed_load
 
 pytestmark = pytest.mark.sqlite_alone
 SUBJECTS = 7
-
-
-@pytest.fixture(scope="module")
-def database_server():
-    one = postgres.Postgres()
-    yield one
-    one.close()
-
-
-@pytest.fixture
-def database(database_server):
-    database_server.name = database_server.new_database()
-    return database_server
 
 
 def sql(database, text):

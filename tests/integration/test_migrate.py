@@ -10,8 +10,6 @@ import subprocess
 
 import pytest
 
-import postgres
-
 from black_box import drained, event, events, post, until
 from conftest import BINARY
 from test_telemetry import Plant, letters, ms
@@ -22,11 +20,9 @@ DERIVED = {"event_ids", "event_subjects"}  # of events; views on PostgreSQL
 
 
 @pytest.fixture(scope="module")
-def database_server():
-    one = postgres.Postgres()
-    one.sql(f"CREATE ROLE locked LOGIN PASSWORD '{SECRET}'")
-    yield one
-    one.close()
+def database_server(database_server):
+    database_server.sql(f"CREATE ROLE locked LOGIN PASSWORD '{SECRET}'")
+    return database_server
 
 
 @pytest.fixture

@@ -16,13 +16,6 @@ NDJSON = {"Content-Type": "application/x-ndjson"}
 
 
 @pytest.fixture(scope="module")
-def database_server():
-    one = postgres_server.Postgres()
-    yield one
-    one.close()
-
-
-@pytest.fixture(scope="module")
 def nats():
     one = nats_server.Nats()
     yield one

@@ -7,18 +7,10 @@ import threading
 import pytest
 
 from black_box import drained, event, events, post, until
-from conftest import postgres_server
 from test_stream import Tail
 from test_telemetry import Plant
 
 pytestmark = pytest.mark.sqlite_alone  # it brings its own PostgreSQL
-
-
-@pytest.fixture(scope="module")
-def database_server():
-    one = postgres_server.Postgres()
-    yield one
-    one.close()
 
 
 class Nodes:

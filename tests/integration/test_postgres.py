@@ -21,19 +21,8 @@ SECRET = "swordfish"
 
 
 @pytest.fixture(scope="module")
-def database_server():
-    one = postgres.Postgres()
-    one.sql(f"CREATE ROLE locked LOGIN PASSWORD '{SECRET}'")
-    yield one
-    one.close()
-
-
-@pytest.fixture
-def database(database_server):
-    """A server that runs, and an empty database on it."""
-    if database_server.process is None:
-        database_server.start()
-    database_server.name = database_server.new_database()
+def database_server(database_server):
+    database_server.sql(f"CREATE ROLE locked LOGIN PASSWORD '{SECRET}'")
     return database_server
 
 

@@ -9,27 +9,12 @@ import uuid
 
 import pytest
 
-import postgres
-
 from black_box import until
 from conftest import STORE
 from test_telemetry import NDJSON, Plant, iso, ms
 
 DAY = 86_400
 SCHEMA = pathlib.Path(__file__).resolve().parents[2] / "src/store/schema/postgres"
-
-
-@pytest.fixture(scope="module")
-def database_server():
-    one = postgres.Postgres()
-    yield one
-    one.close()
-
-
-@pytest.fixture
-def database(database_server):
-    database_server.name = database_server.new_database()
-    return database_server
 
 
 def settings(database, **more):
