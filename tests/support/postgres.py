@@ -3,7 +3,7 @@
 
 As a program: `postgres.py COMMAND…` starts one, runs the command with its URL in WEIR_TEST_POSTGRES, stops
 it by its process id and ends as the command did; `--each PROGRAM…` runs several at once, each with a database of
-its own. A database for each test: new_database().
+its own; what failed comes last, a line each. A database for each test: new_database().
 """
 import concurrent.futures
 import ctypes
@@ -12,6 +12,7 @@ import itertools
 import os
 import pathlib
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -19,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import failures
 
 START_SECONDS = 60
 AT_ONCE = 3
@@ -160,13 +163,18 @@ def each(server, programs):
 
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         all_done = [pool.submit(run, program, server.url(server.new_database())) for program in programs]
-    failed = 0
-    for done in [one.result() for one in all_done]:
-        print(done.stdout)
-        if done.returncode != 0:
-            print(f"{done.args[0]} ended with {done.returncode}")
-            failed = 1
-    return failed
+    all_done = [one.result() for one in all_done]
+    for done in all_done:
+        print(f"== {pathlib.Path(done.args[0]).name}: ended with {done.returncode}\n{done.stdout}")
+    broken = [done for done in all_done if done.returncode != 0]
+    if broken:
+        print(failures.CLOSING)
+        print("\n".join(re.findall(r"^.*(?:deadlock|terminating|canceling|FATAL|PANIC).*$", server.log.read_text(),
+                                   re.M)[-10:]))
+    for done in broken:
+        for line in failures.of_program(done.stdout):
+            print(f"{pathlib.Path(done.args[0]).name}: {line}")
+    return 1 if broken else 0
 
 
 def main():
