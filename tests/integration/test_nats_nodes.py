@@ -145,11 +145,9 @@ def test_the_backlog_is_let_go_wherever_it_is_applied(nodes):
 def test_a_node_that_dies_is_replaced(nodes):
     nodes.wait_until_shared()
     nodes.b.kill()
-    died = time.monotonic()
     for number in range(200):
         post(nodes.a, number, subject=f"s{number}")
-    until(lambda: numbers(nodes.a) == list(range(200)), 15)
-    assert time.monotonic() - died < 13  # its leases end within 7.5 s; the rest is what this machine takes
+    until(lambda: numbers(nodes.a) == list(range(200)))  # that its leases end in time: tests/unit/apply/test_leases.c
     drained(nodes.a)
 
 

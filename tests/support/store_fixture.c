@@ -16,7 +16,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define FIXTURE_SQL_BYTES 4096
+#define FIXTURE_SQL_BYTES  4096
+#define FIXTURE_TIMEOUT_MS 60000u /* more than the slowest machine needs */
 
 struct fixture_job {
     struct store_job job;
@@ -29,12 +30,14 @@ struct store_options store_fixture_options(const struct store_fixture *fixture)
     return (struct store_options){.url = fixture->url,
                                   .cache_mb = 4,
                                   .reader_count = 2,
-                                  .query_timeout_ms = 2000,
+                                  .query_timeout_ms = fixture->query_timeout_ms != 0
+                                                          ? fixture->query_timeout_ms
+                                                          : FIXTURE_TIMEOUT_MS,
                                   .slow_query_ms = 1000,
                                   .write_queue_max = 1000,
                                   .read_queue_max = 1000,
                                   .min_connections = 1,
-                                  .acquire_timeout_ms = 5000};
+                                  .acquire_timeout_ms = FIXTURE_TIMEOUT_MS};
 }
 
 static void quiet(void *context, const char *message)

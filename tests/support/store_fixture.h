@@ -21,7 +21,8 @@ struct store_fixture {
     struct thread *checkpointer;
     struct thread *readers[4];
     uint32_t reader_count;
-    uint32_t appliers; /* PostgreSQL: connections of their own; counts from the next open */
+    uint32_t query_timeout_ms; /* 0: so long that nothing comes to it; counts from the next open */
+    uint32_t appliers;         /* PostgreSQL: connections of their own; counts from the next open */
     struct thread *applier_threads[8];
 };
 

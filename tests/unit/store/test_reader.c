@@ -25,15 +25,26 @@ struct read_job {
 
 static struct mailbox *mailbox;
 
-static int setup(void **state)
+static int setup_with(void **state, uint32_t query_timeout_ms)
 {
     static struct store_fixture fixture;
     store_fixture_init(&fixture);
+    fixture.query_timeout_ms = query_timeout_ms;
     store_fixture_open(&fixture, true);
     assert_int_equal(store_fixture_sql(&fixture, "CREATE TABLE t (x INTEGER)"), ERR_OK);
     assert_int_equal(mailbox_create(&mailbox, 10), ERR_OK);
     *state = &fixture;
     return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_with(state, 0);
+}
+
+static int setup_impatient(void **state)
+{
+    return setup_with(state, 2000);
 }
 
 static int teardown(void **state)
@@ -192,7 +203,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_cannot_write, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_job_is_one_snapshot_and_others_pass, setup,
                                         teardown),
-        cmocka_unit_test_setup_teardown(test_endless_query_is_cut_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_endless_query_is_cut_off, setup_impatient, teardown),
         cmocka_unit_test_setup_teardown(test_stop_answers_what_was_taken, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
