@@ -123,6 +123,7 @@ struct api_request {
     struct intake_request *intake;
     bool wait_stored;
     uint64_t stored_due_ms; /* monotonic: until then the store is waited for; 0: not yet, or not */
+    bool is_overdue;        /* it was applied a look ago, and the result is not here */
     uint8_t answer;         /* enum api_answer */
     void *detail;           /* the handler's own, freed with the request by detail_finish */
     void (*detail_finish)(struct api_request *request);
@@ -173,6 +174,8 @@ void api_live_start(struct api_loop *loop);
 /* On the loop: from here on it is told. */
 void api_live_begin(struct api_loop *loop);
 void api_live_stop(struct api_loop *loop);
+/* Whether everything up to there is queryable. */
+bool api_is_applied(const struct api_loop *loop, uint64_t position);
 /* Runs on_applied once the position is applied, at once if it is; waits at most LIMIT_WAIT_FOR_MS.
  */
 void api_wait_for(struct api_request *request, uint64_t position,

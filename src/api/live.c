@@ -152,10 +152,10 @@ void api_on_applied_elsewhere(void *owner, uint64_t position, const uint64_t *or
     api_tell_loops(api, orgs, org_count);
 }
 
-/* Whether everything up to there is queryable. The position of a journal that other nodes apply is
+/* The position of a journal that other nodes apply is
  * applied when one of them, or the store, has said so; where nobody says anything there is one
  * journal at a time, and positions rise. */
-static bool api_is_applied(const struct api_loop *loop, uint64_t position)
+bool api_is_applied(const struct api_loop *loop, uint64_t position)
 {
     uint64_t range = position >> LIMIT_RANGE_SHIFT;
     uint64_t elsewhere = 0;

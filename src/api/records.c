@@ -6,7 +6,7 @@
  * Failure modes: intake asks for a pause: the connection is not read until there is room; a timer
  * makes the rounds in which intake looks for it. The limit of bytes is reached within the body:
  * intake is cancelled, 429. The store takes too long for wait=stored: the answer is that of
- * wait=journal. */
+ * wait=journal. So it is when another node has applied the frame and its word about it was lost. */
 #include "api/records.h"
 
 #include "api/handlers.h"
@@ -18,7 +18,8 @@
 
 #include <assert.h>
 
-#define API_ROOM_TICK_MS 100u
+#define API_ROOM_TICK_MS   100u
+#define API_RESULT_TICK_MS 1000u /* twice as long a result may be on its way */
 
 static void api_records_on_answer(struct intake_request *intake, const struct intake_answer *answer,
                                   void *context)
@@ -71,6 +72,32 @@ static void api_records_timeout(struct api_request *request)
     }
 }
 
+/* Applied, and still so a look later: looks are counted, since time also passes while this process
+ * stands still. */
+static bool api_records_result_is_lost(struct api_request *request)
+{
+    uint64_t position = 0;
+    if (!intake_wants_result(request->intake, &position) ||
+        !api_is_applied(request->loop, position)) {
+        return false;
+    }
+    bool was_overdue = request->is_overdue;
+    request->is_overdue = true;
+    return was_overdue;
+}
+
+static void api_records_watch(struct api_request *request);
+
+/* A server that drains ends the wait itself. */
+static void api_records_await(struct api_request *request, uint64_t rest_ms)
+{
+    bool is_short = rest_ms <= API_RESULT_TICK_MS;
+    const struct http_server *server = request->loop->server;
+    bool is_last = is_short || (server != NULL && http_server_is_draining(server));
+    request->on_timer = is_last ? api_records_timeout : api_records_watch;
+    http_request_set_timer(request->http, is_last ? (uint32_t)rest_ms : API_RESULT_TICK_MS);
+}
+
 /* While intake waits for room there is a round now and then; behind the body's end the wait for the
  * store has its bound. */
 static void api_records_watch(struct api_request *request)
@@ -85,12 +112,14 @@ static void api_records_watch(struct api_request *request)
         return;
     }
     uint64_t now_ms = clock_mono_ms();
-    if (request->stored_due_ms > now_ms) {
-        request->on_timer = api_records_timeout;
-        http_request_set_timer(request->http, (uint32_t)(request->stored_due_ms - now_ms));
-    } else if (request->stored_due_ms != 0) {
-        intake_stop_waiting(request->intake);
+    if (request->stored_due_ms == 0) {
+        return;
     }
+    if (request->stored_due_ms <= now_ms || api_records_result_is_lost(request)) {
+        intake_stop_waiting(request->intake);
+        return;
+    }
+    api_records_await(request, request->stored_due_ms - now_ms);
 }
 
 void api_records_data(struct api_request *request, struct slice chunk)

@@ -117,6 +117,9 @@ bool intake_is_paused(const struct intake_request *request);
  * frame is with the journal, the answer still comes, perhaps from inside, and nobody waits for the
  * store any more. */
 MUST_CHECK bool intake_cancel(struct intake_request *request);
+/* Durable at *ret_position, and only the store's result is missing. Not of an upload, which is
+ * applied long after its position is. */
+bool intake_wants_result(const struct intake_request *request, uint64_t *ret_position);
 /* After intake_end with INTAKE_WAIT_STORED: wait for the store no longer. on_answer runs with
  * is_stored false, at once (also from inside) when the frame is durable, else when it is. */
 void intake_stop_waiting(struct intake_request *request);

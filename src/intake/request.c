@@ -582,6 +582,15 @@ static void intake_on_result_mail(struct mail *mail)
     }
 }
 
+bool intake_wants_result(const struct intake_request *request, uint64_t *ret_position)
+{
+    if (request->state != INTAKE_STORE || request->is_upload) {
+        return false;
+    }
+    *ret_position = request->position;
+    return true;
+}
+
 void intake_stop_waiting(struct intake_request *request)
 {
     request->waits_for_store = false;

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from black_box import audit, end_load, event, events, start_load, until
+from black_box import audit, end_load, event, events, metric, start_load, until
 from conftest import nats_server, postgres_server
 
 BACK_SECONDS = 30  # servers that lost their leader elect another within 10 s
@@ -115,6 +115,42 @@ def nodes(weir, cluster):
     for one in (a, b):
         one.kill()
     database.close()
+
+
+@pytest.mark.sqlite_alone
+def test_who_waits_is_answered_though_the_word_of_the_other_node_was_lost(weir, cluster):
+    """The server that node a speaks to stands still while a applies what b accepted, and then dies: what a said to it
+    of the results is gone."""
+    database = postgres_server.Postgres()
+    name = database.new_database()
+    settings = {"DATABASE_URL": database.url(name), "DATABASE_MAX_CONNECTIONS": "6", "NATS_REPLICAS": 3}
+    of_a, *rest = cluster.servers
+    a = weir(NATS_URL=of_a.url, **settings)
+    b = weir(start=False, NATS_URL=",".join(one.url for one in rest), PROCESSING_TIMEOUT_SECONDS="3600", **settings)
+    b.key = a.key
+    b.start()
+    holders = "SELECT count(*) FROM (SELECT holder FROM cursors WHERE holder <> 0 GROUP BY holder HAVING count(*) = 32) x"
+    until(lambda: database.sql(holders, name) == "2", 20)
+    lock = postgres_server.Lock(database.url(name))
+    answers = []
+    asking = [threading.Thread(target=lambda number=number: answers.append(
+        b.post("/api/events?wait=stored", {**event(number), "subject": f"s{number}"}))) for number in range(40)]
+    try:
+        for one in asking:
+            one.start()
+        until(lambda: metric(a, "ingest_consumer_ack_pending") + metric(b, "ingest_consumer_ack_pending") == 40)
+        of_a.signal(signal.SIGSTOP)
+        lock.rollback()
+        until(lambda: metric(a, "ingest_queue_latency_seconds_count") + metric(b, "ingest_queue_latency_seconds_count") == 40)
+        of_a.kill()
+        for one in asking:
+            one.join()
+    finally:
+        lock.close()
+        for one in (a, b):
+            one.kill()
+        database.close()
+    assert sorted({one.status for one in answers}) == [201, 202] and len(answers) == 40
 
 
 @pytest.mark.long
