@@ -372,7 +372,9 @@ static bool is_read_by_other(const struct journal *journal)
         return false; /* none, or the next call says what is wrong */
     }
     for (int i = 0; i < list->Count; i++) {
-        bool is_alone = strcmp(list->List[i]->Name, NATS_CONSUMER) == 0;
+        const char *name = list->List[i]->Name;
+        bool is_alone = strcmp(name, NATS_CONSUMER) == 0 ||
+                        strncmp(name, NATS_CONSUMER "-", strlen(NATS_CONSUMER) + 1) == 0;
         is_read |= list->List[i]->NumWaiting > 0 && (is_alone || !journal->options.nats.is_shared);
     }
     jsConsumerInfoList_Destroy(list);

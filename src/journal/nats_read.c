@@ -3,17 +3,20 @@
  * The store's cursor is the truth, so the consumer is made anew from the reader's own place: at the
  * start, after each new connection, and whenever a delivery is missing. Its deliveries are numbered
  * by JetStream; as long as the numbers follow each other none is missing, and what was seen before
- * (given again after NATS_ACK_WAIT) is passed over.
+ * (given again after NATS_ACK_WAIT) is passed over. So nothing of the consumer itself need outlive
+ * anything: one server of a cluster has it, in memory, and nobody has to agree or to be elected.
  *
  * Happy path: a request for NATS_PULL_BATCH_SIZE frames waits at the server; messages become mail
  * and wake the subscriber; when the last one of the request has come, the next request goes. What
  * is applied is acknowledged, all at once up to a place. Each reader has a consumer of its own.
  *
  * Failure modes: away: nothing more for now; looked at again twice a second. A cluster forgets a
- * request when the consumer gets another leader, so the server says each second that it has it;
- * three without a word: the consumer is made anew. A message that does not verify is damage:
- * logged, counted, passed over. The stream ends before the reader's place: it is an older copy of
- * itself, whose new frames would be taken for old ones: ERR_CORRUPT. */
+ * request when the server that has the consumer goes, so that server says each second that it has
+ * it; three without a word: the consumer is made anew. In a cluster under a new name each time: to
+ * delete the old one first, its server, which may stand still, would be waited for. A message that
+ * does not verify is damage: logged, counted, passed over. The stream ends before the reader's
+ * place: it is an older copy of itself, whose new frames would be taken for old ones: ERR_CORRUPT.
+ */
 #include "journal/nats.h"
 
 #include "base/clock.h"
@@ -47,7 +50,9 @@ struct nats_reader {
     struct journal_reader base;
     struct nats_feed feed;
     struct mailbox *mailbox;
-    uint32_t name; /* its number among those of this process */
+    uint32_t name;     /* its number among those of this process */
+    uint32_t attempts; /* consumers that were made in a cluster */
+    char stem[NATS_NAME_BYTES - 12];
     char consumer[NATS_NAME_BYTES];
     struct mail *arrived; /* in order */
     struct mail **arrived_last;
@@ -111,6 +116,22 @@ static struct nats_journal *reader_nats(struct nats_reader *reader)
     return reader->base.journal->nats;
 }
 
+/* The one before, if there is any, goes without being waited for. */
+static void consumer_rename(struct nats_reader *reader)
+{
+    const struct nats_journal *nats = reader_nats(reader);
+    char subject[3 * NATS_NAME_BYTES];
+    char nowhere[NATS_SUBJECT_BYTES + 8];
+    if (reader->attempts > 0) {
+        (void)snprintf(subject, sizeof(subject), "$JS.API.CONSUMER.DELETE.%s.%s", nats->stream,
+                       reader->consumer);
+        (void)snprintf(nowhere, sizeof(nowhere), "%s.old", reader->feed.inbox);
+        (void)natsConnection_PublishRequestString(nats->connection, subject, nowhere, "");
+    }
+    (void)snprintf(reader->consumer, sizeof(reader->consumer), "%s-%" PRIu32, reader->stem,
+                   ++reader->attempts);
+}
+
 static natsStatus consumer_make(struct nats_reader *reader)
 {
     struct nats_journal *nats = reader_nats(reader);
@@ -118,6 +139,15 @@ static natsStatus consumer_make(struct nats_reader *reader)
     char subject[NATS_NAME_BYTES + 16];
     jsOptions js = journal_nats_options();
     jsConsumerConfig config;
+    natsStatus status = NATS_OK;
+    if (options->replicas > 1) {
+        consumer_rename(reader);
+    } else {
+        status = js_DeleteConsumer(nats->js, nats->stream, reader->consumer, &js, NULL);
+    }
+    if (status != NATS_OK && status != NATS_NOT_FOUND) {
+        return status;
+    }
     (void)jsConsumerConfig_Init(&config);
     (void)snprintf(subject, sizeof(subject), "%s.frames.*", nats->stream);
     config.Durable = reader->consumer;
@@ -130,10 +160,8 @@ static natsStatus consumer_make(struct nats_reader *reader)
     config.MaxAckPending = options->ack_pending_max;
     config.FilterSubject = subject;
     config.InactiveThreshold = READER_FORGET_NS;
-    natsStatus status = js_DeleteConsumer(nats->js, nats->stream, reader->consumer, &js, NULL);
-    if (status != NATS_OK && status != NATS_NOT_FOUND) {
-        return status;
-    }
+    config.Replicas = 1;
+    config.MemoryStorage = true;
     return js_AddConsumer(NULL, nats->js, nats->stream, &config, &js, NULL);
 }
 
@@ -366,11 +394,12 @@ static enum err name_take(struct nats_reader *reader)
         }
         reader->name = i;
         if (i == 0 && !options->nats.is_shared) {
-            (void)snprintf(reader->consumer, sizeof(reader->consumer), NATS_CONSUMER);
+            (void)snprintf(reader->stem, sizeof(reader->stem), NATS_CONSUMER);
         } else {
-            (void)snprintf(reader->consumer, sizeof(reader->consumer),
+            (void)snprintf(reader->stem, sizeof(reader->stem),
                            NATS_CONSUMER "_%016" PRIx64 "_%" PRIu32, options->run, i);
         }
+        memcpy(reader->consumer, reader->stem, sizeof(reader->stem));
         return ERR_OK;
     }
     reader->name = READER_NAMES_MAX;
