@@ -10,8 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BLAKE2B_KEY_BYTES 32u
-#define BLAKE2B_BYTES     16u
+#define BLAKE2B_KEY_BYTES   32u
+#define BLAKE2B_BYTES       16u
+#define BLAKE2B_BLOCK_BYTES 128u
+#define BLAKE2B_TOGETHER    4u
 
 struct blake2b_keyed {
     uint64_t h[8];
@@ -21,3 +23,13 @@ void blake2b_key(struct blake2b_keyed *ret, const uint8_t key[BLAKE2B_KEY_BYTES]
 /* `size` is at least 1. */
 void blake2b_hash(const struct blake2b_keyed *keyed, const uint8_t *data, size_t size,
                   uint8_t ret[BLAKE2B_BYTES]);
+
+/* Four short texts, each with its own key, hashed together. */
+struct blake2b_four {
+    struct blake2b_keyed keyed[BLAKE2B_TOGETHER];
+    uint8_t texts[BLAKE2B_TOGETHER][BLAKE2B_BLOCK_BYTES]; /* zeros behind each */
+    uint32_t sizes[BLAKE2B_TOGETHER];                     /* 1 to BLAKE2B_BLOCK_BYTES */
+    uint8_t hashes[BLAKE2B_TOGETHER][BLAKE2B_BYTES];      /* set by blake2b_hash_four */
+};
+/* The same as blake2b_hash of each. */
+void blake2b_hash_four(struct blake2b_four *four);

@@ -143,6 +143,42 @@ struct id id_make_dedup(const uint8_t key[32], struct slice kind, struct slice s
     return id;
 }
 
+bool id_four_add(struct id_four *four, const uint8_t key[32], struct slice kind,
+                 struct slice source, struct slice dedup_id)
+{
+    size_t size = 3 * sizeof(uint32_t) + kind.size + source.size + dedup_id.size;
+    if (size > BLAKE2B_BLOCK_BYTES) {
+        return false;
+    }
+    assert(four->count < BLAKE2B_TOGETHER);
+    struct blake2b_four *parts = &four->parts;
+    uint8_t *to = parts->texts[four->count];
+    memset(to, 0, BLAKE2B_BLOCK_BYTES);
+    uint8_t *end = id_put_part(id_put_part(id_put_part(to, kind), source), dedup_id);
+    assert((size_t)(end - to) == size);
+    parts->keyed[four->count] = *id_keyed(key);
+    parts->sizes[four->count] = (uint32_t)size;
+    four->count++;
+    return true;
+}
+
+void id_four_make(struct id_four *four)
+{
+    struct blake2b_four *parts = &four->parts;
+    if (four->count == BLAKE2B_TOGETHER) {
+        blake2b_hash_four(parts);
+    } else {
+        for (uint32_t i = 0; i < four->count; i++) {
+            blake2b_hash(&parts->keyed[i], parts->texts[i], parts->sizes[i], parts->hashes[i]);
+        }
+    }
+    for (uint32_t i = 0; i < four->count; i++) {
+        memcpy(four->ids[i].bytes, parts->hashes[i], sizeof(four->ids[i].bytes));
+        id_stamp(&four->ids[i], 8);
+    }
+    four->count = 0;
+}
+
 static bool id_hyphen_follows(size_t byte_index)
 {
     return byte_index == 3 || byte_index == 5 || byte_index == 7 || byte_index == 9;

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/blake2b.h"
 #include "base/slice.h"
 
 #define ID_TEXT_BYTES 36
@@ -26,6 +27,19 @@ struct id id_make_element(struct id base, uint64_t index);
  * preceded by its length as 32 bits little-endian (DESIGN I8). */
 struct id id_make_dedup(const uint8_t key[32], struct slice kind, struct slice source,
                         struct slice dedup_id);
+
+/* The same ids, four at a time, which costs little more than one: what a batch has side by side.
+ * `count` starts at 0. */
+struct id_four {
+    struct blake2b_four parts;       /* what was added */
+    struct id ids[BLAKE2B_TOGETHER]; /* what the last id_four_make made, in the order of adding */
+    uint32_t count;                  /* added and not made yet, at most BLAKE2B_TOGETHER */
+};
+/* False: the parts are too long to be made together; nothing was added. */
+bool id_four_add(struct id_four *four, const uint8_t key[32], struct slice kind,
+                 struct slice source, struct slice dedup_id);
+void id_four_make(struct id_four *four);
+
 /* 36 bytes lower case, no NUL. */
 void id_format(struct id id, char to[ID_TEXT_BYTES]);
 /* 36 characters with hyphens, either case. *ret_id untouched on false. */

@@ -189,6 +189,42 @@ static void test_text_that_is_no_id(void **state)
     }
 }
 
+/* Fours of every fullness, of parts from none to one byte too long to be made together. */
+static void test_four_at_a_time_are_the_same(void **state)
+{
+    (void)state;
+    uint8_t keys[2][32];
+    uint8_t bytes[200];
+    static struct id_four four;
+    for (size_t i = 0; i < sizeof(bytes); i++) {
+        bytes[i] = (uint8_t)(i * 7 + 1);
+    }
+    memset(keys[0], 1, sizeof(keys[0]));
+    memset(keys[1], 2, sizeof(keys[1]));
+    size_t room = BLAKE2B_BLOCK_BYTES - 3 * sizeof(uint32_t);
+    for (size_t size = 0; size <= room; size++) {
+        struct slice whole = slice_make(bytes + size % 50, size);
+        struct id wanted[BLAKE2B_TOGETHER];
+        uint32_t count = (uint32_t)(size % BLAKE2B_TOGETHER) + 1;
+        for (uint32_t i = 0; i < count; i++) {
+            size_t cut = size * i / count;
+            struct slice parts[2] = {slice_part(whole, 0, cut), slice_part(whole, cut, size)};
+            const uint8_t *key = keys[(size + i) % 2];
+            wanted[i] = id_make_dedup(key, SLICE_LITERAL(""), parts[0], parts[1]);
+            assert_true(id_four_add(&four, key, SLICE_LITERAL(""), parts[0], parts[1]));
+        }
+        id_four_make(&four);
+        assert_int_equal(four.count, 0);
+        for (uint32_t i = 0; i < count; i++) {
+            assert_stamped(four.ids[i], 8);
+            assert_true(id_equal(four.ids[i], wanted[i]));
+        }
+    }
+    assert_false(id_four_add(&four, keys[0], SLICE_LITERAL(""), slice_make(bytes, 1),
+                             slice_make(bytes, room)));
+    assert_int_equal(four.count, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -198,6 +234,7 @@ int main(void)
         cmocka_unit_test(test_elements_follow_their_base),
         cmocka_unit_test(test_elements_wrap_without_touching_the_variant),
         cmocka_unit_test(test_dedup_ids_are_for_ever),
+        cmocka_unit_test(test_four_at_a_time_are_the_same),
         cmocka_unit_test(test_text_round_trip),
         cmocka_unit_test(test_text_that_is_no_id),
     };
