@@ -35,6 +35,8 @@ struct format_context {
     struct slice call;            /* RECORD_FORM_SEGMENT_CALL: "track", "identify" …; else NULL */
     struct slice device; /* the id, as text, of the one that the key may write for; data NULL:
                             any */
+    struct id_four *ids; /* NULL: every event comes with its id. Else ids of dedup_ids may be added
+                            here (format_id_is_due), and who gives it makes them when it is full */
 };
 /* As the frame's head says; `id_key` must outlive the context. */
 void format_context_of_frame(const struct record_frame *frame, const uint8_t id_key[32],
@@ -57,6 +59,8 @@ MUST_CHECK enum err format_event_read(struct format_reader *reader, enum record_
  * *ret_count 0 when it was refused. */
 const struct record_reading *format_readings(const struct format_reader *reader,
                                              uint32_t *ret_count);
+/* The event that was read last has no id yet: it is the one that was last added to context.ids. */
+bool format_id_is_due(const struct format_reader *reader);
 /* Binary CloudEvent: the ce- headers stand in the frame's attributes, body is the data. */
 MUST_CHECK enum err format_cloudevent_binary_read(struct format_reader *reader,
                                                   const struct record_frame *frame,

@@ -459,19 +459,31 @@ enum err format_object_read(struct format_reader *reader, const struct format_sh
 
 /* --- the end of an element ----------------------------------------------------------------- */
 
-/* DESIGN I8. Elements of a batch sent with an idempotency key are named by it and their number, in
- * a kind of their own, so that a second try of the same batch names them the same. */
+/* DESIGN I8: now, or with others. */
+static struct id format_id_of(struct format_reader *reader, struct slice kind, struct slice source,
+                              struct slice dedup_id)
+{
+    const struct format_context *context = reader->context;
+    struct id none = {{0}};
+    if (context->ids != NULL &&
+        id_four_add(context->ids, context->id_key, kind, source, dedup_id)) {
+        reader->draft.id_is_due = true;
+        return none;
+    }
+    return id_make_dedup(context->id_key, kind, source, dedup_id);
+}
+
+/* Elements of a batch sent with an idempotency key are named by it and their number, in a kind of
+ * their own, so that a second try of the same batch names them the same. */
 static struct id format_id_make(struct format_reader *reader)
 {
     const struct format_context *context = reader->context;
     const struct record_event *event = &reader->draft.event;
     if (event->dedup_id.size != 0 && reader->draft.is_reading) {
-        return id_make_dedup(context->id_key, SLICE_LITERAL("reading"), event->subject,
-                             event->dedup_id);
+        return format_id_of(reader, SLICE_LITERAL("reading"), event->subject, event->dedup_id);
     }
     if (event->dedup_id.size != 0) {
-        return id_make_dedup(context->id_key, SLICE_LITERAL("event"), event->source,
-                             event->dedup_id);
+        return format_id_of(reader, SLICE_LITERAL("event"), event->source, event->dedup_id);
     }
     if (reader->draft.is_single) {
         return context->frame_id;
@@ -479,10 +491,15 @@ static struct id format_id_make(struct format_reader *reader)
     if (context->idempotency_key.size != 0) {
         uint8_t index[sizeof(uint64_t)];
         buffer_put_u64(index, event->index);
-        return id_make_dedup(context->id_key, SLICE_LITERAL("event-element"),
-                             context->idempotency_key, slice_make(index, sizeof(index)));
+        return format_id_of(reader, SLICE_LITERAL("event-element"), context->idempotency_key,
+                            slice_make(index, sizeof(index)));
     }
     return id_make_element(context->frame_id, event->index);
+}
+
+bool format_id_is_due(const struct format_reader *reader)
+{
+    return reader->draft.id_is_due;
 }
 
 enum err format_draft_end(struct format_reader *reader, struct record_event *ret,

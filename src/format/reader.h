@@ -67,6 +67,7 @@ struct format_draft {
     struct format_fault fault;
     size_t texts_bytes;      /* bound of what the texts can take */
     bool has_texts;          /* room for them is made */
+    bool id_is_due;          /* added to context.ids */
     bool is_single;          /* takes the frame's own id */
     bool has_traceparent;    /* of its own */
     bool has_version;        /* CloudEvents */

@@ -11,6 +11,7 @@ static enum err intake_batch_read(struct intake_request *request, struct slice b
     struct format_reader *reader = request->intake->reader;
     struct format_context context;
     intake_context(request, &context);
+    context.ids = intake_tally_ids(request);
     struct format_item item;
     bool has = true;
     format_batch_begin(reader, request->form, &context);
@@ -18,7 +19,7 @@ static enum err intake_batch_read(struct intake_request *request, struct slice b
     while (has) {
         enum err err = format_batch_next(reader, &item, &has);
         if (err == ERR_OK && has) {
-            err = intake_tally_add(request, &item);
+            err = intake_tally_add(request, reader, &item);
         }
         if (err != ERR_OK) {
             return err;
@@ -26,7 +27,7 @@ static enum err intake_batch_read(struct intake_request *request, struct slice b
     }
     enum err err = format_batch_end(reader, &item, &has);
     if (err == ERR_OK && has) {
-        err = intake_tally_add(request, &item);
+        err = intake_tally_add(request, reader, &item);
     }
     return err == ERR_OK ? intake_tally_end(request) : err;
 }

@@ -47,6 +47,13 @@ struct intake_reject {
     char pointer[64];
 };
 
+/* An element that is taken and waits for its id. */
+struct intake_due {
+    struct id id;
+    bool is_due; /* its id is one of the intake's four */
+    bool has_subject;
+};
+
 /* What the elements of a batch come to. */
 struct intake_tally {
     uint64_t accepted;
@@ -55,9 +62,11 @@ struct intake_tally {
     struct intake_chain notes;   /* struct intake_note, in order of index from 0 */
     struct intake_chain rejects; /* struct intake_reject, the first LIMIT_BATCH_ITEMS_ANSWERED */
     struct intake_chain marks;   /* uint64_t, of elements beyond the notes */
-    struct id asked;             /* of the last taken element, not counted yet */
-    bool has_asked;
     uint8_t lane;
+    uint32_t due_count;
+    uint32_t asked_count;
+    struct intake_due due[BLAKE2B_TOGETHER]; /* the last taken elements, not counted yet */
+    struct id asked[BLAKE2B_TOGETHER];       /* those before them, not counted yet either */
 };
 
 struct intake_upload {
@@ -124,6 +133,7 @@ struct intake {
     uint32_t uploads_unused_count;
     uint64_t looked_ms; /* for room, monotonic */
     bool is_waking;     /* paused requests are being resumed */
+    struct id_four ids; /* of the batch that is being read */
     struct buffer head; /* of the frame that is being appended */
     struct record_frame frame;
     struct intake_item *items; /* of the answer that is being given */
@@ -157,10 +167,15 @@ void intake_refuse(struct intake_request *request, enum err err, const struct fo
 void intake_answer(struct intake_request *request);
 
 /* --- tally.c ------------------------------------------------------------------------------- */
-/* ERR_FULL: the pool has no room for what the answer needs. */
+/* Where a batch's ids are made together, emptied of what a refused one left. */
+struct id_four *intake_tally_ids(struct intake_request *request);
+/* `reader`: that has read the item last, with the intake's ids in its context. ERR_FULL: the pool
+ * has no room for what the answer needs. */
 MUST_CHECK enum err intake_tally_add(struct intake_request *request,
+                                     const struct format_reader *reader,
                                      const struct format_item *item);
-/* The last element is counted too: before the counts and notes are read. */
+/* The last elements are counted too: before the counts and notes are read, and before the intake
+ * reads something else. */
 MUST_CHECK enum err intake_tally_end(struct intake_request *request);
 /* It will be asked soon whether this id is known. */
 void intake_call_known(const struct intake_request *request, struct id id);

@@ -6,7 +6,11 @@
  *
  * Whether an id is known is a look at a random line of a table that no cache holds: a tenth of all
  * that a batch costs, were it waited for. So the line is called for when the id comes, and looked
- * at when the next element does; that of a single event, when it is durable and remembered. */
+ * at a few elements later; that of a single event, when it is durable and remembered.
+ *
+ * Ids of dedup_ids are made four at a time. So elements go through two short rows: `due`, until
+ * there are four whose ids can be made, then `asked`, until the next four are. Notes stand in the
+ * order of the elements, so one that is rejected ends both first. */
 #include <assert.h>
 
 #include "base/metrics.h"
@@ -85,48 +89,96 @@ static enum err intake_tally_reject(struct intake_request *request, const struct
     return intake_tally_note(request, none, INTAKE_REJECTED);
 }
 
-static void intake_tally_lane(struct intake_request *request, const struct record_event *event)
+static void intake_tally_lane(const struct intake_request *request, struct intake_tally *tally,
+                              const struct record_event *event)
+{
+    if (tally->lane != RECORD_LANE_MIXED) {
+        uint8_t lane = record_event_lane(request->org, event);
+        bool is_same = tally->lane == INTAKE_LANE_NONE || tally->lane == lane;
+        tally->lane = is_same ? lane : RECORD_LANE_MIXED;
+    }
+}
+
+/* Those whose lines were called for are counted. */
+static enum err intake_tally_count(struct intake_request *request)
 {
     struct intake_tally *tally = &request->tally;
-    if (tally->lane == RECORD_LANE_MIXED) {
-        return;
+    enum err err = ERR_OK;
+    for (uint32_t i = 0; i < tally->asked_count && err == ERR_OK; i++) {
+        bool is_known = intake_is_known(request, tally->asked[i]);
+        if (is_known) {
+            tally->duplicates++;
+        } else {
+            tally->accepted++;
+        }
+        err = intake_tally_note(request, tally->asked[i],
+                                is_known ? INTAKE_DUPLICATE : INTAKE_ACCEPTED);
     }
-    uint8_t lane = record_event_lane(request->org, event);
-    bool is_same = tally->lane == INTAKE_LANE_NONE || tally->lane == lane;
-    tally->lane = is_same ? lane : RECORD_LANE_MIXED;
+    tally->asked_count = 0;
+    return err;
+}
+
+/* Those that wait for their ids get them, and their lines are called for. */
+static void intake_tally_ask(struct intake_request *request)
+{
+    struct intake_tally *tally = &request->tally;
+    struct id_four *ids = &request->intake->ids;
+    uint32_t made = 0;
+    assert(tally->asked_count == 0);
+    id_four_make(ids);
+    for (uint32_t i = 0; i < tally->due_count; i++) {
+        const struct intake_due *due = &tally->due[i];
+        struct id id = due->is_due ? ids->ids[made++] : due->id;
+        if (!due->has_subject) {
+            struct record_event event = {.id = id};
+            intake_tally_lane(request, tally, &event);
+        }
+        tally->asked[i] = id;
+        intake_call_known(request, id);
+    }
+    tally->asked_count = tally->due_count;
+    tally->due_count = 0;
+}
+
+struct id_four *intake_tally_ids(struct intake_request *request)
+{
+    request->intake->ids.count = 0;
+    return &request->intake->ids;
 }
 
 enum err intake_tally_end(struct intake_request *request)
 {
-    struct intake_tally *tally = &request->tally;
-    if (!tally->has_asked) {
-        return ERR_OK;
+    enum err err = intake_tally_count(request);
+    if (err == ERR_OK) {
+        intake_tally_ask(request);
+        err = intake_tally_count(request);
     }
-    tally->has_asked = false;
-    bool is_known = intake_is_known(request, tally->asked);
-    if (is_known) {
-        tally->duplicates++;
-    } else {
-        tally->accepted++;
-    }
-    return intake_tally_note(request, tally->asked, is_known ? INTAKE_DUPLICATE : INTAKE_ACCEPTED);
+    return err;
 }
 
-enum err intake_tally_add(struct intake_request *request, const struct format_item *item)
+enum err intake_tally_add(struct intake_request *request, const struct format_reader *reader,
+                          const struct format_item *item)
 {
     struct intake_tally *tally = &request->tally;
-    enum err err = intake_tally_end(request); /* the one before: notes stand in order */
-    if (err != ERR_OK) {
-        return err;
-    }
     if (item->err != ERR_OK) {
-        return intake_tally_reject(request, item);
+        enum err err = intake_tally_end(request); /* the ones before: notes stand in order */
+        return err == ERR_OK ? intake_tally_reject(request, item) : err;
     }
-    intake_tally_lane(request, &item->event);
-    tally->asked = item->event.id;
-    tally->has_asked = true;
-    intake_call_known(request, tally->asked);
-    return ERR_OK;
+    struct intake_due *due = &tally->due[tally->due_count++];
+    due->id = item->event.id;
+    due->is_due = format_id_is_due(reader);
+    due->has_subject = item->event.subject.data != NULL;
+    if (due->has_subject) { /* else its id says the lane */
+        intake_tally_lane(request, tally, &item->event);
+    }
+    if (tally->due_count < BLAKE2B_TOGETHER) {
+        return ERR_OK;
+    }
+    enum err err = intake_tally_count(request);
+    if (err == ERR_OK) {
+        intake_tally_ask(request);
+    }
+    return err;
 }
 
 void intake_remember(struct intake_request *request)

@@ -94,7 +94,7 @@ static enum err intake_upload_take_item(struct intake_request *request,
         slice->index = item->index;
     }
     slice->count++;
-    enum err err = intake_tally_add(request, item);
+    enum err err = intake_tally_add(request, upload->reader, item);
     if (request->atomic && request->tally.rejected > 0) {
         journal_upload_abort(upload->journal);
         upload->journal = NULL;
@@ -107,6 +107,7 @@ static enum err intake_upload_read(struct intake_request *request, struct slice 
     struct format_reader *reader = request->upload->reader;
     struct format_item item;
     bool has = true;
+    (void)intake_tally_ids(request);
     format_batch_feed(reader, chunk);
     while (has) {
         enum err err = format_batch_next(reader, &item, &has);
@@ -117,7 +118,7 @@ static enum err intake_upload_read(struct intake_request *request, struct slice 
             return err;
         }
     }
-    return ERR_OK;
+    return intake_tally_end(request); /* another body may come before the next chunk */
 }
 
 /* --- the body ------------------------------------------------------------------------------ */
@@ -182,6 +183,7 @@ static enum err intake_upload_start(struct intake_request *request)
     struct intake *intake = request->intake;
     struct format_context context;
     intake_context(request, &context);
+    context.ids = intake_tally_ids(request);
     struct journal_upload *journal = NULL;
     enum err err =
         journal_upload_begin(&journal, intake->options.producer, request->frame_id, request->org);
@@ -385,6 +387,7 @@ void intake_upload_end(struct intake_request *request)
 {
     struct format_item item;
     bool has = false;
+    (void)intake_tally_ids(request);
     enum err err = format_batch_end(request->upload->reader, &item, &has);
     if (err == ERR_OK && has) {
         err = intake_upload_take_item(request, &item);

@@ -98,6 +98,43 @@ static void elements_are_answered_by_number(void **state)
     }
 }
 
+/* Ids are made four at a time as a batch comes, and one by one as the frame is read again; kinds of
+ * elements, and rejected ones, stand in every place of a four. */
+static void ids_made_together_are_those_made_alone(void **state)
+{
+    struct fixture *fixture = *state;
+    static struct answered answered;
+    static struct again again;
+    static char lines[FIXTURE_ITEMS_MAX * 40];
+    const uint32_t count = 1000;
+    size_t size = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t kind = i % 7 == 0 ? i / 7 % 4 : i / 16 % 4;
+        static const char *const types[] = {"\"type\":\"a\",", "\"type\":\"b\",", "",
+                                            "\"type\":\"c\","};
+        int digits = kind == 3 ? 150 : 1; /* too long to be made with others */
+        int written =
+            snprintf(lines + size, sizeof(lines) - size, "{%s\"%s\":\"%0*u\",\"payload\":1}\n",
+                     types[kind], kind == 1 ? "x" : "dedup_id", digits, i);
+        assert_true(written > 0 && (size_t)written < sizeof(lines) - size);
+        size += (size_t)written;
+    }
+    struct intake_begin begin = fixture_begin(RECORD_FORM_EVENT_LINES, &answered);
+    fixture_send(fixture, &begin, slice_make(lines, size), size);
+    assert_int_equal(answered.answer.err, ERR_OK);
+    assert_int_equal(answered.answer.item_count, count);
+    assert_true(fixture_read(fixture, read_again, &again));
+    assert_int_equal(again.accepted, answered.answer.accepted);
+    assert_int_equal(again.rejected, answered.answer.rejected);
+    for (uint32_t i = 0; i < count; i++) {
+        assert_int_equal(answered.items[i].index, i);
+        if (answered.items[i].status != INTAKE_REJECTED) {
+            assert_int_equal(answered.items[i].status, INTAKE_ACCEPTED);
+            assert_true(id_equal(again.ids[i], answered.items[i].id));
+        }
+    }
+}
+
 static void one_subject_is_one_lane(void **state)
 {
     struct fixture *fixture = *state;
@@ -254,6 +291,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_default, close_it)
     const struct CMUnitTest tests[] = {
         TEST(elements_are_answered_by_number),
+        TEST(ids_made_together_are_those_made_alone),
         TEST(one_subject_is_one_lane),
         TEST(refused_batches_leave_nothing),
         TEST(atomic_takes_all_when_all_are_right),
