@@ -96,10 +96,12 @@ static bool is_shared(const struct settings *settings)
     return settings->nats_url[0] != '\0' && store_url_is_postgres(settings->database_url);
 }
 
-/* 0: one without leases. One connection writes, one listens, at least one reads. */
+/* 0: one without leases. One connection writes, one listens, at least one reads. Where others apply
+ * one follows them. */
 static uint32_t applier_count(const struct settings *settings)
 {
-    uint32_t wanted = settings->nats_url[0] != '\0' ? 1 : (uint32_t)settings->worker_pool_size;
+    bool applies = settings_has_role(settings, "apply");
+    uint32_t wanted = applies ? (uint32_t)settings->worker_pool_size : 1;
     uint32_t permitted = (uint32_t)settings->max_connections - 3;
     if (!store_url_is_postgres(settings->database_url)) {
         return 0;

@@ -150,9 +150,9 @@ static const struct settings_row rows[] = {
     ROW("SLOW_QUERY_MS", WHOLE, "1000", 0, 3600000, "ms", slow_query_ms,
         "Reads above this are logged with their plan; 0: none."),
     ROW("WORKER_POOL_SIZE", WHOLE, "1", 1, 64, "appliers", worker_pool_size,
-        "PostgreSQL: appliers that share the lanes of the journal, a connection each; above 1 "
-        "events keep their order within a subject only. With SQLite, and on each node with "
-        "NATS_URL, one applies."),
+        "PostgreSQL: appliers of this node, which share the lanes of the journal with those of all "
+        "nodes, a connection each; where there are several, events keep their order within a "
+        "subject only. With SQLite one applies."),
     ROW("WORKER_BATCH_SIZE", WHOLE, "50", 1, 100000, "records", worker_batch_size,
         "Records in a batch that is filling; grows with the backlog."),
     ROW("WORKER_BATCH_TIMEOUT", SECONDS, "0.5", 0, 60000, "s", worker_batch_timeout_ms,

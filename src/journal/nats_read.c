@@ -344,7 +344,10 @@ static void reader_prepare(struct nats_reader *reader)
         }
     }
     (void)mailbox_run_all(reader->mailbox);
-    atomic_store_explicit(&nats->wake_ns, now_ns + READER_RETRY_NS, memory_order_relaxed);
+    /* All are woken together, so who came first decides. */
+    uint_fast64_t none = 0;
+    (void)atomic_compare_exchange_strong_explicit(&nats->wake_ns, &none, now_ns + READER_RETRY_NS,
+                                                  memory_order_relaxed, memory_order_relaxed);
 }
 
 enum err journal_nats_reader_next(struct journal_reader *base, struct journal_frame *ret,
