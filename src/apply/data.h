@@ -50,6 +50,12 @@ struct apply_upload {
     struct journal_upload_reader *reader;
 };
 
+/* Of uploads from before the start that are open, whoever applies them. */
+struct apply_found {
+    uint64_t records; /* that are not applied */
+    uint64_t bytes;   /* stored */
+};
+
 enum apply_frame_kind {
     APPLY_FRAME_EVENTS,
     APPLY_FRAME_UPLOAD,     /* an upload begins to exist */

@@ -30,6 +30,7 @@
 #define APPLY_ARENA_BYTES_MAX (APPLY_BYTES_MAX + (8u << 20u))
 #define APPLY_MIXED_MAX       32768u /* frames of several lanes that some applier has not passed */
 #define APPLY_RESULTS_MAX     4096u
+#define APPLY_SILENT_MAX      32u /* asked about in one look */
 
 /* All of them. */
 struct apply {
@@ -89,10 +90,14 @@ struct applier {
         uint64_t looked_ns;
         uint64_t advanced; /* up to here the cursors of all its lanes say */
         bool is_past;      /* when it was posted, all frames from before the start were applied */
-        uint64_t found;    /* out: records of uploads from before the start that are open */
+        struct apply_found found; /* out */
+        /* Uploads that this node counts, of which nothing was heard; out: which are over. */
+        struct id silent[APPLY_SILENT_MAX];
+        uint32_t silent_count;
+        uint64_t silent_over;
     } lease;
     /* Of a shared stream: what uploads from before the start have left, whoever applies them. */
-    uint64_t found_records;
+    struct apply_found found;
     bool found_are_over; /* there are none, and none will come */
     /* For what is told of all: stored here, loaded by any applier; relaxed. */
     atomic_uint_least64_t lanes;
@@ -185,13 +190,20 @@ void apply_uploads_drop(struct applier *applier, uint64_t lanes);
 void apply_uploads_charge(struct applier *applier);
 /* Of a shared stream: all frames from before the start are applied. */
 bool apply_uploads_are_past(const struct applier *applier);
-/* Inside a job: records of open ones from before the start. */
+/* Inside a job: open ones from before the start. */
 MUST_CHECK enum err apply_uploads_count(const struct applier *applier,
-                                        struct store_connection *connection, uint64_t *ret);
+                                        struct store_connection *connection,
+                                        struct apply_found *ret);
 /* Tells the journal of them, before it is told that their frames are applied. */
 void apply_uploads_tell(struct applier *applier);
 /* The look has counted them. */
 void apply_uploads_take(struct applier *applier);
+/* Of a shared stream: what a look asks about uploads that this node counts; inside the job; what is
+ * over by its answer leaves the backlog. */
+void apply_uploads_ask(struct applier *applier);
+MUST_CHECK enum err apply_uploads_find(struct applier *applier,
+                                       struct store_connection *connection);
+void apply_uploads_settle(struct applier *applier);
 /* The one whose turn it is, or NULL; *ret_wait_ms: until one may be tried again (-1: none). */
 struct apply_upload *apply_upload_turn(struct applier *applier, int *ret_wait_ms);
 /* The next slice of it. Errors make it wait, or make it a failed one. */

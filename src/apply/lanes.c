@@ -248,9 +248,11 @@ void apply_lanes_set(struct applier *applier, uint64_t lanes)
 static enum err run_look(struct store_job *job, struct store_connection *connection)
 {
     struct applier *applier = LIST_CONTAINER(job, struct applier, lease.job);
-    enum err err = applier->options.is_follower
-                       ? apply_lease_follow(connection, &applier->lease.look)
-                       : apply_lease_look(connection, &applier->lease.look);
+    enum err err = apply_uploads_find(applier, connection); /* before rows are locked */
+    if (err == ERR_OK) {
+        err = applier->options.is_follower ? apply_lease_follow(connection, &applier->lease.look)
+                                           : apply_lease_look(connection, &applier->lease.look);
+    }
     return err != ERR_OK || applier->found_are_over
                ? err
                : apply_uploads_count(applier, connection, &applier->lease.found);
@@ -285,6 +287,7 @@ static void on_look(struct store_job *job)
         (void)number_raise(&apply->written[i], look->cursors[i]);
     }
     apply_uploads_take(applier);
+    apply_uploads_settle(applier);
 }
 
 static void post_look(struct applier *applier, uint64_t lanes, uint64_t given, bool is_over)
@@ -301,6 +304,7 @@ static void post_look(struct applier *applier, uint64_t lanes, uint64_t given, b
                                             .reply_to = applier->mailbox};
     applier->lease.is_new = false;
     applier->lease.is_past = apply_uploads_are_past(applier);
+    apply_uploads_ask(applier);
     applier->lease.is_posted =
         store_post_write(applier->options.store, &applier->lease.job) == ERR_OK;
     applier->lease.due_ns = clock_mono_ns() + AGAIN_MS * MS;

@@ -171,7 +171,7 @@ static void open_found(struct apply *apply)
         apply->appliers[i]->found_are_over = true;
     }
     if (is_shared) {
-        first->found_are_over = first->found_records == 0 && apply_uploads_are_past(first);
+        first->found_are_over = first->found.records == 0 && apply_uploads_are_past(first);
         apply_uploads_tell(first);
     }
 }

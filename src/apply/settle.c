@@ -118,19 +118,12 @@ void apply_settle_share(void *context, const struct record_share *share)
     if (share->waiter != RECORD_WAITER_NONE) {
         take_share(apply, share);
     }
-    if (share->upload_bytes > 0) {
-        journal_credit_upload(apply->options.journal, share->org, share->upload_bytes,
-                              share->upload_records);
-    }
+    journal_credit_upload(apply->options.journal, share->upload, 0, 0); /* none: nothing is found */
 }
 
-static void give_share(struct applier *applier, const struct record_share *share)
+static bool is_here(const struct applier *applier, uint64_t run)
 {
-    if (share->run == applier->options.run || !journal_is_shared(applier->options.journal)) {
-        apply_settle_share(applier->apply, share);
-    } else {
-        journal_answer(applier->options.journal, share);
-    }
+    return run == applier->options.run || !journal_is_shared(applier->options.journal);
 }
 
 static void answer_frame(struct applier *applier, const struct apply_batch *batch,
@@ -141,10 +134,14 @@ static void answer_frame(struct applier *applier, const struct apply_batch *batc
     share->waiter = frame->waiter;
     share->done = frame->event_count;
     share->total = frame->event_total;
-    share->upload_bytes = 0;
+    share->upload = (struct id){{0}};
     make_result(&share->result, frame);
     add_events(&share->result, batch, frame);
-    give_share(applier, share);
+    if (is_here(applier, share->run)) {
+        take_share(applier->apply, share);
+    } else {
+        journal_answer(applier->options.journal, share);
+    }
 }
 
 /* --- uploads
@@ -157,16 +154,22 @@ void apply_upload_end(struct applier *applier, struct apply_upload *upload, enum
     share->waiter = RECORD_WAITER_NONE;
     share->done = 0;
     share->total = 0;
-    share->org = upload->frame.org;
-    share->upload_bytes = upload->end.stored_bytes;
-    share->upload_records = upload->end.accepted_count;
+    share->upload = upload->end.upload;
     share->result.item_count = 0;
     if (upload->result != NULL) {
         share->waiter = upload->waiter;
         share->result = *upload->result;
         share->result.err = err;
     }
-    give_share(applier, share);
+    if (!is_here(applier, share->run)) {
+        journal_answer(applier->options.journal, share);
+    } else {
+        journal_credit_upload(applier->options.journal, share->upload, upload->frame.org,
+                              upload->end.stored_bytes);
+        if (share->waiter != RECORD_WAITER_NONE) {
+            take_share(applier->apply, share);
+        }
+    }
     apply_upload_destroy(upload);
 }
 

@@ -365,8 +365,10 @@ void apply_uploads_charge(struct applier *applier)
         const struct apply_upload *upload = LIST_CONTAINER(link, struct apply_upload, link);
         journal_charge(applier->options.journal, upload->frame.org, upload->end.stored_bytes,
                        upload->pending_count);
-        applier->found_records +=
-            upload->position <= recovered ? open_records(upload->pending_count) : 0;
+        if (upload->position <= recovered) {
+            applier->found.records += open_records(upload->pending_count);
+            applier->found.bytes += upload->end.stored_bytes;
+        }
     }
 }
 
@@ -376,13 +378,13 @@ bool apply_uploads_are_past(const struct applier *applier)
 }
 
 enum err apply_uploads_count(const struct applier *applier, struct store_connection *connection,
-                             uint64_t *ret)
+                             struct apply_found *ret)
 {
     struct store_statement *statement = NULL;
-    uint64_t sum = 0;
+    struct apply_found sum = {.records = 0};
     bool has_row = true;
     enum err err = store_prepare(connection,
-                                 "SELECT accepted_count - applied_count FROM uploads"
+                                 "SELECT accepted_count - applied_count, stored_bytes FROM uploads"
                                  " WHERE state = 1 AND journal = $1 AND position <= $2",
                                  &statement);
     if (err != ERR_OK) {
@@ -393,7 +395,8 @@ enum err apply_uploads_count(const struct applier *applier, struct store_connect
     store_bind_i64(statement, 2, (int64_t)journal_recovered_position(applier->options.journal));
     while ((err = store_step(statement, &has_row)) == ERR_OK && has_row) {
         int64_t pending = store_column_i64(statement, 0);
-        sum += open_records(pending > 0 ? (uint64_t)pending : 0);
+        sum.records += open_records(pending > 0 ? (uint64_t)pending : 0);
+        sum.bytes += (uint64_t)store_column_i64(statement, 1);
     }
     if (err == ERR_OK) {
         *ret = sum;
@@ -405,9 +408,10 @@ enum err apply_uploads_count(const struct applier *applier, struct store_connect
  */
 void apply_uploads_tell(struct applier *applier)
 {
-    bool is_unknown = applier->found_records == 0 && apply_uploads_are_past(applier);
+    bool is_unknown = applier->found.records == 0 && apply_uploads_are_past(applier);
     if (!applier->found_are_over) {
-        journal_charge_shared(applier->options.journal, is_unknown ? 1 : applier->found_records);
+        journal_charge_shared(applier->options.journal, applier->found.bytes,
+                              is_unknown ? 1 : applier->found.records);
     }
 }
 
@@ -416,12 +420,57 @@ void apply_uploads_take(struct applier *applier)
     if (applier->found_are_over) {
         return;
     }
-    applier->found_records = applier->lease.found;
-    if (applier->lease.is_past && applier->found_records == 0) {
+    applier->found = applier->lease.found;
+    if (applier->lease.is_past && applier->found.records == 0) {
         applier->found_are_over = true;
-        journal_charge_shared(applier->options.journal, 0);
+        journal_charge_shared(applier->options.journal, 0, 0);
     }
     apply_uploads_tell(applier);
+}
+
+/* Once for all appliers of a node. Their rows are in the store when their end records are applied.
+ */
+void apply_uploads_ask(struct applier *applier)
+{
+    static_assert(APPLY_SILENT_MAX <= 64, "a bit for each");
+    applier->lease.silent_over = 0;
+    applier->lease.silent_count = 0;
+    if (applier->index == 0) {
+        applier->lease.silent_count =
+            journal_uploads_silent(applier->options.journal, apply_position(applier->apply),
+                                   applier->lease.silent, APPLY_SILENT_MAX);
+    }
+}
+
+enum err apply_uploads_find(struct applier *applier, struct store_connection *connection)
+{
+    struct store_statement *statement = NULL;
+    uint64_t over = 0;
+    enum err err = ERR_OK;
+    for (uint32_t i = 0; i < applier->lease.silent_count && err == ERR_OK; i++) {
+        bool is_open = false;
+        err = store_prepare(connection, "SELECT 1 FROM uploads WHERE id = $1 AND state = 1",
+                            &statement);
+        if (err == ERR_OK) {
+            store_bind_blob(statement, 1, slice_make(applier->lease.silent[i].bytes, 16));
+            err = store_step(statement, &is_open);
+        }
+        if (err == ERR_OK) {
+            store_reset(statement);
+        }
+        over |= is_open ? 0 : UINT64_C(1) << i;
+    }
+    applier->lease.silent_over = err == ERR_OK ? over : 0;
+    return err;
+}
+
+void apply_uploads_settle(struct applier *applier)
+{
+    for (uint32_t i = 0; i < applier->lease.silent_count; i++) {
+        if ((applier->lease.silent_over >> i & 1u) != 0) {
+            journal_credit_upload(applier->options.journal, applier->lease.silent[i], 0, 0);
+        }
+    }
 }
 
 /* --- turns

@@ -95,7 +95,8 @@
     X(CONSUMER_PENDING, "ingest_consumer_pending", "", "Frames not yet read by apply.")            \
     X(CONSUMER_ACK_PENDING, "ingest_consumer_ack_pending", "",                                     \
       "Frames read and not yet committed.")                                                        \
-    X(JOURNAL_BYTES, "journal_bytes", "", "Bytes of segments and uploads on disk.")                \
+    X(JOURNAL_BYTES, "journal_bytes", "",                                                          \
+      "Bytes of frames and uploads on disk, or in the streams of all nodes.")                      \
     X(JOURNAL_OLDEST, "journal_oldest_unapplied_seconds", "",                                      \
       "Age of the oldest unapplied frame.")                                                        \
     X(WORKER_LAST_ACTIVE, "worker_last_active_seconds", "worker=\"0\"",                            \

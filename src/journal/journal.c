@@ -210,10 +210,11 @@ void journal_credit(struct journal *journal, uint64_t org, uint64_t bytes, uint3
     journal_room_credit(&journal->room, org, bytes, record_count, clock_mono_ns());
 }
 
-void journal_credit_upload(struct journal *journal, uint64_t org, uint64_t bytes, uint64_t records)
+void journal_credit_upload(struct journal *journal, struct id upload, uint64_t org, uint64_t bytes)
 {
     if (journal_is_shared(journal)) {
-        journal_room_not_durable(&journal->room, records);
+        journal_nats_held_over(journal, upload);
+        return;
     }
     journal_slots_close(&journal->slots, org);
     journal_room_credit_upload(&journal->room, org, bytes, clock_mono_ns());
@@ -229,9 +230,16 @@ void journal_charge(struct journal *journal, uint64_t org, uint64_t bytes, uint6
     journal_room_durable(&journal->room, record_count, clock_wall_ms());
 }
 
-void journal_charge_shared(struct journal *journal, uint64_t record_count)
+void journal_charge_shared(struct journal *journal, uint64_t bytes, uint64_t record_count)
 {
+    journal_room_found_uploads(&journal->room, bytes);
     atomic_store_explicit(&journal->charged, record_count, memory_order_relaxed);
+}
+
+uint32_t journal_uploads_silent(struct journal *journal, uint64_t position, struct id *to,
+                                uint32_t max)
+{
+    return journal_is_shared(journal) ? journal_nats_held_silent(journal, position, to, max) : 0;
 }
 
 void journal_release(struct journal *journal, uint64_t position)
@@ -239,16 +247,22 @@ void journal_release(struct journal *journal, uint64_t position)
     atomic_store_explicit(&journal->released, position, memory_order_relaxed);
 }
 
+/* Of a shared stream: frames from before the start, whoever accepted them, above `position`. */
+static uint64_t frames_found(const struct journal *journal, uint64_t position)
+{
+    uint64_t found = journal->recovered_position;
+    return found > position ? found - position : 0;
+}
+
 void journal_backlog(struct journal *journal, struct journal_backlog *ret)
 {
     struct journal_room *room = &journal->room;
     uint64_t durable = journal_durable_position(journal);
     uint64_t before = atomic_load_explicit(&room->before_oldest, memory_order_relaxed);
-    ret->bytes = atomic_load_explicit(&room->bytes, memory_order_relaxed);
+    ret->bytes = journal_room_bytes(room);
     uint64_t unread = atomic_load_explicit(&journal->unread, memory_order_relaxed);
     if (journal_is_shared(journal)) { /* what was there at the start: at least a record each */
-        uint64_t found = journal->recovered_position;
-        unread = found > before ? found - before : 0;
+        unread = frames_found(journal, before);
     }
     ret->records = unread + atomic_load_explicit(&room->records, memory_order_relaxed) +
                    atomic_load_explicit(&journal->charged, memory_order_relaxed);
@@ -260,6 +274,9 @@ void journal_backlog(struct journal *journal, struct journal_backlog *ret)
 void journal_progress(struct journal *journal, uint64_t position, uint64_t oldest_ms)
 {
     journal_room_progress(&journal->room, position, oldest_ms);
+    if (journal_is_shared(journal)) {
+        journal_room_found(&journal->room, frames_found(journal, position));
+    }
 }
 
 /* --- readers ---------------------------------------------------------------------------------- */

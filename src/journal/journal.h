@@ -1,24 +1,20 @@
 /* Journal: makes accepted frames durable before they are acknowledged, keeps them in order, and
  * keeps uploads' bodies until they are applied.
  *
- * A producer (one per loop) collects the frames of a round in an open batch; the committer takes
- * the batches of all producers, numbers their frames, writes them with one pwritev and one
- * fdatasync, publishes the durable position, and each batch goes back to its producer, who runs the
- * tickets in it. Apply reads what is durable by a reader.
+ * A producer (one per loop) collects a round's frames in a batch; the committer takes the batches
+ * of all, makes them durable, and each goes back to its producer, who runs the tickets in it.
  *
  * Order of a life: open, start, the three threads, producers and readers; stop, the threads are
  * joined, each producer's thread takes its last mail, producers and readers go, close.
  *
- * Thread: open, start, close: the owner (main). Producers and uploads: their loop's thread.
- *         committer_run is the committer's thread, preparer_run the preparer's (writes segments
- * with zeros before use), uploader_run the uploader's (writes uploads, so that their syncs never
- *         stand before a commit). A reader: its thread. durable, retry_after, room and credit: any.
- * Memory: append copies head and body into the batch. A frame from a reader lives until its next
- *         call. Tickets are the caller's and stay put until they are run.
- * Errors: after a failed write or sync the segment is given up for good: its frames are answered
- *         ERR_IO or ERR_NO_SPACE, never retried, and a new segment is opened for what comes later.
- *         append: ERR_FULL (backlog of all or of this org; pool), ERR_NO_SPACE (disk reserve),
- *         ERR_TOO_LARGE (LIMIT_FRAME_BYTES), ERR_DRAINING. */
+ * Thread: open, start, close: main. Producers and uploads: their loop's. committer_run,
+ * preparer_run (fills segments with zeros before use) and uploader_run (so that the syncs of
+ * uploads never stand before a commit): their own. A reader: its. What is left: any. Memory: append
+ * copies head and body into the batch. A frame from a reader lives until its next call. Tickets are
+ * the caller's and stay put until they are run. Errors: after a failed write or sync the segment is
+ * given up for good: its frames are answered ERR_IO or ERR_NO_SPACE, never retried, and a new
+ * segment is opened for what comes later. append: ERR_FULL (backlog of all or of this org; pool),
+ * ERR_NO_SPACE (disk reserve), ERR_TOO_LARGE (LIMIT_FRAME_BYTES), ERR_DRAINING. */
 #pragma once
 #include <stdbool.h>
 
@@ -217,12 +213,12 @@ void journal_unsubscribe(struct journal *journal, const struct mailbox *mailbox)
 /* Applied: bytes leave the backlog of an org. Of a frame `bytes` and record_count; for elements of
  * an upload 0 and their number. */
 void journal_credit(struct journal *journal, uint64_t org, uint64_t bytes, uint32_t record_count);
-/* All of an upload that this process counts is applied: stored bytes and accepted elements. */
-void journal_credit_upload(struct journal *journal, uint64_t org, uint64_t bytes, uint64_t records);
+/* All of an upload is applied: its stored bytes; of a shared stream those counted for its id. */
+void journal_credit_upload(struct journal *journal, struct id upload, uint64_t org, uint64_t bytes);
 /* Uploads from before the start that are applied in part count again, whatever the bounds say:
- * one, until it is credited; of a shared stream, the elements of all that are left. */
+ * one, until it is credited; of a shared stream, all that are left, whoever accepted them. */
 void journal_charge(struct journal *journal, uint64_t org, uint64_t bytes, uint64_t record_count);
-void journal_charge_shared(struct journal *journal, uint64_t record_count);
+void journal_charge_shared(struct journal *journal, uint64_t bytes, uint64_t record_count);
 /* Every lane's durable cursor has passed `position`: older segments may go. */
 void journal_release(struct journal *journal, uint64_t position);
 /* Apply: everything up to `position` is applied; the oldest that was read and is not came at
@@ -241,6 +237,10 @@ void journal_backlog(struct journal *journal, struct journal_backlog *ret);
 bool journal_is_shared(const struct journal *journal);
 /* Any thread: to the node of share->run, at most once. */
 void journal_answer(struct journal *journal, const struct record_share *share);
+/* Up to `max` uploads that this process counts, though all that is below `position` is applied, and
+ * of which nothing was heard for a while; each again after a while. */
+uint32_t journal_uploads_silent(struct journal *journal, uint64_t position, struct id *to,
+                                uint32_t max);
 /* Who takes what is for this one, on the committer's thread; NULL, after it has ended: nobody. */
 typedef void (*journal_take_share)(void *context, const struct record_share *share);
 void journal_on_share(struct journal *journal, journal_take_share take, void *context);

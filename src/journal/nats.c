@@ -22,6 +22,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/metrics.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -31,6 +32,7 @@
 #define NATS_START_WAIT_MS 10000u
 #define NATS_SERVERS_MAX   16
 #define NATS_PURGE_MS      2000u
+#define NATS_MEASURE_MS    5000u
 
 jsOptions journal_nats_options(void)
 {
@@ -412,6 +414,7 @@ static void stream_identify(struct journal *journal, const jsStreamInfo *info)
     nats->created = info->Created;
     nats->first_sequence = info->State.FirstSeq;
     nats->last_sequence = info->State.LastSeq;
+    nats->frame_bytes = info->State.Msgs > 0 ? info->State.Bytes / info->State.Msgs : 0;
 }
 
 /* What an earlier run left in segments must be applied by it, or by one like it. */
@@ -470,6 +473,7 @@ static enum err nats_open(struct journal *journal, const struct journal_from *ap
         err = refuse_second(journal, detail);
     }
     if (err == ERR_OK) {
+        journal_nats_held_open(journal);
         stream_identify(journal, info);
         journal->state.is_new = true; /* nothing of it is recovered here */
         journal->state.clean = true;
@@ -487,6 +491,7 @@ static enum err nats_start(struct journal *journal, uint64_t base, struct err_de
     struct nats_journal *nats = journal->nats;
     (void)detail;
     nats->base = base;
+    journal->room.found_frame_bytes = nats->frame_bytes;
     journal->state.base = base;
     journal->state.last_position = base + nats->last_sequence;
     journal->recovered_position = base + nats->last_sequence;
@@ -505,6 +510,7 @@ static void nats_close(struct journal *journal)
     }
     journal_nats_feed_close(&nats->results);
     journal_nats_publisher_close(journal);
+    journal_nats_held_close(journal);
     jsCtx_Destroy(nats->js);
     if (nats->connection != NULL) {
         natsConnection_Close(nats->connection);
@@ -561,6 +567,29 @@ static void purge_due(struct journal *journal, uint64_t now_ns)
     memmove(nats->purges, nats->purges + due, nats->purge_count * sizeof(nats->purges[0]));
 }
 
+static bool stream_bytes(struct nats_journal *nats, const char *name, uint64_t *bytes)
+{
+    jsStreamInfo *info = NULL;
+    jsOptions options = journal_nats_options();
+    if (js_GetStreamInfo(&info, nats->js, name, &options, NULL) != NATS_OK) {
+        return false;
+    }
+    *bytes += info->State.Bytes;
+    jsStreamInfo_Destroy(info);
+    return true;
+}
+
+/* Of all nodes, as the server says. */
+static void measure(struct journal *journal)
+{
+    struct nats_journal *nats = journal->nats;
+    uint64_t bytes = 0;
+    if (journal_nats_is_ready(nats) && stream_bytes(nats, nats->stream, &bytes) &&
+        stream_bytes(nats, nats->uploads, &bytes)) {
+        metrics_set(METRIC_JOURNAL_BYTES, (double)bytes);
+    }
+}
+
 static void wake_subscriber(struct journal *journal, uint64_t now_ns)
 {
     uint64_t wake_ns = atomic_load_explicit(&journal->nats->wake_ns, memory_order_relaxed);
@@ -573,12 +602,17 @@ static void wake_subscriber(struct journal *journal, uint64_t now_ns)
 static void nats_prepare(struct journal *journal)
 {
     uint64_t purged_ns = 0;
+    uint64_t measured_ns = 0;
     while (!mailbox_is_closed(journal->preparer_mailbox)) {
         uint64_t now_ns = clock_mono_ns();
         wake_subscriber(journal, now_ns);
         if (now_ns - purged_ns >= NATS_PURGE_MS * UINT64_C(1000000)) {
             purged_ns = now_ns;
             purge_due(journal, now_ns);
+        }
+        if (now_ns - measured_ns >= NATS_MEASURE_MS * UINT64_C(1000000)) {
+            measured_ns = now_ns;
+            measure(journal);
         }
         mailbox_wait(journal->preparer_mailbox, NATS_LOOK_MS);
     }

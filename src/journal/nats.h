@@ -93,6 +93,7 @@ struct nats_journal {
     int64_t created;
     uint64_t first_sequence;
     uint64_t last_sequence; /* when it was opened */
+    uint64_t frame_bytes;   /* in the mean, when it was opened */
     uint64_t base;          /* set by start, before the threads */
     /* Stored (release) by the library's callbacks, loaded (acquire) by our threads. Each
      * connection that is made raises the generation; one is verified when the stream was seen to be
@@ -103,11 +104,12 @@ struct nats_journal {
     atomic_uint_fast64_t verified; /* by the publisher */
     atomic_bool is_foreign;        /* the stream was replaced by another of its name: never again */
     atomic_uint_fast64_t names;    /* of readers, a bit for each that is taken. Relaxed */
-    /* When the subscriber is to be woken; 0: not. Stored by its reader, loaded by the preparer.
+    /* When the subscribers are to be woken; 0: not. Stored by readers, loaded by the preparer.
      * Relaxed: a hint that is looked at again and again. */
     atomic_uint_fast64_t wake_ns;
     /* The stream is full: the replay window is given up. Relaxed, as above. */
     atomic_bool is_full;
+    struct table *held;                    /* own uploads by id; any thread */
     struct nats_publisher publisher;       /* the committer's thread */
     struct nats_feed results;              /* taken by the committer's thread */
     struct nats_purge purges[NATS_PURGES]; /* the preparer's thread */
@@ -132,6 +134,18 @@ void journal_nats_publisher_close(struct journal *journal);
 void journal_nats_commit(struct journal *journal);
 /* Any thread. */
 void journal_nats_tell_durable(struct journal *journal, uint64_t position);
+
+/* --- nats_held.c: any thread --------------------------------------------------------------------
+ */
+void journal_nats_held_open(struct journal *journal);
+void journal_nats_held_close(struct journal *journal);
+/* A frame of any form is on its way; then it is at `position`, or (0) its sender was refused. */
+void journal_nats_held_publish(struct journal *journal, const struct journal_frame *frame);
+void journal_nats_held_settle(struct journal *journal, const struct journal_frame *frame,
+                              uint64_t position);
+void journal_nats_held_over(struct journal *journal, struct id upload);
+uint32_t journal_nats_held_silent(struct journal *journal, uint64_t position, struct id *to,
+                                  uint32_t max);
 
 /* --- nats_read.c: a reader's thread -------------------------------------------------------------
  */

@@ -61,13 +61,11 @@ void journal_nats_tell_durable(struct journal *journal, uint64_t position)
 }
 
 /* In a shared stream: it leaves the backlog when all lanes have passed it. */
-static void place(struct journal *journal, const struct nats_slot *slot, uint64_t position)
+static void place(struct journal *journal, const struct journal_frame *frame, uint64_t position)
 {
     struct nats_publisher *publisher = &journal->nats->publisher;
     uint32_t count = publisher->placed_count;
-    struct journal_frame frame;
-    journal_frame_peek(slot->batch->bytes + slot->offset, &frame);
-    journal_room_place(&journal->room, frame.org, frame.bytes, position);
+    journal_room_place(&journal->room, frame->org, frame->bytes, position);
     uint32_t last = (publisher->placed_first + count + NATS_PLACED_MAX - 1) % NATS_PLACED_MAX;
     struct nats_placed *to = &publisher->placed[last];
     if (count < NATS_PLACED_MAX / 2 || (count < NATS_PLACED_MAX && to->bytes > NATS_PLACED_BYTES)) {
@@ -76,9 +74,9 @@ static void place(struct journal *journal, const struct nats_slot *slot, uint64_
         publisher->placed_count++;
     }
     to->position = position > to->position ? position : to->position;
-    to->bytes += frame.bytes;
+    to->bytes += frame->bytes;
     /* Those of an upload stay until it is over. */
-    to->records += frame.form == RECORD_FORM_UPLOAD_END ? 0 : frame.record_count;
+    to->records += frame->form == RECORD_FORM_UPLOAD_END ? 0 : frame->record_count;
 }
 
 static void take_off_passed(struct journal *journal, uint64_t now_ns)
@@ -102,16 +100,19 @@ static void slot_settle(struct journal *journal, struct nats_slot *slot, enum er
 {
     struct nats_publisher *publisher = &journal->nats->publisher;
     struct journal_batch *batch = slot->batch;
+    struct journal_frame frame;
+    journal_frame_peek(batch->bytes + slot->offset, &frame);
     batch->outcomes[slot->frame] = (struct journal_outcome){position, err};
+    if (journal_is_shared(journal)) {
+        journal_nats_held_settle(journal, &frame, err == ERR_OK ? position : 0);
+    }
     if (err == ERR_OK) {
         journal_nats_tell_durable(journal, position);
         if (journal_is_shared(journal)) {
-            place(journal, slot, position);
+            place(journal, &frame, position);
         }
         metrics_observe(METRIC_JOURNAL_COMMIT_SECONDS, clock_mono_ns() - slot->first_ns);
     } else {
-        struct journal_frame frame;
-        journal_frame_peek(batch->bytes + slot->offset, &frame);
         journal_room_not_durable(&journal->room, frame.record_count);
         metrics_add(METRIC_JOURNAL_FAILURES, 1);
     }
@@ -277,6 +278,9 @@ static void publish_frame(struct journal *journal, uint64_t now_ns)
     publisher->frame++;
     /* Before it is sent: it may be applied before its acknowledgement is here. */
     journal_room_durable(&journal->room, frame.record_count, clock_wall_ms());
+    if (journal_is_shared(journal)) {
+        journal_nats_held_publish(journal, &frame);
+    }
     slot_send(journal, slot, now_ns);
 }
 

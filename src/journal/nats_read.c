@@ -300,7 +300,10 @@ static void reader_tell_unread(struct nats_reader *reader)
 {
     const struct nats_journal *nats = reader_nats(reader);
     uint64_t unread = nats->last_sequence > reader->after ? nats->last_sequence - reader->after : 0;
-    atomic_store_explicit(&reader->base.journal->unread, unread, memory_order_relaxed);
+    if (!journal_is_shared(reader->base.journal)) { /* else what is not applied counts */
+        atomic_store_explicit(&reader->base.journal->unread, unread, memory_order_relaxed);
+        journal_room_found(&reader->base.journal->room, unread);
+    }
 }
 
 /* The next frame among what arrived. */

@@ -6,8 +6,8 @@
  * Happy path: send encodes and publishes; on the node of that run the message becomes mail of the
  * committer's thread, which calls who asked for it.
  * Failure modes: what is sent while either side is not connected is lost: who waits is answered
- * without the result soon after all of its position is applied, as if the store were away; the
- * bytes of an upload stay in that node's backlog until it is restarted. */
+ * without the result soon after all of its position is applied, as if the store were away; of an
+ * upload that stays in that node's backlog apply asks the store (nats_held.c). */
 #include "journal/nats.h"
 
 #include "base/log.h"

@@ -131,6 +131,27 @@ static enum err room_closed_err(struct journal_room *room)
     return atomic_load_explicit(&room->is_away, memory_order_relaxed) ? ERR_AWAY : ERR_NO_SPACE;
 }
 
+static uint64_t room_found(const struct journal_room *room)
+{
+    return room_load(&room->found_bytes) + room_load(&room->found_upload_bytes);
+}
+
+uint64_t journal_room_bytes(const struct journal_room *room)
+{
+    return room_load(&room->bytes) + room_found(room);
+}
+
+void journal_room_found(struct journal_room *room, uint64_t frames)
+{
+    atomic_store_explicit(&room->found_bytes, frames * room->found_frame_bytes,
+                          memory_order_relaxed);
+}
+
+void journal_room_found_uploads(struct journal_room *room, uint64_t bytes)
+{
+    atomic_store_explicit(&room->found_upload_bytes, bytes, memory_order_relaxed);
+}
+
 enum err journal_room_take(struct journal_room *room, uint64_t org, uint64_t bytes)
 {
     struct room_change change = room_change(room, bytes, room->bytes_max / 2);
@@ -138,7 +159,7 @@ enum err journal_room_take(struct journal_room *room, uint64_t org, uint64_t byt
         return room_closed_err(room);
     }
     uint64_t before = atomic_fetch_add_explicit(&room->bytes, bytes, memory_order_relaxed);
-    if (before + bytes <= room->bytes_max) {
+    if (before + bytes + room_found(room) <= room->bytes_max) {
         table_upsert(room->orgs, room_key(&org), room_visit_take, &change);
     }
     if (!change.is_done) {
@@ -156,7 +177,7 @@ enum err journal_room_look(struct journal_room *room, uint64_t org, uint64_t byt
         return room_closed_err(room);
     }
     (void)table_find(room->orgs, room_key(&org), room_visit_look, &change);
-    bool fits = room_load(&room->bytes) + bytes <= room->bytes_max;
+    bool fits = journal_room_bytes(room) + bytes <= room->bytes_max;
     return change.is_done && fits ? ERR_OK : ERR_FULL;
 }
 
@@ -264,7 +285,7 @@ void journal_room_credit_upload(struct journal_room *room, uint64_t org, uint64_
 /* A twentieth of the whole is worth coming back for. */
 uint32_t journal_room_retry_s(const struct journal_room *room)
 {
-    uint64_t bytes = room_load(&room->bytes);
+    uint64_t bytes = journal_room_bytes(room);
     uint64_t goal = room->bytes_max - room->bytes_max / 20;
     uint64_t excess = bytes > goal ? bytes - goal : room->bytes_max / 20;
     uint64_t rate = room_load(&room->drain_bytes_s);

@@ -19,6 +19,11 @@ struct journal_room {
     struct table *orgs; /* org -> bytes; where frames are placed: struct room_org */
     atomic_uint_fast64_t bytes;
     atomic_uint_fast64_t records;
+    /* What was there at the start and was not counted one by one: bytes of unapplied frames, as
+     * many as they are, each as large as those of the stream are in the mean; and of uploads. */
+    uint64_t found_frame_bytes; /* set before the threads */
+    atomic_uint_fast64_t found_bytes;
+    atomic_uint_fast64_t found_upload_bytes;
     atomic_bool is_short; /* the disk is below its reserve; set by the committer */
     atomic_bool is_away;  /* the server that holds the journal is not reached */
     /* Drain rate: bytes credited since window_start_ns; closed by the one who wins the exchange. */
@@ -42,6 +47,12 @@ static inline uint64_t journal_room_org_max(const struct journal_room *room)
 }
 /* As take, whatever the bounds say: what recovery found is there already. */
 void journal_room_force(struct journal_room *room, uint64_t org, uint64_t bytes);
+/* So many frames, and bytes of uploads, are left of what was there at the start. They count for the
+ * bound of all, not for an org's. */
+void journal_room_found(struct journal_room *room, uint64_t frames);
+void journal_room_found_uploads(struct journal_room *room, uint64_t bytes);
+/* All that counts. */
+uint64_t journal_room_bytes(const struct journal_room *room);
 /* Gives back, at most what the org holds. */
 void journal_room_give(struct journal_room *room, uint64_t org, uint64_t bytes);
 /* Where frames leave by position: what was taken for one of an org is at `position`. The org's

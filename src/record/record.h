@@ -178,11 +178,9 @@ struct record_share {
     uint64_t waiter; /* RECORD_WAITER_NONE: nobody */
     uint32_t done;   /* of its events */
     uint32_t total;
-    uint64_t org;
-    uint64_t upload_bytes;   /* stored bytes of an upload that is over; 0: none */
-    uint64_t upload_records; /* accepted elements of it */
+    struct id upload; /* that is over with it; all zero: none */
     struct record_result result;
 };
-#define RECORD_SHARE_HEAD_BYTES 96u
+#define RECORD_SHARE_HEAD_BYTES 88u
 MUST_CHECK enum err record_share_encode(const struct record_share *share, struct buffer *to);
 MUST_CHECK enum err record_share_decode(struct slice bytes, struct record_share *ret);

@@ -132,6 +132,60 @@ def test_uploads_are_applied_and_given_back_by_any_node(nodes):
         until(lambda: metric(node, "event_queue_size") == 0)
 
 
+def test_an_upload_leaves_the_backlog_though_nobody_heard_that_it_is_over(nodes, nats):
+    """The node that took it in stands still while the other applies it, and the connection that would have told it
+    goes meanwhile."""
+    nodes.b.stop()
+    nodes.b.settings["ROLES"] = "intake"
+    nodes.b.start()
+    lock = postgres_server.Lock(nodes.settings["DATABASE_URL"])
+    answer = nodes.b.post("/api/events/batch", lines(0, 2000, "x" * 300), headers=NDJSON)
+    assert answer.status == 202 and "upload_id" in answer.json, answer
+    nodes.b.process.send_signal(signal.SIGSTOP)
+    try:
+        nats.kill()
+        nats.start()
+        lock.rollback()
+        until(lambda: nodes.sql("SELECT count(*) FROM uploads WHERE state = 2") == "1")
+        drained(nodes.a)
+    finally:
+        nodes.b.process.send_signal(signal.SIGCONT)
+    until(lambda: nodes.b.get("/api/v1/status").json["queue"]["bytes"] == 0, 30)
+    drained(nodes.b)
+    assert numbers(nodes.a) == list(range(2000))
+
+
+def test_a_node_that_starts_counts_what_waits(nodes, nats):
+    """Frames of its earlier run as well: else each start would let the same again in."""
+    for node in (nodes.a, nodes.b):
+        node.stop()
+        node.settings.update(APPLY_PAUSED="1", JOURNAL_MAX_MB="16")
+        node.start()
+    first = 0
+    while nodes.b.post("/api/events/batch", lines(first, 100, "x" * 1900), headers=NDJSON).status == 202:
+        first += 100
+    assert first * 2000 > 7_500_000  # half is one org's
+    nodes.b.kill()
+    nodes.b.start()
+    found = nodes.b.get("/api/v1/status").json["queue"]["bytes"]
+    until(lambda: metric(nodes.b, "journal_bytes") > 0, 20)
+    sums = nats.stream(nodes.stream)["state"]["bytes"] + nats.stream(nodes.stream + "_uploads")["state"]["bytes"]
+    assert first * 2000 < found <= sums == metric(nodes.b, "journal_bytes")
+    accepted = 0
+    while nodes.b.post("/api/events/batch", lines(first, 100, "x" * 1900), headers=NDJSON).status == 202:
+        first += 100
+        accepted += 100
+    assert 0 < accepted and found + accepted * 2000 <= 16 << 20
+    for node in (nodes.a, nodes.b):
+        node.stop()
+        node.settings.pop("APPLY_PAUSED")
+        node.start()
+    for node in (nodes.a, nodes.b):
+        until(lambda: node.get("/api/v1/status").json["queue"]["bytes"] == 0, 30)
+        drained(node)
+    assert numbers(nodes.a) == list(range(first))
+
+
 def test_the_backlog_is_let_go_wherever_it_is_applied(nodes):
     nodes.wait_until_shared()
     for number in range(300):

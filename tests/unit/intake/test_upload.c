@@ -516,7 +516,7 @@ static void a_full_backlog_pauses_it(void **state)
     assert_int_equal(intake_open(fixture->intake, &begin, &none), ERR_FULL);
     assert_null(none);
     uint32_t rooms = answered.rooms;
-    journal_credit_upload(fixture->journal, 100, OTHERS_BYTES, 0);
+    journal_credit_upload(fixture->journal, id_make_v7(1), 100, OTHERS_BYTES);
     while (intake_is_paused(request)) {
         look_for_room(fixture);
     }
@@ -548,7 +548,7 @@ static void a_backlog_that_stays_full_ends_it(void **state)
     look_for_room(fixture);
     assert_int_equal(answered.count, 1);
     assert_int_equal(answered.answer.err, ERR_TIMEOUT);
-    journal_credit_upload(fixture->journal, 100, OTHERS_BYTES, 0);
+    journal_credit_upload(fixture->journal, id_make_v7(1), 100, OTHERS_BYTES);
     assert_only_this_upload_is_left(fixture);
 }
 
@@ -565,7 +565,7 @@ static void one_that_is_whole_waits_for_room(void **state)
     }
     assert_int_equal(answered.count, 0);
     assert_true(intake_is_paused(request));
-    journal_credit_upload(fixture->journal, 100, OTHERS_BYTES, 0);
+    journal_credit_upload(fixture->journal, id_make_v7(1), 100, OTHERS_BYTES);
     while (answered.count == 0) {
         look_for_room(fixture);
     }

@@ -67,12 +67,20 @@ static void rig_open(struct rig *rig)
                      ERR_OK);
 }
 
-static void rig_close(struct rig *rig)
+static void rig_stop(struct rig *rig)
 {
     journal_stop(rig->journal);
-    thread_join(rig->threads[0]);
-    thread_join(rig->threads[1]);
-    thread_join(rig->threads[2]);
+    for (uint32_t i = 0; i < 3; i++) {
+        thread_join(rig->threads[i]);
+        rig->threads[i] = NULL;
+    }
+}
+
+static void rig_close(struct rig *rig)
+{
+    if (rig->threads[0] != NULL) {
+        rig_stop(rig);
+    }
     (void)mailbox_run_all(rig->loop);
     journal_subscribe(rig->journal, NULL);
     journal_producer_destroy(rig->producer);
@@ -314,6 +322,7 @@ static void test_a_server_that_goes_and_comes(void **state)
 
 #define BODY_BYTES  ((size_t)3 * 1024 * 1024 + 77)
 #define TABLE_BYTES ((size_t)150000)
+#define MINUTE_NS   (UINT64_C(60) * 1000000000)
 #define HOUR_NS     (UINT64_C(3600) * 1000000000)
 
 /* Compresses to about a half. */
@@ -549,6 +558,55 @@ static void test_who_was_given_up_is_told(void **state)
     mem_free(bytes);
 }
 
+static uint64_t backlog_bytes(struct rig *rig)
+{
+    struct journal_backlog backlog;
+    journal_backlog(rig->journal, &backlog);
+    return backlog.bytes;
+}
+
+/* Whoever applies it says so; the word may come twice, or never. */
+static void test_an_upload_leaves_the_backlog_once(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct id silent[2];
+    uint8_t *bytes = make_bytes();
+    rig_init(&rig);
+    rig_close(&rig);
+    rig.options.nats.is_shared = true;
+    rig_open(&rig);
+    struct id first = make_upload(&rig, bytes);
+    uint64_t of_first = backlog_bytes(&rig);
+    struct id second = make_upload(&rig, bytes);
+    uint64_t of_both = backlog_bytes(&rig);
+    uint64_t end = journal_durable_position(rig.journal);
+    rig_stop(&rig); /* nothing else may run when the clock is moved */
+    assert_true(of_first > BODY_BYTES / 2 && of_both > of_first);
+    journal_credit_upload(rig.journal, id_make_v7(1), 5, BODY_BYTES);
+    assert_true(backlog_bytes(&rig) == of_both);
+    journal_credit_upload(rig.journal, first, 0, 0);
+    uint64_t left = backlog_bytes(&rig);
+    assert_true(left < of_both && left > BODY_BYTES / 2);
+    journal_credit_upload(rig.journal, first, 0, 0);
+    assert_true(backlog_bytes(&rig) == left);
+
+    assert_int_equal(journal_uploads_silent(rig.journal, end, silent, 2), 0); /* a word may come */
+    clock_shift_ns += MINUTE_NS;
+    assert_int_equal(journal_uploads_silent(rig.journal, end - 1, silent, 2), 0);
+    assert_int_equal(journal_uploads_silent(rig.journal, end, silent, 2), 1);
+    assert_true(id_equal(silent[0], second));
+    assert_int_equal(journal_uploads_silent(rig.journal, end, silent, 2), 0);
+    clock_shift_ns += MINUTE_NS;
+    assert_int_equal(journal_uploads_silent(rig.journal, end, silent, 2), 1);
+    journal_credit_upload(rig.journal, second, 0, 0);
+    assert_true(backlog_bytes(&rig) < BODY_BYTES / 2);
+    clock_shift_ns += MINUTE_NS;
+    assert_int_equal(journal_uploads_silent(rig.journal, end, silent, 2), 0);
+    rig_finish(&rig);
+    mem_free(bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -560,6 +618,7 @@ int main(void)
         cmocka_unit_test(test_an_aborted_upload_leaves_nothing),
         cmocka_unit_test(test_what_was_never_ended_is_given_up),
         cmocka_unit_test(test_who_was_given_up_is_told),
+        cmocka_unit_test(test_an_upload_leaves_the_backlog_once),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     nats_Close();

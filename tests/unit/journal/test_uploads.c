@@ -510,7 +510,7 @@ static void test_open_ones_are_counted(void **state)
     assert_int_equal(journal_upload_room(rig.journal, 1), ERR_FULL);
     assert_int_equal(journal_upload_begin(&upload, rig.producer, id, 1), ERR_FULL);
     assert_int_equal(journal_upload_room(rig.journal, 2), ERR_OK);
-    journal_credit_upload(rig.journal, 1, 0, 0);
+    journal_credit_upload(rig.journal, id_make_v7(1), 1, 0);
     assert_int_equal(journal_upload_room(rig.journal, 1), ERR_OK);
     rig_close(&rig, false);
     /* Applied: its row is the store's matter. */
