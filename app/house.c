@@ -409,6 +409,9 @@ static enum err start_journal(struct house *house, struct err_detail *detail)
         ERR_OK) { /* else it is new, or opening says why */
         err = apply_cursors_of(house->store, state.id, &cursors);
     }
+    if (err == ERR_OK && settings->nats_url[0] != '\0') {
+        err = apply_store_id(house->store, &options.nats.store);
+    }
     if (err == ERR_OK) {
         err = journal_open(&house->journal, &options, &cursors, detail);
     }

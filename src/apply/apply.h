@@ -55,6 +55,8 @@ uint64_t apply_position(const struct apply *apply);
  * store jobs on the caller's behalf, synchronously. */
 MUST_CHECK enum err apply_base(struct store *store, struct id journal, bool is_new,
                                uint64_t *ret_base);
+/* What names the store, for ever, wherever its rows are moved to; made when first asked for. */
+MUST_CHECK enum err apply_store_id(struct store *store, struct id *ret);
 /* How far each lane of this journal is; 0: none. */
 MUST_CHECK enum err apply_cursors_of(struct store *store, struct id journal,
                                      struct journal_from *ret);

@@ -8,13 +8,15 @@
  * Failure modes: the store is away: the error goes to who starts the program. */
 #include "apply/internal.h"
 
+#include "base/clock.h"
+
 #define RANGE_POSITIONS (INT64_C(1) << LIMIT_RANGE_SHIFT)
 #define BASE_LEASE      "journal.base" /* two nodes that start at once are not given one base */
 #define BASE_LEASE_MS   10000u
 
 struct cursor_query {
     struct store_job job;
-    struct id journal;
+    struct id journal; /* or the store's */
     bool is_found;
     uint64_t value;
     struct journal_from cursors;
@@ -109,6 +111,49 @@ static enum err base_run(struct store_job *job, struct store_connection *connect
         err = insert_base(connection, query);
     }
     return err == ERR_OK ? store_lease_give_up(connection, BASE_LEASE, 1) : err;
+}
+
+/* Two nodes that ask at once: the second waits for the first's row. */
+static enum err store_id_run(struct store_job *job, struct store_connection *connection)
+{
+    struct cursor_query *query = (struct cursor_query *)job;
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    enum err err = store_prepare(connection,
+                                 "INSERT INTO secrets (name, value) VALUES ('store.id', $1)"
+                                 " ON CONFLICT (name) DO NOTHING",
+                                 &statement);
+    if (err == ERR_OK) {
+        store_bind_blob(statement, 1, slice_make(query->journal.bytes, sizeof(query->journal)));
+        err = store_execute(statement);
+    }
+    if (err == ERR_OK) {
+        err = store_prepare(connection, "SELECT value FROM secrets WHERE name = 'store.id'",
+                            &statement);
+    }
+    if (err == ERR_OK) {
+        err = store_step(statement, &has_row);
+    }
+    if (err != ERR_OK) {
+        return err;
+    }
+    struct slice value = has_row ? store_column_bytes(statement, 0) : slice_make(NULL, 0);
+    bool is_whole = value.size == sizeof(query->journal.bytes);
+    if (is_whole) {
+        memcpy(query->journal.bytes, value.data, value.size);
+    }
+    store_reset(statement);
+    return is_whole ? ERR_OK : ERR_CORRUPT;
+}
+
+enum err apply_store_id(struct store *store, struct id *ret)
+{
+    struct cursor_query query = {.journal = id_make_v7((int64_t)clock_wall_ms())};
+    enum err err = run_query(store, &query, store_id_run);
+    if (err == ERR_OK) {
+        *ret = query.journal;
+    }
+    return err;
 }
 
 enum err apply_cursors_of(struct store *store, struct id journal, struct journal_from *ret)

@@ -39,6 +39,7 @@ struct journal_nats_options {
     uint32_t ack_wait_s;      /* of the consumer */
     uint32_t ack_pending_max; /* frames given to apply and not applied */
     bool is_shared;           /* other nodes with the same store may read it, too */
+    struct id store;          /* of the store; the stream is of one alone */
 };
 
 struct journal_options {
@@ -69,7 +70,6 @@ struct journal_from {
     uint64_t lanes;
     uint64_t after[LIMIT_LANES];
 };
-/* All lanes at one position. */
 struct journal_from journal_from_all(uint64_t after);
 /* The lowest position of the lanes that are in it. */
 uint64_t journal_from_least(const struct journal_from *from);

@@ -470,6 +470,9 @@ static enum err nats_open(struct journal *journal, const struct journal_from *ap
         err = find_uploads(journal, detail);
     }
     if (err == ERR_OK) {
+        err = journal_nats_own(journal, detail);
+    }
+    if (err == ERR_OK) {
         err = refuse_second(journal, detail);
     }
     if (err == ERR_OK) {

@@ -135,6 +135,11 @@ void journal_nats_commit(struct journal *journal);
 /* Any thread. */
 void journal_nats_tell_durable(struct journal *journal, uint64_t position);
 
+/* --- nats_owner.c -------------------------------------------------------------------------------
+ */
+/* ERR_CONFIG: it is another store's. */
+MUST_CHECK enum err journal_nats_own(struct journal *journal, struct err_detail *detail);
+
 /* --- nats_held.c: any thread --------------------------------------------------------------------
  */
 void journal_nats_held_open(struct journal *journal);

@@ -171,7 +171,9 @@ class Weir:
         name = self.settings.get("NATS_STREAM", "weir")
         state = nats_server.ask(self.settings["NATS_URL"], f"$JS.API.STREAM.INFO.{name}_uploads",
                                 {"subjects_filter": ">"})["state"]
-        return sorted(state.get("subjects") or {}), state["bytes"]
+        subjects = dict(state.get("subjects") or {})
+        subjects.pop(name + ".uploads.store", None)  # whose the stream is
+        return sorted(subjects), state["bytes"]
 
     @property
     def url(self):

@@ -232,6 +232,12 @@ def test_a_second_server_on_the_same_stream(weir, nats):
     post(server, 1)
     drained(server)
     line = refused_start(weir(start=False, NATS_URL=one.url))
+    assert "another store" in line, line
+    assert server.stop() == 0
+    copy = weir(start=False, NATS_URL=one.url)
+    shutil.copytree(server.data_dir, copy.data_dir, ignore=shutil.ignore_patterns("weir.sock"))
+    server.start()
+    line = refused_start(copy)
     assert "another server" in line, line
     post(server, 2)
     drained(server)

@@ -10,6 +10,7 @@ import pytest
 
 from black_box import audit, drained, event, events, metric, post, start_load, until
 from conftest import nats_server, postgres_server
+from test_bad_input import refused_start
 
 pytestmark = pytest.mark.sqlite_alone  # it brings its own PostgreSQL
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -55,6 +56,34 @@ class Nodes:
 @pytest.fixture
 def nodes(weir, database_server, nats):
     return Nodes(weir, database_server, nats)
+
+
+def test_a_stream_is_of_one_store(nodes, nats, tmp_path):
+    """Wherever that is moved to; one that no store has marked is the first's that comes."""
+    post(nodes.a, 1)
+    drained(nodes.a)
+    url = nodes.settings["DATABASE_URL"]
+    other = nodes.server.url(nodes.server.new_database())
+    nodes.b.stop()
+    nodes.b.settings["DATABASE_URL"] = other
+    line = refused_start(nodes.b)
+    assert "another store" in line and nodes.stream in line, line
+    nodes.a.stop()
+    moved = nodes.server.url(nodes.server.new_database())
+    nodes.a.command("migrate-store", url, moved)
+    nodes.a.settings["DATABASE_URL"] = moved
+    nodes.a.start()
+    post(nodes.a, 2)
+    drained(nodes.a)
+    assert numbers(nodes.a) == [1, 2]
+    line = refused_start(nodes.b)
+    assert "another store" in line, line
+    nodes.a.stop()
+    purged = nats.ask(f"$JS.API.STREAM.PURGE.{nodes.stream}_uploads", {"filter": f"{nodes.stream}.uploads.store"})
+    assert purged["purged"] == 1
+    nodes.b.start()
+    line = refused_start(nodes.a)
+    assert "another store" in line, line
 
 
 def lines(first, count, text=""):

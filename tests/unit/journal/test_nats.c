@@ -434,7 +434,7 @@ static uint64_t messages_of_uploads(const struct rig *rig)
     natsConnection *connection = nats_server_connect(&rig->server);
     assert_int_equal(natsConnection_JetStream(&js, connection, NULL), NATS_OK);
     assert_int_equal(js_GetStreamInfo(&info, js, "test_uploads", NULL, NULL), NATS_OK);
-    uint64_t count = info->State.Msgs;
+    uint64_t count = info->State.Msgs - 1; /* one says whose the stream is */
     jsStreamInfo_Destroy(info);
     jsCtx_Destroy(js);
     natsConnection_Destroy(connection);
@@ -558,6 +558,27 @@ static void test_who_was_given_up_is_told(void **state)
     mem_free(bytes);
 }
 
+static void test_a_stream_is_of_one_store(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct journal *other = NULL;
+    struct journal_from none = journal_from_all(0);
+    struct err_detail detail = {""};
+    rig_init(&rig);
+    rig_close(&rig);
+    rig.options.nats.store = id_make_v7(1);
+    assert_int_equal(journal_open(&other, &rig.options, &none, &detail), ERR_CONFIG);
+    assert_non_null(strstr(detail.text, "another store"));
+    rig.options.nats.stream = "other";
+    rig_open(&rig);
+    rig_close(&rig);
+    rig.options.nats.stream = "test";
+    rig.options.nats.store = (struct id){{0}};
+    rig_open(&rig);
+    rig_finish(&rig);
+}
+
 static uint64_t backlog_bytes(struct rig *rig)
 {
     struct journal_backlog backlog;
@@ -618,6 +639,7 @@ int main(void)
         cmocka_unit_test(test_an_aborted_upload_leaves_nothing),
         cmocka_unit_test(test_what_was_never_ended_is_given_up),
         cmocka_unit_test(test_who_was_given_up_is_told),
+        cmocka_unit_test(test_a_stream_is_of_one_store),
         cmocka_unit_test(test_an_upload_leaves_the_backlog_once),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
