@@ -104,6 +104,7 @@ struct nats_journal {
     atomic_uint_fast64_t verified; /* by the publisher */
     atomic_bool is_foreign;        /* the stream was replaced by another of its name: never again */
     atomic_uint_fast64_t names;    /* of readers, a bit for each that is taken. Relaxed */
+    atomic_uint_fast64_t consumers; /* made in a cluster, where each has a new number. Relaxed */
     /* When the subscribers are to be woken; 0: not. Stored by readers, loaded by the preparer.
      * Relaxed: a hint that is looked at again and again. */
     atomic_uint_fast64_t wake_ns;

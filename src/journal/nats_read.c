@@ -50,8 +50,8 @@ struct nats_reader {
     struct journal_reader base;
     struct nats_feed feed;
     struct mailbox *mailbox;
-    uint32_t name;     /* its number among those of this process */
-    uint32_t attempts; /* consumers that were made in a cluster */
+    uint32_t name;   /* its number among those of this process */
+    uint64_t number; /* of its consumer in a cluster; 0: none was made */
     char stem[NATS_NAME_BYTES - 12];
     char consumer[NATS_NAME_BYTES];
     struct mail *arrived; /* in order */
@@ -116,20 +116,26 @@ static struct nats_journal *reader_nats(struct nats_reader *reader)
     return reader->base.journal->nats;
 }
 
-/* The one before, if there is any, goes without being waited for. */
-static void consumer_rename(struct nats_reader *reader)
+/* In a cluster, if there is any: it goes without being waited for. */
+static void consumer_forget(struct nats_reader *reader)
 {
     const struct nats_journal *nats = reader_nats(reader);
     char subject[3 * NATS_NAME_BYTES];
     char nowhere[NATS_SUBJECT_BYTES + 8];
-    if (reader->attempts > 0) {
+    if (reader->number > 0) {
         (void)snprintf(subject, sizeof(subject), "$JS.API.CONSUMER.DELETE.%s.%s", nats->stream,
                        reader->consumer);
         (void)snprintf(nowhere, sizeof(nowhere), "%s.old", reader->feed.inbox);
         (void)natsConnection_PublishRequestString(nats->connection, subject, nowhere, "");
     }
-    (void)snprintf(reader->consumer, sizeof(reader->consumer), "%s-%" PRIu32, reader->stem,
-                   ++reader->attempts);
+}
+
+static void consumer_rename(struct nats_reader *reader)
+{
+    reader->number =
+        atomic_fetch_add_explicit(&reader_nats(reader)->consumers, 1, memory_order_relaxed) + 1;
+    (void)snprintf(reader->consumer, sizeof(reader->consumer), "%s-%" PRIu64, reader->stem,
+                   reader->number);
 }
 
 static natsStatus consumer_make(struct nats_reader *reader)
@@ -141,6 +147,7 @@ static natsStatus consumer_make(struct nats_reader *reader)
     jsConsumerConfig config;
     natsStatus status = NATS_OK;
     if (options->replicas > 1) {
+        consumer_forget(reader);
         consumer_rename(reader);
     } else {
         status = js_DeleteConsumer(nats->js, nats->stream, reader->consumer, &js, NULL);
@@ -427,6 +434,7 @@ void journal_nats_reader_close(struct journal_reader *base)
     if (reader->given != NULL) {
         journal_nats_mail_free(reader->given);
     }
+    consumer_forget(reader);
     reader_leave(reader);
     name_give(reader);
     mailbox_destroy(reader->mailbox);
