@@ -26,11 +26,13 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("WEIR_BINARY", ROOT / "build/release/weir"))
-START_SECONDS = 30
 STORE = os.environ.get("WEIR_TEST_STORE", "sqlite")
 JOURNAL = os.environ.get("WEIR_TEST_JOURNAL", "local")
 LIMITS = os.environ.get("WEIR_TEST_LIMITS", "local")
 LONG = bool(os.environ.get("WEIR_TEST_LONG"))
+# The preset of the binary. A sanitizer's is slower, and what it takes of memory says nothing of the released one.
+RELEASED = os.environ.get("WEIR_TEST_PRESET", "release") == "release"
+START_SECONDS = 30 if RELEASED else 180
 DURABILITY = {"local": "fsync", "nats": "jetstream"}[JOURNAL]
 
 sys.path.insert(0, str(ROOT / "tests/support"))
@@ -312,6 +314,8 @@ def pytest_collection_modifyitems(items):
         items[:] = [item for item in items if item.get_closest_marker("sqlite_alone") is None]
     if JOURNAL != "local":
         items[:] = [item for item in items if item.get_closest_marker("local_journal_alone") is None]
+    if not RELEASED:
+        items[:] = [item for item in items if item.get_closest_marker("released") is None]
     items[:] = [item for item in items if LONG == bool(item.get_closest_marker("long"))]
     items.sort(key=lambda item: -max([mark.args[0] for mark in item.iter_markers("seconds")], default=0))
 

@@ -8,6 +8,7 @@ import pytest
 
 from black_box import drained, event, events, post, until
 
+pytestmark = pytest.mark.released
 LIBRARY = next(pathlib.Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 HOUR = 3600
 

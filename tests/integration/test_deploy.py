@@ -142,6 +142,7 @@ def test_settings_in_files_are_settings():
     assert used and used <= known, used - known
 
 
+@pytest.mark.released
 def test_the_image_has_every_library():
     needed = set()
     for line in run("readelf", "-d", BINARY).stdout.splitlines():

@@ -13,7 +13,7 @@ import pytest
 
 import postgres
 
-from black_box import (audit, drained, end_load, event, events, metric, post, start_load, until)
+from black_box import (audit, drained, end_load, event, events, is_small, metric, post, start_load, until)
 from conftest import BINARY
 
 BACK_SECONDS = 10
@@ -65,7 +65,7 @@ def test_gone_under_load_loses_nothing_and_comes_back(weir, database, tmp_path, 
     assert got["errors"] == 0 and got["broken"] == 0, got
     assert audit(server, ids) == got["events"]
     assert metric(server, 'ingest_dlq_total{reason="refused"}') == 0
-    assert count(database) == got["events"] and resident_mb(server) < 200
+    assert count(database) == got["events"] and is_small(resident_mb(server), 200)
 
 
 def test_sessions_that_are_cut_off_lose_nothing(weir, database, tmp_path):

@@ -43,6 +43,7 @@ def fill(server, clock, key, name):
     return plant, ids, buckets(plant, key)
 
 
+@pytest.mark.released
 def test_what_is_over_goes_and_the_rest_stays(weir, clock):
     clock.step(-100 * DAY)
     server = weir(**clock.environment())
@@ -80,6 +81,7 @@ def test_what_is_over_goes_and_the_rest_stays(weir, clock):
     assert buckets(theirs, other) == their_buckets
 
 
+@pytest.mark.released
 def test_what_is_gone_stays_gone_after_a_kill(weir, clock):
     clock.step(-50 * DAY)
     server = weir(**clock.environment())

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""What failed in a log of ctest or pytest, a line each: program or file, case, place and what was found there.
+"""What failed in a log of ctest, pytest or one program, a line each: program or file, case, place and what was found there.
 
 As a program: `failures.py NAME LOG` prints them, each behind NAME; tests/run closes with these lines, so that the end of its
 output is enough to know what failed.
@@ -90,7 +90,8 @@ def of_pytest(text):
 def main():
     name, log = sys.argv[1], pathlib.Path(sys.argv[2])
     text = log.read_text(errors="replace")
-    for line in (of_pytest if "pytest" in log.name else of_ctest)(text):
+    of = of_pytest if "pytest" in log.name else of_ctest if "ctest" in log.name else of_program
+    for line in of(text):
         print(f"{name}: {line}"[:WIDTH])
 
 
