@@ -21,7 +21,7 @@
 #include "support/redis_server.h"
 
 #define NODES        2u
-#define WAIT_MS      20000u
+#define WAIT_MS      60000u
 #define BACK_MS      10000u
 #define ORG_NAME     "weir:{00000000-0000-0000-0000-000000000007}:org:7"
 #define ORG_KEY_NAME "weir:{00000000-0000-0000-0000-000000000007}:key:70"

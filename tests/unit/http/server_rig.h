@@ -27,7 +27,7 @@
 #include "base/thread.h"
 #include "http/http.h"
 
-#define RIG_WAIT_MS  20000
+#define RIG_WAIT_MS  60000
 #define RIG_ECHO_MAX ((size_t)4 << 20)
 
 /* What the handler keeps of a request. */
