@@ -54,9 +54,9 @@ static const struct settings_row rows[] = {
     ROW("DATABASE_READ_URL", TEXT, "", 0, 0, "", database_read_url,
         "PostgreSQL: a replica that is read from; empty: as DATABASE_URL."),
     ROW("ROLES", TEXT, "intake,apply,query", 0, 0, "", roles,
-        "What this node does, of intake, apply, query (PostgreSQL: other nodes do the rest). "
-        "Requests "
-        "for what it does not do are answered 503 not_here; intake without apply needs NATS_URL."),
+        "What this node does, of intake, apply, query (PostgreSQL: other nodes do the rest). Any "
+        "node answers questions; records sent to one without intake are answered 503 not_here; "
+        "intake without apply needs NATS_URL."),
     ROW("LOOPS", WHOLE, "0", 0, 64, "threads", loops,
         "Threads that serve connections; 0: one for each processor."),
     ROW("HTTP_CONNECTIONS_MAX", WHOLE, "16384", 16, 1000000, "", connections_max,

@@ -21,8 +21,7 @@ struct store;
 enum api_role {
     API_ROLE_INTAKE = 1, /* takes records */
     API_ROLE_APPLY = 2,
-    API_ROLE_QUERY = 4, /* answers whatever else needs a key */
-    API_ROLES_ALL = 7,
+    API_ROLE_QUERY = 4, /* is sent questions; any node answers those that it is sent */
 };
 
 struct api_options {

@@ -64,19 +64,17 @@ static void api_health_look(struct api_loop *loop, struct api_health *ret)
     api_health_rate(loop, ret);
 }
 
-static bool api_health_serves(const struct api_health *health)
-{
-    return health->is_started && !health->is_draining && health->journal == ERR_OK;
-}
-
 static bool api_health_takes_in(const struct api_health *health)
 {
-    return api_health_serves(health) && health->has_intake;
+    return health->is_started && !health->is_draining && health->has_intake &&
+           health->journal == ERR_OK;
 }
 
+/* A journal that takes nothing is no matter to a node that puts nothing in. */
 static bool api_health_is_ready(const struct api_health *health)
 {
-    return api_health_serves(health) && health->store == ERR_OK;
+    return health->is_started && !health->is_draining && health->store == ERR_OK &&
+           (health->journal == ERR_OK || !health->has_intake);
 }
 
 static bool api_health_is_here(const struct api_health *health)

@@ -195,21 +195,20 @@ void api_authorize(struct api_request *request, struct slice key,
     }
 }
 
-/* What no key is needed for is answered by every node. */
+/* Any node answers any question; records are for those that take them in. */
 static bool api_is_here(const struct api_request *request)
 {
-    uint32_t roles = request->loop->api->options.roles;
     const struct api_route *route = request->route;
     bool takes_records = route->body == API_BODY_RECORDS || route->body == API_BODY_KEYED;
-    return roles == API_ROLES_ALL || route->scope == API_SCOPE_OPEN ||
-           (roles & (takes_records ? API_ROLE_INTAKE : API_ROLE_QUERY)) != 0;
+    return !takes_records || route->scope == API_SCOPE_OPEN ||
+           (request->loop->api->options.roles & API_ROLE_INTAKE) != 0;
 }
 
 static void api_not_here(struct api_request *request)
 {
     struct http_problem problem = {.status = 503,
                                    .code = "not_here",
-                                   .detail = "This node does not do this; another one does.",
+                                   .detail = "This node takes no records; another one does.",
                                    .offset = -1};
     api_reply_problem(request, &problem, 1);
 }
