@@ -66,6 +66,7 @@ static void api_audit_row(const struct gate_audit_row *row, void *context)
 static enum err api_audit_query(struct api_job *job, struct store_connection *connection)
 {
     struct api_audit_job *list = (struct api_audit_job *)job;
+    list->count = 0;
     json_writer_init(&list->writer, &job->body);
     enum err err = buffer_append_text(&job->body, "{\"audit\":[");
     if (err == ERR_OK) {

@@ -174,6 +174,7 @@ void api_download_start(struct api_download *download)
     download->job.version_only =
         download->is_versioned && http_request_header(http, "If-None-Match").data != NULL;
     download->job.query = api_download_query;
+    download->job.store.repeats = true; /* what was written of the page is not in the body yet */
     download->job.on_done = api_download_first;
     api_read_raw(&download->job);
 }

@@ -130,6 +130,8 @@ static enum err api_read_run(struct store_job *store, struct store_connection *c
 {
     struct api_job *job = (struct api_job *)store; /* the first member */
     enum err err = ERR_OK;
+    buffer_clear(&job->body);
+    buffer_clear(&job->encoded);
     if (job->is_versioned) {
         err = query_data_version(connection, job->org, &job->version);
         if (err != ERR_OK || job->version_only) {
@@ -160,6 +162,7 @@ void api_job_tag(const struct api_job *job, char to[API_TAG_BYTES + 1])
 static void api_read_post(struct api_job *job)
 {
     job->store.run = api_read_run;
+    job->store.repeats = true;
     job->store.on_done = api_job_done;
     api_job_posted(job, store_post_read(job->request->loop->api->options.store, &job->store));
 }

@@ -41,6 +41,7 @@ void api_job_destroy(struct api_job *job);
 struct slice api_job_copy(struct api_job *job, struct slice text);
 
 /* A GET: query fills the body, which is encoded on the reader's thread and sent with a strong tag.
+ * The query may be called again, with the body emptied, when the server went meanwhile.
  * api_read_versioned: the tag is made from the org's data version, so If-None-Match is answered
  * without running the query. api_read: from the answer's bytes, for what has no version. */
 void api_read_versioned(struct api_job *job);

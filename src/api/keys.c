@@ -101,6 +101,7 @@ static void api_keys_row(const struct gate_key_row *row, void *context)
 static enum err api_keys_list_query(struct api_job *job, struct store_connection *connection)
 {
     struct api_keys_list *list = (struct api_keys_list *)job;
+    list->count = 0;
     json_writer_init(&list->writer, &job->body);
     enum err err = buffer_append_text(&job->body, "{\"keys\":[");
     if (err == ERR_OK) {

@@ -2,7 +2,9 @@
  *
  * Happy path: begin, run, end; the answer goes to the poster's mailbox.
  * Failure modes: a job above its time is interrupted inside a statement and gives ERR_TIMEOUT; the
- * next one starts afresh. A database that cannot be read gives the error to the job. */
+ * next one starts afresh. A server that goes while a job is under way, a replica most of all: a job
+ * that can begin anew does, once, on whichever server there is then. A database that cannot be read
+ * gives the error to the job. */
 #include "store/reader.h"
 
 #include "base/clock.h"
@@ -24,6 +26,18 @@ static void on_answer(struct mail *mail)
     job->on_done(job);
 }
 
+static bool run(struct store_reader *reader, struct store_job *job)
+{
+    const struct store_backend *backend = reader->connection->backend;
+    job->err = backend->begin_read(reader->connection);
+    bool has_begun = job->err == ERR_OK;
+    if (has_begun) {
+        job->err = job->run(job, reader->connection);
+    }
+    backend->rollback(reader->connection);
+    return has_begun;
+}
+
 static void on_arrive(struct mail *mail)
 {
     struct store_job *job = (struct store_job *)mail;
@@ -32,11 +46,9 @@ static void on_arrive(struct mail *mail)
     uint64_t from = clock_mono_ns();
     reader->connection->began_ns = from;
     backend->job_begin(reader->connection, reader->timeout_ns == 0 ? 0 : from + reader->timeout_ns);
-    job->err = backend->begin_read(reader->connection);
-    if (job->err == ERR_OK) {
-        job->err = job->run(job, reader->connection);
+    if (run(reader, job) && job->err == ERR_AWAY && job->repeats) {
+        (void)run(reader, job);
     }
-    backend->rollback(reader->connection);
     backend->job_end(reader->connection);
     if (job->err == ERR_TIMEOUT) {
         metrics_add(METRIC_QUERY_TIMEOUTS, 1);

@@ -90,6 +90,8 @@ struct store_job {
     enum store_priority priority;
     uint32_t applier; /* whose connection an apply job takes */
     bool durable;     /* committed with FULL: true for everything that is not in the journal */
+    bool repeats;     /* a read whose run begins anew when it is called again: as it may be, once,
+                         when its server has gone meanwhile (ERR_AWAY) */
     enum err (*run)(struct store_job *job, struct store_connection *connection);
     void (*on_done)(struct store_job *job);
     struct mailbox *reply_to;
