@@ -1,10 +1,11 @@
 /* Retention: what an org keeps for so many days goes when they are over, a part at a time.
  *
- *   begin -> months -> (per org: events -> dead letters -> readings -> roll-ups) -> done
+ *   begin -> months -> (per org: events -> uploads -> dead letters -> readings -> roll-ups) -> done
  *
  * Events go by the hour in which they were accepted, whole hours; event_hours says where they lie.
  * Their ids go with them, so one that is sent again after that is new. Acknowledgements below the
- * org's first event go too.
+ * org's first event go too. So does what is told of an upload, whatever was in it, once that was
+ * finished as long ago and its raw body is deleted.
  *
  * Readings end at a time of the org, readings_from_ms, which only rises, to the start of a day
  * (UTC). From that moment no query shows what is older and none of it is taken any more, so a
@@ -25,6 +26,7 @@
 #define DAY_MS      INT64_C(86400000)
 #define EVENTS_MAX  256u
 #define LETTERS_MAX 256
+#define UPLOADS_MAX 256
 #define ROWS_MAX    512
 #define SERIES_MAX  256u
 
@@ -230,21 +232,27 @@ static enum err end_hour(struct store_connection *connection, uint64_t org, int6
                      (const int64_t[]){range[0], first}, 2);
 }
 
+/* What came in before that goes. */
+static int64_t events_until(const struct store_retention *retention, int64_t days)
+{
+    int64_t age_ms = days * DAY_MS;
+    return retention->now_ms -
+           (age_ms < retention->events_ms_min ? retention->events_ms_min : age_ms);
+}
+
 static enum err step_events(struct store_connection *connection, struct store_retention *retention,
                             int64_t days)
 {
-    int64_t age_ms = days * DAY_MS;
     struct old_events old = {.count = 0};
     struct hour hour = {0};
     bool has_hour = false;
     enum err err = ERR_OK;
-    age_ms = age_ms < retention->events_ms_min ? retention->events_ms_min : age_ms;
     if (days > 0) {
-        err = next_hour(connection, retention->org, (retention->now_ms - age_ms) / HOUR_MS,
+        err = next_hour(connection, retention->org, events_until(retention, days) / HOUR_MS,
                         &has_hour, &hour);
     }
     if (err != ERR_OK || !has_hour) {
-        retention->stage = STORE_RETENTION_LETTERS;
+        retention->stage = STORE_RETENTION_UPLOADS;
         return err;
     }
     err = load_events(connection, &hour, &old);
@@ -260,6 +268,29 @@ static enum err step_events(struct store_connection *connection, struct store_re
         err = end_hour(connection, retention->org, hour.number);
     }
     retention->has_changed = true;
+    return err;
+}
+
+/* --- uploads ---------------------------------------------------------------------------------- */
+
+static enum err step_uploads(struct store_connection *connection, struct store_retention *retention,
+                             int64_t days)
+{
+    enum err err = ERR_OK;
+    uint64_t count = 0;
+    if (days > 0) {
+        err = run(
+            connection,
+            "DELETE FROM uploads WHERE id IN (SELECT id FROM uploads WHERE org = $1"
+            " AND state <> 1 AND raw_deleted = 1 AND finished_ms < $2 LIMIT $3)",
+            (const int64_t[]){(int64_t)retention->org, events_until(retention, days), UPLOADS_MAX},
+            3);
+        count = err == ERR_OK ? store_changes(connection) : 0;
+    }
+    retention->has_changed = retention->has_changed || count > 0;
+    if (count < UPLOADS_MAX) {
+        retention->stage = STORE_RETENTION_LETTERS;
+    }
     return err;
 }
 
@@ -454,6 +485,8 @@ static enum err step_org(struct store_connection *connection, struct store_reten
     switch (retention->stage) {
     case STORE_RETENTION_EVENTS:
         return step_events(connection, retention, bounds.event_days);
+    case STORE_RETENTION_UPLOADS:
+        return step_uploads(connection, retention, bounds.event_days);
     case STORE_RETENTION_LETTERS:
         return step_letters(connection, retention, bounds.letter_days);
     case STORE_RETENTION_BOUND:

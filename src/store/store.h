@@ -242,7 +242,8 @@ MUST_CHECK enum err store_event_acknowledge(struct store_connection *connection,
 enum store_retention_stage {
     STORE_RETENTION_DONE,
     STORE_RETENTION_BEGIN,
-    STORE_RETENTION_EVENTS, /* of the org; so are the next four */
+    STORE_RETENTION_EVENTS, /* of the org; so are the next five */
+    STORE_RETENTION_UPLOADS,
     STORE_RETENTION_LETTERS,
     STORE_RETENTION_BOUND,
     STORE_RETENTION_READINGS,

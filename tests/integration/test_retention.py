@@ -98,3 +98,34 @@ def test_what_is_gone_stays_gone_after_a_kill(weir, clock):
     until(lambda: server.number_in_store("SELECT count(*) FROM event_acks") == 0)
     assert server.number_in_store("SELECT count(*) FROM event_hours h WHERE NOT EXISTS (SELECT 1 FROM events e"
                          " WHERE e.created_ms / 3600000 = h.hour)") == 0
+
+
+def test_what_is_told_of_an_upload_goes_with_the_events(weir, clock):
+    """Its raw body must have gone before; another org's is told of for ever."""
+    clock.step(-100 * DAY)
+    server = weir(**clock.environment())
+    other = server.new_org("keeps")
+    body = "".join(json.dumps({"type": "old", "payload": "x" * 300}) + "\n" for _ in range(1500))
+
+    def upload(key):
+        return server.post("/api/events/batch?wait=stored", body, headers=NDJSON, key=key).json["upload_id"]
+
+    mine, theirs = upload(server.key), upload(other)
+    assert server.request("PUT", "/api/v1/settings", {"retention": {**DAYS, "raw_days": 200}}).status == 200
+    server.stop()
+    clock.step(-20 * DAY)
+    server.start()
+    young = upload(server.key)
+    until(lambda: events(server, "&type=old") and len(events(server, "&type=old")) == 1500)
+    assert server.get(f"/api/v1/uploads/{mine}/raw").body.decode() == body
+    assert server.request("PUT", "/api/v1/settings", {"retention": DAYS}).status == 200
+    server.stop()
+    clock.step(0)
+    for _ in range(2):  # a look at each start: first the body goes, then the row
+        server.start()
+        until(lambda: server.get(f"/api/v1/uploads/{mine}/raw").status == 404)
+        server.stop()
+    server.start()
+    until(lambda: server.get(f"/api/v1/uploads/{mine}").status == 404)
+    assert server.get(f"/api/v1/uploads/{young}").status == 200
+    assert server.get(f"/api/v1/uploads/{theirs}", key=other).status == 200
