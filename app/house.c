@@ -13,6 +13,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -36,6 +37,7 @@
 #define HOUSE_READERS_MAX  61u
 #define HOUSE_LOOPS_MAX    64u
 #define STORE_LOCK_WAIT_MS 10000u
+#define CATCH_UP_LOOK_MS   20
 
 /* Threads are joined by group, because the groups stop one after the other. */
 enum house_group {
@@ -55,6 +57,7 @@ struct house {
     uint32_t loops;
     uint32_t readers;
     uint32_t appliers;       /* 0: one without leases */
+    struct id former;        /* journal in DATA_DIR while NATS has the journal; else zeros */
     bool is_serving;         /* else a command: no threads */
     struct mailbox *mailbox; /* main's own, for jobs it waits for */
     struct store *store;
@@ -224,13 +227,19 @@ static void on_applied_elsewhere(void *owner, uint64_t position, const uint64_t 
 static void on_applied(void *owner, uint64_t position, const uint64_t *orgs, uint32_t count)
 {
     struct house *house = owner;
+    if (house->api == NULL) { /* a command: nobody waits */
+        return;
+    }
     api_on_applied(house->api, position, orgs, count);
     store_announce(house->store, position, orgs, count);
 }
 
 static void on_result(void *owner, uint64_t waiter, const struct record_result *result)
 {
-    api_on_result(((struct house *)owner)->api, waiter, result);
+    struct house *house = owner;
+    if (house->api != NULL) {
+        api_on_result(house->api, waiter, result);
+    }
 }
 
 static enum err open_store(struct house *house, struct err_detail *detail)
@@ -377,6 +386,49 @@ static void log_recovery(const struct journal_state *state)
               (unsigned long long)state->torn_bytes, (unsigned long long)state->damaged_bytes);
 }
 
+static void journal_directory(const struct settings *settings, char to[HOUSE_PATH_BYTES])
+{
+    (void)snprintf(to, HOUSE_PATH_BYTES, "%s/journal", settings->data_dir);
+}
+
+bool house_find_journal(const struct settings *settings, struct id *ret)
+{
+    char directory[HOUSE_PATH_BYTES];
+    journal_directory(settings, directory);
+    return journal_identify(directory, ret) == ERR_OK;
+}
+
+/* With the journal in NATS nobody goes on with what lies in files here. */
+static enum err refuse_open_uploads(struct house *house, struct id journal,
+                                    struct err_detail *detail)
+{
+    bool has_open = false;
+    enum err err = apply_has_open_uploads(house->store, journal, &has_open);
+    if (err == ERR_OK && has_open) {
+        err_detail_set(detail,
+                       "%s/uploads holds uploads that are not applied; start once without "
+                       "NATS_URL, wait until the queue is empty, and stop",
+                       house->settings->data_dir);
+        err = ERR_CONFIG;
+    }
+    return err;
+}
+
+/* How far the store is with the journal in DATA_DIR, if there is one. */
+static enum err find_cursors(struct house *house, struct id *ret_id, struct journal_from *ret,
+                             struct err_detail *detail)
+{
+    if (!house_find_journal(house->settings, ret_id)) {
+        return ERR_OK; /* it is new, or opening says why */
+    }
+    enum err err = apply_cursors_of(house->store, *ret_id, ret);
+    if (err == ERR_OK && house->settings->nats_url[0] != '\0') {
+        house->former = *ret_id;
+        err = refuse_open_uploads(house, *ret_id, detail);
+    }
+    return err;
+}
+
 static enum err start_journal(struct house *house, struct err_detail *detail)
 {
     const struct settings *settings = house->settings;
@@ -385,7 +437,7 @@ static enum err start_journal(struct house *house, struct err_detail *detail)
     struct journal_from cursors = journal_from_all(0);
     uint64_t base = 0;
     struct journal_state state;
-    (void)snprintf(directory, sizeof(directory), "%s/journal", settings->data_dir);
+    journal_directory(settings, directory);
     (void)snprintf(uploads, sizeof(uploads), "%s/uploads", settings->data_dir);
     struct journal_options options = {
         .directory = directory,
@@ -404,11 +456,7 @@ static enum err start_journal(struct house *house, struct err_detail *detail)
                  .ack_pending_max = (uint32_t)settings->nats_ack_pending,
                  .is_shared = is_shared(settings)},
     };
-    enum err err = ERR_OK;
-    if (journal_identify(directory, &state.id) ==
-        ERR_OK) { /* else it is new, or opening says why */
-        err = apply_cursors_of(house->store, state.id, &cursors);
-    }
+    enum err err = find_cursors(house, &state.id, &cursors, detail);
     if (err == ERR_OK && settings->nats_url[0] != '\0') {
         err = apply_store_id(house->store, &options.nats.store);
     }
@@ -506,6 +554,7 @@ static enum err open_apply(struct house *house, struct err_detail *detail)
         .raw_retention_days = (uint32_t)settings->retention_raw_days,
         .replay_s = (uint32_t)settings->journal_replay_s,
         .is_alone = !store_url_is_postgres(settings->database_url),
+        .former = house->former,
         .owner = house,
         .on_result = on_result,
         .on_applied = on_applied,
@@ -537,12 +586,111 @@ static enum err start_apply(struct house *house, struct err_detail *detail)
 {
     bool is_here = settings_has_role(house->settings, "apply") || is_shared(house->settings);
     enum err err = is_here ? open_apply(house, detail) : refuse_unapplied(house, detail);
-    if (err == ERR_OK) {
+    if (err == ERR_OK && house->api != NULL) {
         api_start(house->api, house->server, house->apply);
     }
     for (uint32_t i = 0; is_here && err == ERR_OK && i < apply_count(house->apply); i++) {
         err = thread_add(house, HOUSE_APPLY, "apply", apply_run, apply_applier(house->apply, i));
     }
+    return err;
+}
+
+void house_stop(struct house *house)
+{
+    if (house->metrics_server != NULL) {
+        http_server_drain(house->metrics_server, 0);
+        threads_join(house, HOUSE_METRICS);
+    }
+    if (house->server != NULL) {
+        http_server_drain(house->server, (uint32_t)house->settings->drain_ms);
+        threads_join(house, HOUSE_LOOPS);
+    }
+    if (house->journal != NULL) {
+        journal_stop(house->journal);
+        threads_join(house, HOUSE_JOURNAL);
+    }
+    if (house->apply != NULL) {
+        apply_stop(house->apply);
+        threads_join(house, HOUSE_APPLY);
+    }
+    if (house->gate != NULL) {
+        gate_stop(house->gate);
+        threads_join(house, HOUSE_GATE);
+    }
+    if (house->store != NULL && house->thread_counts[HOUSE_STORE] > 0) {
+        store_stop(house->store);
+        threads_join(house, HOUSE_STORE);
+    }
+}
+
+static void close_stages(struct house *house)
+{
+    house_stop(house);
+    http_server_close(house->metrics_server);
+    http_server_close(house->server);
+    api_close(house->api);
+    apply_close(house->apply);
+    journal_close(house->journal);
+    gate_close(house->gate);
+    store_close(house->store);
+    mailbox_destroy(house->mailbox);
+    house->metrics_server = NULL;
+    house->server = NULL;
+    house->api = NULL;
+    house->apply = NULL;
+    house->journal = NULL;
+    house->gate = NULL;
+    house->store = NULL;
+    house->mailbox = NULL;
+}
+
+/* Appliers give the bytes of frames and of uploads back when they are applied. An upload of an
+ * earlier run is charged only when one of them has met it, so the store is asked last. */
+static enum err wait_until_applied(struct house *house,
+                                   void (*on_progress)(uint64_t done, uint64_t all, void *context),
+                                   void *context)
+{
+    struct journal_backlog backlog;
+    struct journal_state state;
+    uint64_t all = 0;
+    enum err err = ERR_OK;
+    bool is_over = false;
+    journal_state(house->journal, &state);
+    while (err == ERR_OK && !is_over) {
+        bool has_open = true;
+        journal_backlog(house->journal, &backlog);
+        all = backlog.bytes > all ? backlog.bytes : all;
+        on_progress(all - backlog.bytes, all, context);
+        if (backlog.bytes == 0) {
+            err = apply_has_open_uploads(house->store, state.id, &has_open);
+        }
+        is_over = !has_open;
+        if (err == ERR_OK && !is_over) {
+            (void)poll(NULL, 0, CATCH_UP_LOOK_MS);
+        }
+    }
+    return err;
+}
+
+enum err house_catch_up(struct house *house,
+                        void (*on_progress)(uint64_t done, uint64_t all, void *context),
+                        void *context, struct err_detail *detail)
+{
+    house->is_serving = true;
+    enum err err = house_open_store(house, detail);
+    if (err == ERR_OK) {
+        err = start_store(house);
+    }
+    if (err == ERR_OK) {
+        err = start_journal(house, detail);
+    }
+    if (err == ERR_OK) {
+        err = start_apply(house, detail);
+    }
+    if (err == ERR_OK) {
+        err = wait_until_applied(house, on_progress, context);
+    }
+    close_stages(house);
     return err;
 }
 
@@ -589,48 +737,12 @@ void house_leave(struct house *house)
     http_server_leave(house->server);
 }
 
-void house_stop(struct house *house)
-{
-    if (house->metrics_server != NULL) {
-        http_server_drain(house->metrics_server, 0);
-        threads_join(house, HOUSE_METRICS);
-    }
-    if (house->server != NULL) {
-        http_server_drain(house->server, (uint32_t)house->settings->drain_ms);
-        threads_join(house, HOUSE_LOOPS);
-    }
-    if (house->journal != NULL) {
-        journal_stop(house->journal);
-        threads_join(house, HOUSE_JOURNAL);
-    }
-    if (house->apply != NULL) {
-        apply_stop(house->apply);
-        threads_join(house, HOUSE_APPLY);
-    }
-    if (house->gate != NULL) {
-        gate_stop(house->gate);
-        threads_join(house, HOUSE_GATE);
-    }
-    if (house->store != NULL && house->thread_counts[HOUSE_STORE] > 0) {
-        store_stop(house->store);
-        threads_join(house, HOUSE_STORE);
-    }
-}
-
 void house_close(struct house *house)
 {
     if (house == NULL) {
         return;
     }
-    house_stop(house);
-    http_server_close(house->metrics_server);
-    http_server_close(house->server);
-    api_close(house->api);
-    apply_close(house->apply);
-    journal_close(house->journal);
-    gate_close(house->gate);
-    store_close(house->store);
-    mailbox_destroy(house->mailbox);
+    close_stages(house);
     if (house->lock_fd >= 0) {
         (void)sys_close(house->lock_fd);
     }

@@ -7,6 +7,7 @@
 #pragma once
 #include "admin.h"
 #include "base/err.h"
+#include "base/id.h"
 #include "settings.h"
 
 struct house;
@@ -17,6 +18,8 @@ struct house;
 
 /* The store's URL: DATABASE_URL, or the one in DATA_DIR. */
 void house_store_url(const struct settings *settings, char to[HOUSE_PATH_BYTES]);
+/* Whether there is a journal in DATA_DIR, and which one. */
+bool house_find_journal(const struct settings *settings, struct id *ret);
 /* Locks DATA_DIR (made when absent). ERR_LOCKED: another process has it. ERR_CORRUPT: it holds half
  * a restore. */
 MUST_CHECK enum err house_open(struct house **ret, const struct settings *settings,
@@ -25,6 +28,11 @@ MUST_CHECK enum err house_open(struct house **ret, const struct settings *settin
 MUST_CHECK enum err house_open_store(struct house *house, struct err_detail *detail);
 /* Everything, with its threads: ready to serve. */
 MUST_CHECK enum err house_start(struct house *house, struct err_detail *detail);
+/* Applies all that the journal holds beyond the store, with no server; then nothing is open but the
+ * lock. on_progress sees bytes. */
+MUST_CHECK enum err house_catch_up(struct house *house,
+                                   void (*on_progress)(uint64_t done, uint64_t all, void *context),
+                                   void *context, struct err_detail *detail);
 /* A stop will follow: /health/ready says so, everything else goes on. */
 void house_leave(struct house *house);
 /* Drains and stops the threads in the order of the data. */

@@ -29,6 +29,7 @@ struct apply_options {
     uint64_t run;      /* waiters of another run are void */
     uint32_t raw_retention_days;
     uint32_t replay_s; /* no event goes younger */
+    struct id former;  /* the journal that was in files here before NATS; zeros: none */
     bool is_alone;     /* no other journal's records are applied into this store */
     void *owner;
     /* On an applier's thread, after the commit. `waiter` as in the frame. */
@@ -62,6 +63,8 @@ MUST_CHECK enum err apply_cursors_of(struct store *store, struct id journal,
                                      struct journal_from *ret);
 /* The least of them. */
 MUST_CHECK enum err apply_cursor_of(struct store *store, struct id journal, uint64_t *ret_position);
+/* Whether there are uploads whose bodies this journal has and that are not applied to the end. */
+MUST_CHECK enum err apply_has_open_uploads(struct store *store, struct id journal, bool *ret);
 /* After a restore, before anything else uses the store: positions, sequences and data versions jump
  * past what the server of the backup can have told anybody. `position`: the highest in the backup.
  */

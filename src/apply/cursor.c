@@ -187,6 +187,23 @@ enum err apply_base(struct store *store, struct id journal, bool is_new, uint64_
     return err;
 }
 
+static enum err open_run(struct store_job *job, struct store_connection *connection)
+{
+    return read_one(connection, (struct cursor_query *)job,
+                    "SELECT 1 FROM uploads WHERE state = 1 AND (journal = $1 OR journal IS NULL)"
+                    " LIMIT 1");
+}
+
+enum err apply_has_open_uploads(struct store *store, struct id journal, bool *ret)
+{
+    struct cursor_query query = {.journal = journal};
+    enum err err = run_query(store, &query, open_run);
+    if (err == ERR_OK) {
+        *ret = query.is_found;
+    }
+    return err;
+}
+
 void apply_bind_journal(const struct applier *applier, struct store_statement *statement, int n)
 {
     store_bind_i64(statement, n, applier->options.is_alone);

@@ -4,7 +4,8 @@
  * the server's, is over, or they hold what was to be erased. Their files go only when the commit
  * that finished them is durable: before that, a power cut would want to read them again; and not
  * while a backup runs, whose copy of the store may still have to apply them. Then the rows are
- * marked. Each node looks for those of its own journal: the files of others are not here. Some
+ * marked. Each node looks for those of its own journal, and of the one that it had in files
+ * before NATS: the files of others are not here. Some
  * hundred are taken at a time; when all of those went, the next are looked for at once.
  *
  * Failure modes: a crash between the two leaves rows whose file is gone: the next look finds them,
@@ -36,13 +37,14 @@ static enum err find_run(struct store_job *job, struct store_connection *connect
     struct store_statement *statement = NULL;
     bool has_row = true;
     applier->old_count = 0;
-    enum err err = store_prepare(connection,
-                                 "SELECT u.id, u.org FROM uploads u LEFT JOIN orgs o"
-                                 " ON o.number = u.org WHERE u.state <> 1 AND (u.raw_deleted = 2"
-                                 " OR (u.raw_deleted = 0 AND u.finished_ms <="
-                                 " $1 - 86400000 * coalesce(o.raw_days, $2)))"
-                                 " AND ($4 = 1 OR u.journal = $5 OR u.journal IS NULL) LIMIT $3",
-                                 &statement);
+    enum err err =
+        store_prepare(connection,
+                      "SELECT u.id, u.org FROM uploads u LEFT JOIN orgs o"
+                      " ON o.number = u.org WHERE u.state <> 1 AND (u.raw_deleted = 2"
+                      " OR (u.raw_deleted = 0 AND u.finished_ms <="
+                      " $1 - 86400000 * coalesce(o.raw_days, $2)))"
+                      " AND ($4 = 1 OR u.journal IN ($5, $6) OR u.journal IS NULL) LIMIT $3",
+                      &statement);
     if (err != ERR_OK) {
         return err;
     }
@@ -50,6 +52,7 @@ static enum err find_run(struct store_job *job, struct store_connection *connect
     store_bind_i64(statement, 2, (int64_t)applier->options.raw_retention_days);
     store_bind_i64(statement, 3, OLD_MAX);
     apply_bind_journal(applier, statement, 4);
+    store_bind_blob(statement, 6, slice_make(applier->options.former.bytes, sizeof(struct id)));
     while ((err = store_step(statement, &has_row)) == ERR_OK && has_row) {
         struct slice id = store_column_bytes(statement, 0);
         if (id.size == sizeof(struct id) && applier->old_count < OLD_MAX) {

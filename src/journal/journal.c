@@ -247,11 +247,13 @@ void journal_release(struct journal *journal, uint64_t position)
     atomic_store_explicit(&journal->released, position, memory_order_relaxed);
 }
 
-/* Of a shared stream: frames from before the start, whoever accepted them, above `position`. */
+/* Of a shared stream: frames from before the start, whoever accepted them, above `position`, which
+ * is 0 when nothing of a new stream was read. */
 static uint64_t frames_found(const struct journal *journal, uint64_t position)
 {
     uint64_t found = journal->recovered_position;
-    return found > position ? found - position : 0;
+    uint64_t from = position > journal->state.base ? position : journal->state.base;
+    return found > from ? found - from : 0;
 }
 
 void journal_backlog(struct journal *journal, struct journal_backlog *ret)

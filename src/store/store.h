@@ -72,11 +72,17 @@ void store_close(struct store *store);
 MUST_CHECK enum err store_backup(const struct store_options *options, const char *path,
                                  void (*on_progress)(uint64_t done, uint64_t all, void *context),
                                  void *context, struct err_detail *detail);
+struct store_transfer_watch {
+    void *context;
+    /* Both were found fit, nothing is read yet: the last moment at which `from` may change. */
+    enum err (*on_ready)(void *context, struct err_detail *detail);
+    void (*on_progress)(uint64_t done, uint64_t all, void *context);
+};
 /* Copies every row of `from` to `to`, which is empty or holds half a transfer, and compares both
  * (transfer.c). ERR_EXISTS: `to` is not empty; ERR_REFUSED: it cannot hold a row. */
 MUST_CHECK enum err store_transfer(const struct store_options *from, const struct store_options *to,
-                                   void (*on_progress)(uint64_t done, uint64_t all, void *context),
-                                   void *context, uint64_t *ret_rows, struct err_detail *detail);
+                                   const struct store_transfer_watch *watch, uint64_t *ret_rows,
+                                   struct err_detail *detail);
 /* Whether the store takes writes now, and if not why (for /health/ready). */
 enum err store_health(const struct store *store);
 

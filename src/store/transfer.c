@@ -6,12 +6,12 @@
  * transaction. Of every row a hash is taken; at the end the target is read again, and the number of
  * its rows and the sum of their hashes must be those of the source, table by table.
  *
- * Happy path: both are opened -> the target is empty -> the mark, durable -> rows in batches -> the
- * target is read and compared -> the mark goes, in one transaction with what the engine keeps
- * beside the rows (the next numbers). Failure modes: the target holds rows and no mark: refused,
- * untouched. Killed, or any error: the mark stays, a server refuses the database, and the next
- * transfer takes out what is there and begins anew. A row that the engine cannot hold: the table,
- * the row's key and the reason. */
+ * Happy path: both are opened -> the target is empty -> the mark, durable -> the caller brings the
+ * source to its end -> rows in batches -> the target is read and compared -> the mark goes, in one
+ * transaction with what the engine keeps beside the rows (the next numbers). Failure modes: the
+ * target holds rows and no mark: refused, untouched. Killed, or any error: the mark stays, a server
+ * refuses the database, and the next transfer takes out what is there and begins anew. A row that
+ * the engine cannot hold: the table, the row's key and the reason. */
 #include "store/transfer.h"
 
 #include "base/buffer.h"
@@ -71,8 +71,7 @@ struct transfer {
     size_t bytes;
     uint64_t done; /* rows, each copied and compared */
     uint64_t all;
-    void (*on_progress)(uint64_t done, uint64_t all, void *context);
-    void *context;
+    const struct store_transfer_watch *watch;
     struct err_detail *detail;
 };
 
@@ -285,9 +284,7 @@ static uint64_t hash_row(const struct store_table *table, const struct store_val
 
 static void show(struct transfer *t)
 {
-    if (t->on_progress != NULL) {
-        t->on_progress(t->done, t->all, t->context);
-    }
+    t->watch->on_progress(t->done, t->all, t->watch->context);
 }
 
 /* Every row of a table, one after the other. */
@@ -565,25 +562,32 @@ static enum err open_from(const struct store_options *options, struct store_conn
     return err;
 }
 
-static enum err transfer_run(struct transfer *t, const struct store_options *from,
-                             const struct store_options *to)
+/* Both are found fit. */
+static enum err open_both(struct transfer *t, const struct store_options *from,
+                          const struct store_options *to)
 {
-    struct store_connection *reader = NULL;
     char place[128];
     name_place(from->url, place, sizeof(place));
     enum err err = open_from(from, &t->from, t->detail);
-    if (err != ERR_OK) {
-        err_detail_prefix(t->detail, "%s", place);
-        return err;
+    if (err == ERR_OK) {
+        name_place(to->url, place, sizeof(place));
+        err = store_connect(&t->to, to, false, t->detail);
     }
-    name_place(to->url, place, sizeof(place));
-    err = store_connect(&t->to, to, false, t->detail);
     if (err == ERR_OK) {
         err = take_target(t);
     }
-    if (err == ERR_OK) {
-        err = copy_all(t);
+    if (err != ERR_OK) {
+        err_detail_prefix(t->detail, "%s", place);
     }
+    return err;
+}
+
+static enum err transfer_run(struct transfer *t, const struct store_options *to)
+{
+    struct store_connection *reader = NULL;
+    char place[128];
+    name_place(to->url, place, sizeof(place));
+    enum err err = copy_all(t);
     if (err == ERR_OK) {
         err = open_reader(to, t->to, &reader, t->detail);
     }
@@ -615,19 +619,24 @@ static void check_events(const struct store_catalogue *catalogue)
 }
 
 enum err store_transfer(const struct store_options *from, const struct store_options *to,
-                        void (*on_progress)(uint64_t done, uint64_t all, void *context),
-                        void *context, uint64_t *ret_rows, struct err_detail *detail)
+                        const struct store_transfer_watch *watch, uint64_t *ret_rows,
+                        struct err_detail *detail)
 {
     struct transfer t = {.catalogue = store_catalogue_create(),
                          .arena = mem_arena_create(ARENA_BLOCK, BATCH_BYTES_MAX),
                          .values = mem_alloc_array((size_t)BATCH_ROWS * STORE_COLUMNS_MAX,
                                                    sizeof(struct store_value)),
                          .events = mem_alloc_array(BATCH_ROWS, sizeof(struct store_event)),
-                         .on_progress = on_progress,
-                         .context = context,
+                         .watch = watch,
                          .detail = detail};
     check_events(t.catalogue);
-    enum err err = transfer_run(&t, from, to);
+    enum err err = open_both(&t, from, to);
+    if (err == ERR_OK) {
+        err = watch->on_ready(watch->context, detail);
+    }
+    if (err == ERR_OK) {
+        err = transfer_run(&t, to);
+    }
     if (t.from != NULL) {
         t.from->backend->close(t.from);
     }
