@@ -17,9 +17,10 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#define HOUR_MS      3600000
-#define SPANS_MAX    64u /* two for each halving of a 32-bit count */
-#define SUBJECT_SEED 0x7765697273756271u
+#define HOUR_MS            3600000
+#define SPANS_MAX          64u /* two for each halving of a 32-bit count */
+#define SORTED_BY_HAND_MAX 16u
+#define SUBJECT_SEED       0x7765697273756271u
 
 int64_t store_subject_key(uint64_t org, struct slice subject)
 {
@@ -39,14 +40,95 @@ static int key_compare(const void *a, const void *b)
     return x->index < y->index ? -1 : x->index > y->index;
 }
 
-void store_keys_sort(struct store_key *keys, size_t count)
+static bool is_sorted(const struct store_key *keys, size_t count)
 {
     for (size_t i = 1; i < count; i++) {
         if (key_compare(&keys[i - 1], &keys[i]) > 0) {
-            qsort(keys, count, sizeof(*keys), key_compare);
-            return;
+            return false;
         }
     }
+    return true;
+}
+
+/* Where the keys of each share of the range begin, and how far a key is shifted to its share. */
+struct key_shares {
+    uint64_t least;
+    uint32_t shift;
+    uint32_t *ends; /* of each share; its beginning until it is filled */
+};
+
+/* About as many shares as keys, so that those of even keys, as hashes are, hold one or two. */
+static enum err make_shares(const struct store_key *keys, size_t count, struct key_shares *ret)
+{
+    uint64_t least = keys[0].high;
+    uint64_t most = keys[0].high;
+    for (size_t i = 1; i < count; i++) {
+        least = keys[i].high < least ? keys[i].high : least;
+        most = keys[i].high > most ? keys[i].high : most;
+    }
+    uint32_t shift = 0;
+    while ((most - least) >> shift >= count) {
+        shift++;
+    }
+    size_t shares = (size_t)((most - least) >> shift) + 1;
+    uint32_t *ends = mem_try_alloc((shares + 1) * sizeof(*ends));
+    if (ends == NULL) {
+        return ERR_NO_MEMORY;
+    }
+    memset(ends, 0, (shares + 1) * sizeof(*ends));
+    for (size_t i = 0; i < count; i++) {
+        ends[((keys[i].high - least) >> shift) + 1]++;
+    }
+    for (size_t i = 1; i <= shares; i++) {
+        ends[i] += ends[i - 1];
+    }
+    *ret = (struct key_shares){least, shift, ends};
+    return ERR_OK;
+}
+
+static void sort_few(struct store_key *keys, size_t count)
+{
+    if (count > SORTED_BY_HAND_MAX) {
+        if (!is_sorted(keys, count)) {
+            qsort(keys, count, sizeof(*keys), key_compare);
+        }
+        return;
+    }
+    for (size_t i = 1; i < count; i++) {
+        struct store_key key = keys[i];
+        size_t at = i;
+        while (at > 0 && key_compare(&keys[at - 1], &key) > 0) {
+            keys[at] = keys[at - 1];
+            at--;
+        }
+        keys[at] = key;
+    }
+}
+
+void store_keys_sort(struct store_key *keys, size_t count)
+{
+    struct key_shares shares = {0};
+    struct store_key *sorted = NULL;
+    if (is_sorted(keys, count)) {
+        return;
+    }
+    sorted = mem_try_alloc(count * sizeof(*sorted));
+    if (sorted == NULL || make_shares(keys, count, &shares) != ERR_OK) {
+        qsort(keys, count, sizeof(*keys), key_compare);
+        goto out;
+    }
+    for (size_t i = 0; i < count; i++) {
+        sorted[shares.ends[(keys[i].high - shares.least) >> shares.shift]++] = keys[i];
+    }
+    size_t from = 0;
+    for (size_t share = 0; from < count; share++) {
+        sort_few(sorted + from, shares.ends[share] - from);
+        from = shares.ends[share];
+    }
+    memcpy(keys, sorted, count * sizeof(*keys));
+out:
+    mem_free(shares.ends);
+    mem_free(sorted);
 }
 
 const struct store_key *store_batch_place(const struct store_batch *batch, uint64_t sequence)
