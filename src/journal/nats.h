@@ -50,6 +50,7 @@ struct nats_slot {
     uint32_t next_free;          /* number + 1; 0: none */
     size_t offset;               /* in the batch */
     uint64_t message;            /* its id for JetStream's own detection of duplicates */
+    uint64_t after; /* known to be in the stream when it was first sent: its own is higher */
     uint64_t first_ns;
     uint64_t sent_ns;
 };
@@ -71,6 +72,7 @@ struct nats_publisher {
     uint32_t frame;
     size_t offset;
     uint64_t looked_ns;
+    uint64_t went_back; /* the number behind which the stream was found to have gone back; logged */
     bool was_ready;
     struct nats_placed *placed; /* NATS_PLACED_MAX; a ring, of a shared stream */
     uint32_t placed_first;

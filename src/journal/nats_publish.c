@@ -125,6 +125,44 @@ static void slot_settle(struct journal *journal, struct nats_slot *slot, enum er
     }
 }
 
+/* --- sending -----------------------------------------------------------------------------------
+ */
+
+static natsStatus message_make(struct journal *journal, const struct nats_slot *slot, natsMsg **ret)
+{
+    const struct nats_journal *nats = journal->nats;
+    const uint8_t *bytes = slot->batch->bytes + slot->offset;
+    char subject[NATS_NAME_BYTES + 16];
+    char reply[NATS_SUBJECT_BYTES + NAME_BYTES + 2];
+    char id[2 * NAME_BYTES + 1] = {0};
+    char name[NAME_BYTES + 1] = {0};
+    struct journal_frame frame;
+    journal_frame_peek(bytes, &frame);
+    if (frame.lane < LIMIT_LANES) {
+        (void)snprintf(subject, sizeof(subject), "%s.frames.%u", nats->stream, frame.lane);
+    } else {
+        (void)snprintf(subject, sizeof(subject), "%s.frames.mixed", nats->stream);
+    }
+    hex_put_u32((uint32_t)(slot - nats->publisher.slots), name);
+    hex_put_u32(slot->uses, name + 8);
+    (void)snprintf(reply, sizeof(reply), "%s.%s", nats->publisher.acks.inbox, name);
+    hex_put_u64(journal->options.run, id);
+    hex_put_u64(slot->message, id + NAME_BYTES);
+    natsStatus status = natsMsg_Create(ret, subject, reply, (const char *)bytes, (int)frame.bytes);
+    return status == NATS_OK ? natsMsgHeader_Set(*ret, "Nats-Msg-Id", id) : status;
+}
+
+/* What cannot be sent now is sent again when its time has come. */
+static void slot_send(struct journal *journal, struct nats_slot *slot, uint64_t now_ns)
+{
+    natsMsg *message = NULL;
+    if (message_make(journal, slot, &message) == NATS_OK) {
+        (void)natsConnection_PublishMsg(journal->nats->connection, message);
+    }
+    natsMsg_Destroy(message);
+    slot->sent_ns = now_ns;
+}
+
 /* --- acknowledgements --------------------------------------------------------------------------
  */
 
@@ -189,6 +227,29 @@ static enum err refusal_err(struct nats_journal *nats, uint64_t code, const char
     }
 }
 
+/* A number that was somebody else's before: the stream has lost its end (a restored copy, a cluster
+ * that went back), and whoever has applied that far would pass over the frame. It goes once more,
+ * as another message, until its number is a new one; a copy that is read all the same has the same
+ * ids.
+ */
+static void slot_on_number(struct journal *journal, struct nats_slot *slot, uint64_t number)
+{
+    struct nats_journal *nats = journal->nats;
+    if (number > slot->after) {
+        slot_settle(journal, slot, ERR_OK, nats->base + number);
+        return;
+    }
+    if (nats->publisher.went_back != slot->after) {
+        nats->publisher.went_back = slot->after;
+        log_write(LOG_ERROR, "journal",
+                  "NATS: stream %s gives number %" PRIu64 " again, %" PRIu64
+                  " was there before: it has lost messages; frames are sent until theirs are new",
+                  nats->stream, number, slot->after);
+    }
+    slot->message = nats->publisher.messages++;
+    slot_send(journal, slot, clock_mono_ns());
+}
+
 static void ack_take(struct journal *journal, natsMsg *message)
 {
     struct nats_journal *nats = journal->nats;
@@ -201,7 +262,7 @@ static void ack_take(struct journal *journal, natsMsg *message)
     (void)snprintf(answer, sizeof(answer), "%.*s", natsMsg_GetDataLength(message),
                    natsMsg_GetData(message));
     if (strstr(answer, "\"error\"") == NULL && answer_number(answer, "\"seq\":", &number)) {
-        slot_settle(journal, slot, ERR_OK, nats->base + number);
+        slot_on_number(journal, slot, number);
         return;
     }
     enum err err = ERR_AWAY;
@@ -223,41 +284,6 @@ static void on_ack(struct mail *mail)
 /* --- publishing --------------------------------------------------------------------------------
  */
 
-static natsStatus message_make(struct journal *journal, const struct nats_slot *slot, natsMsg **ret)
-{
-    const struct nats_journal *nats = journal->nats;
-    const uint8_t *bytes = slot->batch->bytes + slot->offset;
-    char subject[NATS_NAME_BYTES + 16];
-    char reply[NATS_SUBJECT_BYTES + NAME_BYTES + 2];
-    char id[2 * NAME_BYTES + 1] = {0};
-    char name[NAME_BYTES + 1] = {0};
-    struct journal_frame frame;
-    journal_frame_peek(bytes, &frame);
-    if (frame.lane < LIMIT_LANES) {
-        (void)snprintf(subject, sizeof(subject), "%s.frames.%u", nats->stream, frame.lane);
-    } else {
-        (void)snprintf(subject, sizeof(subject), "%s.frames.mixed", nats->stream);
-    }
-    hex_put_u32((uint32_t)(slot - nats->publisher.slots), name);
-    hex_put_u32(slot->uses, name + 8);
-    (void)snprintf(reply, sizeof(reply), "%s.%s", nats->publisher.acks.inbox, name);
-    hex_put_u64(journal->options.run, id);
-    hex_put_u64(slot->message, id + NAME_BYTES);
-    natsStatus status = natsMsg_Create(ret, subject, reply, (const char *)bytes, (int)frame.bytes);
-    return status == NATS_OK ? natsMsgHeader_Set(*ret, "Nats-Msg-Id", id) : status;
-}
-
-/* What cannot be sent now is sent again when its time has come. */
-static void slot_send(struct journal *journal, struct nats_slot *slot, uint64_t now_ns)
-{
-    natsMsg *message = NULL;
-    if (message_make(journal, slot, &message) == NATS_OK) {
-        (void)natsConnection_PublishMsg(journal->nats->connection, message);
-    }
-    natsMsg_Destroy(message);
-    slot->sent_ns = now_ns;
-}
-
 /* The frame at the publisher's place in its batch. */
 static void publish_frame(struct journal *journal, uint64_t now_ns)
 {
@@ -265,15 +291,18 @@ static void publish_frame(struct journal *journal, uint64_t now_ns)
     struct journal_batch *batch = publisher->batch;
     struct journal_frame frame;
     struct nats_slot *slot = slot_take(publisher);
+    uint64_t durable = journal_durable_position(journal);
     uint8_t *bytes = batch->bytes + publisher->offset;
     journal_frame_seal(bytes, 0, journal->nats->salt);
     journal_frame_peek(bytes, &frame);
-    *slot = (struct nats_slot){.batch = batch,
-                               .frame = publisher->frame,
-                               .uses = slot->uses,
-                               .offset = publisher->offset,
-                               .message = publisher->messages++,
-                               .first_ns = now_ns};
+    *slot = (struct nats_slot){
+        .batch = batch,
+        .frame = publisher->frame,
+        .uses = slot->uses,
+        .offset = publisher->offset,
+        .message = publisher->messages++,
+        .after = durable > journal->nats->base ? durable - journal->nats->base : 0,
+        .first_ns = now_ns};
     publisher->offset += frame.bytes;
     publisher->frame++;
     /* Before it is sent: it may be applied before its acknowledgement is here. */

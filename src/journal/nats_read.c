@@ -138,7 +138,7 @@ static void consumer_rename(struct nats_reader *reader)
                    reader->number);
 }
 
-static natsStatus consumer_make(struct nats_reader *reader)
+static natsStatus consumer_make(struct nats_reader *reader, jsErrCode *ret_code)
 {
     struct nats_journal *nats = reader_nats(reader);
     const struct journal_nats_options *options = &reader->base.journal->options.nats;
@@ -169,23 +169,24 @@ static natsStatus consumer_make(struct nats_reader *reader)
     config.InactiveThreshold = READER_FORGET_NS;
     config.Replicas = 1;
     config.MemoryStorage = true;
-    return js_AddConsumer(NULL, nats->js, nats->stream, &config, &js, NULL);
+    return js_AddConsumer(NULL, nats->js, nats->stream, &config, &js, ret_code);
 }
 
 static void reader_make(struct nats_reader *reader, uint64_t now_ns)
 {
     struct nats_journal *nats = reader_nats(reader);
     uint64_t generation = atomic_load_explicit(&nats->generation, memory_order_acquire);
+    jsErrCode code = 0;
     reader_leave(reader);
-    natsStatus status = consumer_make(reader);
+    natsStatus status = consumer_make(reader, &code);
     if (status == NATS_OK && journal_nats_feed_open(&reader->feed, false) == ERR_OK) {
         reader->is_made = true;
         reader->generation = generation;
         reader->delivered = 0;
         return;
     }
-    log_write(LOG_WARN, "journal", "NATS: consumer %s: %s, will try again", reader->consumer,
-              natsStatus_GetText(status));
+    log_write(LOG_WARN, "journal", "NATS: consumer %s: %s (JetStream error %d), will try again",
+              reader->consumer, natsStatus_GetText(status), (int)code);
     reader->retry_ns = now_ns + READER_RETRY_NS;
 }
 

@@ -424,3 +424,28 @@ def test_a_full_disk_under_the_database_stops_no_intake(weir, nats, tmp_path):
         server.wrap = []
         server.start()
     assert audit(server, ids) > 5000
+
+
+def test_a_stream_that_went_back_takes_no_new_record_for_an_old_one(weir, nats, tmp_path):
+    """An older copy of what the server of NATS keeps is put in the place of it while a server of ours runs: numbers
+    that were given and applied before are given again."""
+    one = nats()
+    server = weir(NATS_URL=one.url)
+
+    def take(first, count):
+        for number in range(first, first + count):
+            until(lambda: server.post("/api/events", event(number)).status == 202)
+        drained(server)
+
+    take(0, 20)
+    one.kill()
+    shutil.copytree(one.folder / "store", tmp_path / "copy")
+    one.start()
+    take(20, 40)
+    one.kill()
+    shutil.rmtree(one.folder / "store")
+    shutil.copytree(tmp_path / "copy", one.folder / "store")
+    one.start()
+    take(60, 60)
+    assert numbers(server) == list(range(120))
+    assert any("has lost messages" in line for line in server.log)
