@@ -3,7 +3,8 @@
  * What a node holds in memory (keys) has a version in the database, which every change raises in
  * its own transaction and tells with it. Whoever has heard each version up to the last knows
  * everything; a version that is missing, or that is found in the database without having been
- * heard, says that messages were lost: then it is not known what changed, and all is dropped.
+ * heard, says that messages were lost: then it is not known what changed, and all is dropped. So
+ * it is at the first look, for the node may have read keys before it listened.
  *
  *   AWAY -- connected: listens, then looks --> HEARING -- a message --> HEARING
  *    ^                                           |  '---- a second of silence: looks --> HEARING
@@ -245,7 +246,8 @@ static enum err look(struct store_listener *listener)
     if (err != ERR_OK || !next_number(&words, &version)) {
         return err;
     }
-    if (listener->has_version && version > listener->version) {
+    /* At the first look it is not known what changed since the first key was read. */
+    if (!listener->has_version || version > listener->version) {
         listener->options.on_change(listener->options.owner, STORE_CHANGED_ANY, 0);
     }
     listener->version = version > listener->version ? version : listener->version;
