@@ -1,7 +1,7 @@
-/* The yardstick of P3: JetStream async publish into a stream on a file, with libnats, against a
- * nats-server on this machine. Every acknowledgement is waited for. Prints messages a second.
+/* The yardstick of P3 and P18: JetStream async publish into a stream on a file, with libnats, against
+ * servers on this machine. Every acknowledgement is waited for. Prints messages a second.
  *
- * usage: jetstream_pub URL MESSAGES BYTES */
+ * usage: jetstream_pub URL MESSAGES BYTES [REPLICAS [IN_FLIGHT]] */
 #include <nats/nats.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -29,8 +29,8 @@ int main(int argc, char **argv)
     jsStreamConfig stream;
     jsOptions options;
     jsPubOptions wait;
-    if (argc != 4) {
-        (void)fprintf(stderr, "usage: jetstream_pub URL MESSAGES BYTES\n");
+    if (argc < 4 || argc > 6) {
+        (void)fprintf(stderr, "usage: jetstream_pub URL MESSAGES BYTES [REPLICAS [IN_FLIGHT]]\n");
         return 2;
     }
     long messages = strtol(argv[2], NULL, 10);
@@ -41,7 +41,7 @@ int main(int argc, char **argv)
     }
     memset(payload, 'x', (size_t)bytes);
     (void)jsOptions_Init(&options);
-    options.PublishAsync.MaxPending = 4096;
+    options.PublishAsync.MaxPending = argc > 5 ? strtol(argv[5], NULL, 10) : 4096;
     natsStatus status = natsConnection_ConnectTo(&connection, argv[1]);
     if (status == NATS_OK) {
         status = natsConnection_JetStream(&js, connection, &options);
@@ -55,6 +55,7 @@ int main(int argc, char **argv)
     stream.Subjects = subjects;
     stream.SubjectsLen = 1;
     stream.Storage = js_FileStorage;
+    stream.Replicas = argc > 4 ? strtol(argv[4], NULL, 10) : 1;
     (void)js_DeleteStream(js, "EVENTS", NULL, NULL);
     status = js_AddStream(NULL, js, &stream, NULL, NULL);
     if (status != NATS_OK) {

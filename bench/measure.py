@@ -63,7 +63,10 @@ class Watch:
     def __exit__(self, *_):
         self.seconds = time.monotonic() - self.time
         self.cpu_percent = 100 * (cpu_seconds(self.pid) - self.cpu) / self.seconds
-        self.rss_mb = memory_mb(self.pid)
+        self.rss_mb = self.peak()
+
+    def peak(self):
+        return memory_mb(self.pid)
 
 
 class Server:
@@ -93,9 +96,10 @@ class Server:
         clean = {n: v for n, v in os.environ.items() if n in ("PATH", "HOME", "LANG")}
         return {**clean, **self.settings}
 
-    def start(self):
+    def start(self, same_port=False):
         """Gives the seconds until /health/ready said 200."""
-        self.port = free_port()
+        if not same_port:
+            self.port = free_port()
         self.settings["PORT"] = str(self.port)
         self.log = open(self.data_dir.with_suffix(".log"), "ab")
         begun = time.monotonic()

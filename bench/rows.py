@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import engines
 from measure import (BINARY, BUILD, ROOT, SERVER_CORE, Background, Nats, Nginx, Pace, Server, Watch,
                      audit, cpu_seconds, load, median, memory_mb, output, say)
 
@@ -489,4 +490,4 @@ def p7(bench):
 
 ROWS = {"P1": p1, "P2": p2, "P3": p3, "P4": p4, "READ": readings, "P5": p5, "P7": p7, "P15": p15, "P16": p16,
         "P17": p17, "P22": p22,
-        "users": users}
+        "users": users, **engines.ROWS}
