@@ -33,6 +33,7 @@ LONG = bool(os.environ.get("WEIR_TEST_LONG"))
 # The preset of the binary. A sanitizer's is slower, and what it takes of memory says nothing of the released one.
 RELEASED = os.environ.get("WEIR_TEST_PRESET", "release") == "release"
 START_SECONDS = 30 if RELEASED else 180
+ANSWER_SECONDS = 60 if RELEASED else 360
 DURABILITY = {"local": "fsync", "nats": "jetstream"}[JOURNAL]
 
 sys.path.insert(0, str(ROOT / "tests/support"))
@@ -261,7 +262,7 @@ class Weir:
         return done
 
     def connect(self):
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS)
 
     def request(self, method, path, body=None, headers=None, key=True):
         """One request on a connection of its own. `body` may be bytes, text, or a value for JSON;
