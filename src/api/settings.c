@@ -30,8 +30,6 @@ struct api_settings_job {
     struct api_audited audited; /* first */
     struct manage_settings settings;
     struct slice sources[MANAGE_SOURCES_MAX];
-    uint64_t place;      /* of manage_settings_follow */
-    uint64_t next_place; /* once that is committed */
     bool has_more;
 };
 
@@ -48,10 +46,7 @@ static enum err api_settings_put_query(struct api_job *job, struct store_connect
 static enum err api_settings_follow_query(struct api_job *job, struct store_connection *connection)
 {
     struct api_settings_job *put = (struct api_settings_job *)job;
-    uint64_t place = put->place;
-    enum err err = manage_settings_follow(connection, job->org, &place, &put->has_more);
-    put->next_place = place;
-    return err;
+    return manage_settings_follow(connection, job->org, &put->has_more);
 }
 
 static void api_settings_done(struct api_job *job)
@@ -62,7 +57,6 @@ static void api_settings_done(struct api_job *job)
         return;
     }
     if (put->has_more) {
-        put->place = put->next_place;
         job->query = api_settings_follow_query;
         api_write(job);
         return;

@@ -134,6 +134,7 @@ struct apply_telemetry {
     bool is_held; /* the lease */
     uint32_t done;
     int64_t silent_due_ms;
+    bool has_orgs_due; /* devices of some org have to follow its settings */
     uint32_t org_count;
     uint64_t orgs[APPLY_TELEMETRY_ORGS];
 };

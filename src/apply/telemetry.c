@@ -381,6 +381,9 @@ static enum err run_due(struct store_job *job, struct store_connection *connecti
     }
     err = store_rollups_refresh(connection, telemetry->minutes, &telemetry->done);
     if (err == ERR_OK) {
+        err = store_orgs_due(connection, STORE_DUE_PART, &telemetry->has_orgs_due);
+    }
+    if (err == ERR_OK) {
         err = store_find_silent(connection, telemetry->until_ms, SILENT_MAX, on_silent, telemetry,
                                 &telemetry->silent_due_ms);
     }
@@ -399,7 +402,8 @@ static void plan_next(struct apply_telemetry *telemetry)
 {
     int64_t now_ms = clock_wall_ms();
     uint64_t wait_ns = REST_NS_MAX;
-    if (telemetry->done == telemetry->minutes || telemetry->silent_due_ms <= telemetry->until_ms) {
+    if (telemetry->done == telemetry->minutes || telemetry->has_orgs_due ||
+        telemetry->silent_due_ms <= telemetry->until_ms) {
         wait_ns = 0;
     } else if (telemetry->has_news || telemetry->silent_due_ms <= now_ms) {
         wait_ns = SECOND_NS;

@@ -209,7 +209,6 @@ MUST_CHECK enum err manage_settings_get(struct store_connection *connection, uin
  * Inside a durable job. */
 MUST_CHECK enum err manage_settings_put(struct store_connection *connection, uint64_t org,
                                         const struct manage_settings *settings, struct buffer *to);
-/* What follows from it for devices; each call in a job of its own, until *ret_has_more is false.
- * *place: 0 at first. */
+/* What follows from it for devices; each call in a job of its own, until *ret_has_more is false. */
 MUST_CHECK enum err manage_settings_follow(struct store_connection *connection, uint64_t org,
-                                           uint64_t *place, bool *ret_has_more);
+                                           bool *ret_has_more);

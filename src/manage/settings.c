@@ -7,15 +7,12 @@
  * stands in columns beside. Silence then is due at other times, for every device that was heard of:
  * these follow in transactions of their own, some at a time.
  * Failure modes: a value that is not permitted is named, and nothing is changed. The program ends
- * before all devices have followed: the others do when they are heard of next, or after the same
- * request, which was not answered. */
+ * before all devices have followed: the row says so, and who looks for silent devices goes on. */
 #include "manage/manage.h"
 #include "store/store.h"
 #include "json/json.h"
 
 #include <string.h>
-
-#define MANAGE_DEVICES_A_PART 1000u /* in a few milliseconds */
 
 static const char *const unit_words[] = {"metric", "imperial"};
 static const char *const day_words[] = {"monday", "saturday", "sunday"};
@@ -187,7 +184,7 @@ enum err manage_settings_put(struct store_connection *connection, uint64_t org,
             connection,
             "UPDATE orgs SET settings = $2, silence_hours = $3, late_s = $4, raw_days = $5,"
             " events_days = $6, readings_days = $7, rollups_days = $8, dead_letters_days = $9,"
-            " data_version = data_version + 1 WHERE number = $1",
+            " due_after = 0, data_version = data_version + 1 WHERE number = $1",
             &statement);
     }
     if (err != ERR_OK) {
@@ -209,8 +206,8 @@ enum err manage_settings_put(struct store_connection *connection, uint64_t org,
     return err;
 }
 
-enum err manage_settings_follow(struct store_connection *connection, uint64_t org, uint64_t *place,
+enum err manage_settings_follow(struct store_connection *connection, uint64_t org,
                                 bool *ret_has_more)
 {
-    return store_devices_due(connection, org, MANAGE_DEVICES_A_PART, place, ret_has_more);
+    return store_devices_due(connection, org, STORE_DUE_PART, ret_has_more);
 }

@@ -76,9 +76,14 @@ MUST_CHECK enum err store_write_readings(struct store_connection *connection,
  * these. `device`: 16 bytes, the id of the one that changed. */
 MUST_CHECK enum err store_device_due(struct store_connection *connection, uint64_t org,
                                      const uint8_t *device);
-/* All of them, at most `limit` at once: until *ret_has_more is false. *after: 0 at first. */
+#define STORE_DUE_PART 1000u /* devices, in a few milliseconds */
+/* All of them, at most `limit` at once, where orgs.due_after says that they have to follow: until
+ * *ret_has_more is false. Whoever goes on with it, and after whatever end of the one before. */
 MUST_CHECK enum err store_devices_due(struct store_connection *connection, uint64_t org,
-                                      uint32_t limit, uint64_t *after, bool *ret_has_more);
+                                      uint32_t limit, bool *ret_has_more);
+/* The same, of any org. */
+MUST_CHECK enum err store_orgs_due(struct store_connection *connection, uint32_t limit,
+                                   bool *ret_has_more);
 /* Marks devices that have been quiet for too long, at most `limit`. *ret_due_ms: when the next is
  * due; INT64_MAX: none. */
 MUST_CHECK enum err store_find_silent(struct store_connection *connection, int64_t now_ms,

@@ -1,5 +1,6 @@
 /* Silence: devices that were heard of and then were not, for as long as their interval or their org
- * says.
+ * says. When that changes, all its devices follow, some at a time; the org's row says how far
+ * that is.
  *
  * Happy path: those that are due are taken in the order of their time, marked, and told.
  * Failure modes: the store's; what was found is found again. */
@@ -159,28 +160,103 @@ static enum err last_of_part(struct store_connection *connection, uint64_t org, 
     return err;
 }
 
-enum err store_devices_due(struct store_connection *connection, uint64_t org, uint32_t limit,
-                           uint64_t *after, bool *ret_has_more)
+/* Locks the org's row, so that no other goes on with it beside, nor sets it anew. */
+static enum err take_place(struct store_connection *connection, uint64_t org, uint64_t *ret,
+                           bool *ret_has)
 {
     struct store_statement *statement = NULL;
-    uint64_t last = INT64_MAX;
-    bool has_more = false;
-    assert(limit > 0);
-    enum err err = last_of_part(connection, org, limit, *after, &last, &has_more);
-    if (err == ERR_OK) {
-        err = store_prepare(connection, UPDATE_DUE " AND device > $3 AND device <= $4", &statement);
+    enum err err = store_prepare(connection,
+                                 "UPDATE orgs SET due_after = due_after WHERE number = $1"
+                                 " AND due_after IS NOT NULL RETURNING due_after",
+                                 &statement);
+    if (err != ERR_OK) {
+        return err;
     }
+    store_bind_i64(statement, 1, (int64_t)org);
+    err = store_step(statement, ret_has);
+    if (err == ERR_OK && *ret_has) {
+        *ret = (uint64_t)store_column_i64(statement, 0);
+        err = store_execute(statement); /* to its end */
+    }
+    return err;
+}
+
+static enum err keep_place(struct store_connection *connection, uint64_t org, uint64_t place,
+                           bool has_more)
+{
+    struct store_statement *statement = NULL;
+    enum err err =
+        store_prepare(connection, "UPDATE orgs SET due_after = $2 WHERE number = $1", &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)org);
+    if (has_more) {
+        store_bind_i64(statement, 2, (int64_t)place);
+    } else {
+        store_bind_null(statement, 2);
+    }
+    return store_execute(statement);
+}
+
+static enum err update_part(struct store_connection *connection, uint64_t org, uint64_t after,
+                            uint64_t last)
+{
+    struct store_statement *statement = NULL;
+    enum err err =
+        store_prepare(connection, UPDATE_DUE " AND device > $3 AND device <= $4", &statement);
     if (err != ERR_OK) {
         return err;
     }
     store_bind_i64(statement, 1, (int64_t)org);
     store_bind_i64(statement, 2, STORE_NEVER_MS);
-    store_bind_i64(statement, 3, (int64_t)*after);
+    store_bind_i64(statement, 3, (int64_t)after);
     store_bind_i64(statement, 4, (int64_t)last);
-    err = store_execute(statement);
+    return store_execute(statement);
+}
+
+enum err store_devices_due(struct store_connection *connection, uint64_t org, uint32_t limit,
+                           bool *ret_has_more)
+{
+    uint64_t after = 0;
+    uint64_t last = INT64_MAX;
+    bool has_place = false;
+    bool has_more = false;
+    assert(limit > 0);
+    enum err err = take_place(connection, org, &after, &has_place);
+    if (err == ERR_OK && has_place) {
+        err = last_of_part(connection, org, limit, after, &last, &has_more);
+    }
+    if (err == ERR_OK && has_place) {
+        err = update_part(connection, org, after, last);
+    }
+    if (err == ERR_OK && has_place) {
+        err = keep_place(connection, org, last, has_more);
+    }
     if (err == ERR_OK) {
-        *after = last;
         *ret_has_more = has_more;
+    }
+    return err;
+}
+
+enum err store_orgs_due(struct store_connection *connection, uint32_t limit, bool *ret_has_more)
+{
+    struct store_statement *statement = NULL;
+    bool has_org = false;
+    enum err err = store_prepare(
+        connection, "SELECT number FROM orgs WHERE due_after IS NOT NULL ORDER BY number LIMIT 1",
+        &statement);
+    if (err == ERR_OK) {
+        err = store_step(statement, &has_org);
+    }
+    if (err == ERR_OK && has_org) {
+        uint64_t org = (uint64_t)store_column_i64(statement, 0);
+        bool has_more = false;
+        store_reset(statement);
+        err = store_devices_due(connection, org, limit, &has_more);
+    }
+    if (err == ERR_OK) {
+        *ret_has_more = has_org; /* maybe of another */
     }
     return err;
 }

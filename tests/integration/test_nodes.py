@@ -306,3 +306,18 @@ def test_periodic_work_moves_when_its_node_dies(nodes):
         until(lambda: silent(plant.server) == count + 1)
         victim.start()
         assert silent(victim) == count + 1
+
+
+def test_devices_follow_a_change_that_another_node_made_and_died(nodes):
+    """A crash between the change of an org's settings and what follows from it leaves this: the change, and a mark."""
+    plant = Plant(nodes.a, "plant")
+    assert plant.send(plant.message(1)).status in (200, 201)
+    before = int(nodes.sql("SELECT due_ms - last_received_ms FROM device_states"))
+    assert before != 5 * 3_600_000
+    nodes.sql("UPDATE orgs SET silence_hours = 5, due_after = 0")
+    until(lambda: nodes.sql("SELECT due_ms - last_received_ms FROM device_states") == str(5 * 3_600_000))
+    assert nodes.sql("SELECT count(*) FROM orgs WHERE due_after IS NOT NULL") == "0"
+    answer = nodes.b.request("PUT", "/api/v1/settings", {"silence_hours": 7})  # as it goes without a crash
+    assert answer.status == 200, answer
+    assert nodes.sql("SELECT due_ms - last_received_ms FROM device_states") == str(7 * 3_600_000)
+    until(lambda: nodes.sql("SELECT count(*) FROM orgs WHERE due_after IS NOT NULL") == "0")
