@@ -155,6 +155,43 @@ def test_the_image_has_every_library():
         assert owner == "libc6" or re.search(rf"\s{re.escape(owner)}\s", text), (name, owner)
 
 
+def embedded(name):
+    """The files of a ConfigMap."""
+    return next(one["data"] for one in documents(DEPLOY / "kubernetes/cluster.yaml")
+                if (one["kind"], one["metadata"]["name"]) == ("ConfigMap", name))
+
+
+def test_haproxy_takes_the_balancer_of_the_cluster(tmp_path):
+    """It is the one of compose, which test_fleet.py runs, but for where its nodes are; and those are Services."""
+    text = embedded("balancer")["haproxy.cfg"]
+    (tmp_path / "haproxy.cfg").write_text(text)
+    done = run("haproxy", "-c", "-f", tmp_path / "haproxy.cfg")
+    assert done.returncode == 0 and "WARNING" not in done.stdout + done.stderr, done.stderr
+    services = {one["metadata"]["name"] for one in documents(DEPLOY / "kubernetes/cluster.yaml") if one["kind"] == "Service"}
+    names = re.findall(r" ([a-z-]+)\.weir\.svc\.cluster\.local:3000$", text, re.M)
+    assert names == ["weir-intake", "weir-query"] and set(names) <= services
+
+    def rules(config):
+        found = [line for line in config.splitlines() if not re.match(r"\s*(#|server|nameserver|parse-resolv|hold|$)", line)]
+        return [line.split(" init-addr")[0] for line in found if not line.startswith("resolvers")]
+
+    assert rules(text) == rules((DEPLOY / "compose.haproxy.cfg").read_text())
+
+
+def test_the_cluster_has_nodes_of_each_role():
+    compose = yaml.safe_load((DEPLOY / "compose.cluster.yaml").read_text())["services"]
+    roles = [spec["environment"]["ROLES"] for name, spec in compose.items() if name.startswith("weir")]
+    pods = [one["spec"] for one in documents(DEPLOY / "kubernetes/cluster.yaml")
+            if one["kind"] == "Deployment" and one["metadata"]["name"].startswith("weir")]
+    found = [(e["value"], one["replicas"]) for one in pods for e in one["template"]["spec"]["containers"][0]["env"]
+             if e["name"] == "ROLES"]
+    assert sorted(roles) == sorted(["intake", "apply", "query"] * 2)
+    assert sorted(found) == [("apply", 2), ("intake", 2), ("query", 2)]
+    probes = {one["selector"]["matchLabels"]["app.kubernetes.io/name"]:
+              one["template"]["spec"]["containers"][0]["readinessProbe"]["httpGet"]["path"] for one in pods}
+    assert probes == {"weir-intake": "/health/intake", "weir-apply": "/health/ready", "weir-query": "/health/ready"}
+
+
 def test_nats_takes_its_file(tmp_path):
     """Debian's server is older than the setting that syncs always; the rest it must know."""
     text = (DEPLOY / "nats.conf").read_text()
@@ -162,8 +199,8 @@ def test_nats_takes_its_file(tmp_path):
     (tmp_path / "nats.conf").write_text(text.replace("  sync_interval: always\n", ""))
     done = run("nats-server", "-t", "-c", tmp_path / "nats.conf")
     assert done.returncode == 0, done.stderr
-    embedded = next(one for one in documents(DEPLOY / "kubernetes/cluster.yaml") if one["kind"] == "ConfigMap")
-    (tmp_path / "nats.conf").write_text(embedded["data"]["nats.conf"].replace("  sync_interval: always\n", ""))
+    text = embedded("nats")["nats.conf"]
+    (tmp_path / "nats.conf").write_text(text.replace("  sync_interval: always\n", ""))
     assert run("nats-server", "-t", "-c", tmp_path / "nats.conf").returncode == 0
 
 
