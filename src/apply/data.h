@@ -124,6 +124,9 @@ struct apply_telemetry {
     bool has_news;    /* readings were applied since the job was posted */
     uint64_t due_ns;  /* 0: at once */
     uint32_t minutes; /* dirty ones to take in the next job */
+    uint32_t minutes_max;
+    struct store_rollup_place place;      /* as it was committed last */
+    struct store_rollup_place next_place; /* of the job */
     int64_t until_ms; /* wall: what came before was applied when the job was posted */
     uint64_t holder;  /* of the lease, where other nodes use the store too */
     uint64_t retention_due_ns;

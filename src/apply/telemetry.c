@@ -4,12 +4,13 @@
  * In the writer's transaction the readings are written, a message of which any was not taken
  * becomes a dead letter, and a device that was silent becomes an event of its org.
  *
- * By itself: a job of the writer computes roll-ups of dirty minutes, finds devices that have fallen
- * silent, and once an hour, when no minute is dirty, takes away what is older than its org keeps
- * it, a part a job. It runs a second after readings were applied, and when the next device is due;
- * with nothing to do nobody wakes. Where other nodes use the store too one of them does it, by a
- * lease, and looks every two seconds at what the others have written. Whether a device is silent is
- * asked of the moment up to which everything was applied: what it has sent may wait still.
+ * By itself: a job of the writer, to which appliers beside it do not give way, computes roll-ups of
+ * dirty minutes, finds devices that have fallen silent, and once an hour, when no minute is dirty,
+ * takes away what is older than its org keeps it, a part a job. It runs a second after readings
+ * were applied, and when the next device is due; with nothing to do nobody wakes. Where other nodes
+ * use the store too one of them does it, by a lease, and looks every two seconds at what the others
+ * have written. Whether a device is silent is asked of the moment up to which everything was
+ * applied: what it has sent may wait still.
  *
  * Failure modes: the job gives way: tried again at once, smaller. The store is away: tried again
  * after a second. An event of ours has an id made from its cause, so one that is found twice is
@@ -27,7 +28,7 @@
 #include <stdio.h>
 
 #define READINGS_FIRST    256u
-#define MINUTES_MAX       256u
+#define MINUTES_FIRST     256u
 #define MINUTES_MIN       8u
 #define SILENT_MAX        64u
 #define SECOND_NS         UINT64_C(1000000000)
@@ -372,6 +373,8 @@ static enum err run_due(struct store_job *job, struct store_connection *connecti
     telemetry->silent_due_ms = INT64_MAX;
     telemetry->is_held = true;
     telemetry->step = telemetry->retention;
+    telemetry->next_place = telemetry->place;
+    telemetry->minutes_max = store_rollups_limit(connection);
     enum err err = telemetry->applier->options.is_alone
                        ? ERR_OK
                        : store_lease_take(connection, LEASE_NAME, telemetry->holder, LEASE_MS,
@@ -379,7 +382,8 @@ static enum err run_due(struct store_job *job, struct store_connection *connecti
     if (err != ERR_OK || !telemetry->is_held) {
         return err;
     }
-    err = store_rollups_refresh(connection, telemetry->minutes, &telemetry->done);
+    err = store_rollups_refresh(connection, telemetry->minutes, &telemetry->next_place,
+                                &telemetry->done);
     if (err == ERR_OK) {
         err = store_orgs_due(connection, STORE_DUE_PART, &telemetry->has_orgs_due);
     }
@@ -419,8 +423,9 @@ static void plan_next(struct apply_telemetry *telemetry)
         wait_ns = LEASE_REST_NS;
     }
     telemetry->has_news = false;
+    telemetry->place = telemetry->next_place;
     telemetry->minutes =
-        telemetry->minutes < MINUTES_MAX ? telemetry->minutes * 2 : telemetry->minutes;
+        telemetry->minutes < telemetry->minutes_max ? telemetry->minutes * 2 : telemetry->minutes;
     plan(telemetry, wait_ns);
 }
 
@@ -450,7 +455,7 @@ static void on_due_done(struct store_job *job)
 void apply_telemetry_init(struct applier *applier)
 {
     static_assert(SILENT_MAX <= APPLY_TELEMETRY_ORGS, "each may be of another org");
-    applier->telemetry = (struct apply_telemetry){.applier = applier, .minutes = MINUTES_MAX};
+    applier->telemetry = (struct apply_telemetry){.applier = applier, .minutes = MINUTES_FIRST};
     hash_random(&applier->telemetry.holder, sizeof(applier->telemetry.holder));
     applier->telemetry.holder >>= 1u; /* the store's numbers have a sign */
 }
@@ -491,7 +496,8 @@ void apply_telemetry_look(struct applier *applier, uint64_t now_ns)
     telemetry->has_news = false;
     telemetry->is_retention_due = now_ns >= telemetry->retention_due_ns;
     telemetry->until_ms = apply_applied_until_ms(applier->apply);
-    telemetry->job = (struct store_job){.priority = STORE_RESULTS,
+    telemetry->job = (struct store_job){.priority = STORE_APPLY,
+                                        .is_beside = true,
                                         .run = run_due,
                                         .on_done = on_due_done,
                                         .reply_to = applier->mailbox};

@@ -43,6 +43,7 @@ struct store_log {
 
 struct store_backend;
 struct store_loader;
+struct store_minute;
 struct store_readings;
 
 struct store_statement {
@@ -171,10 +172,16 @@ struct store_backend {
     /* Writes many readings with few statements, to the same end as row by row; ERR_REFUSED: one of
      * them, or of what it names. NULL: row by row is as good. */
     enum err (*write_readings)(struct store_readings *batch);
-    /* Dirty minutes: org $1, series $2 and start $3 become one; up to $1 of them are taken, none
-     * that a transaction of somebody else has just noted. */
+    /* Dirty minutes: org $1, series $2 and start $3 become one; up to $1 of them, of series behind
+     * org $2 and series $3, are taken out and given in any order, none that a transaction of
+     * somebody else has just noted. */
     const char *note_dirty;
     const char *take_dirty;
+    uint32_t minutes_max; /* that are taken at once */
+    /* Computes and writes the buckets around dirty minutes with few statements. NULL: row by row is
+     * as good. */
+    enum err (*write_rollups)(struct store_connection *connection,
+                              const struct store_minute *minutes, uint32_t count);
     const struct store_loader *loader;
 };
 

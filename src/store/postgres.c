@@ -21,6 +21,7 @@
 #include "store/postgres.h"
 #include "store/load.h"
 #include "store/postgres_readings.h"
+#include "store/rollups.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -220,6 +221,7 @@ static void end(struct postgres_connection *c)
     c->failed = ERR_OK;
     c->is_staged = false;
     c->has_readings = false;
+    c->has_rollups = false;
     c->used_ns = clock_mono_ns();
 }
 
@@ -229,6 +231,7 @@ static void postgres_rollback(struct store_connection *connection)
     store_statements_reset(connection);
     if (c->is_in_transaction) {
         c->readings_epoch = 0;
+        c->rollups_epoch = 0;
     }
     if (c->session != NULL && c->is_in_transaction) {
         c->deadline_ns = 0;
@@ -321,6 +324,7 @@ static enum err postgres_savepoint_rollback(struct store_connection *connection,
     }
     store_statements_reset(connection);
     c->readings_epoch = 0;
+    c->rollups_epoch = 0;
     enum err err = run_named(connection, "ROLLBACK TO", name);
     if (err == ERR_OK) {
         c->failed = ERR_OK;
@@ -431,7 +435,12 @@ const struct store_backend store_postgres = {
      * be seen. */
     .note_dirty = "INSERT INTO rollup_dirty (org, series, start_ms) VALUES ($1, $2, $3)"
                   " ON CONFLICT (org, series, start_ms) DO UPDATE SET start_ms = excluded.start_ms",
-    .take_dirty = "SELECT org, series, start_ms FROM rollup_dirty"
-                  " ORDER BY org, series, start_ms LIMIT $1 FOR UPDATE SKIP LOCKED",
+    .take_dirty = "WITH t AS (SELECT ctid AS place, org, series, start_ms FROM rollup_dirty"
+                  " WHERE (org, series) > ($2, $3) ORDER BY org, series, start_ms LIMIT $1"
+                  " FOR UPDATE SKIP LOCKED),"
+                  " d AS (DELETE FROM rollup_dirty WHERE ctid = ANY (ARRAY(SELECT place FROM t)))"
+                  " SELECT org, series, start_ms FROM t",
+    .minutes_max = 4096,
+    .write_rollups = store_postgres_write_rollups,
     .loader = &store_postgres_loader,
 };

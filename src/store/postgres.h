@@ -92,6 +92,8 @@ struct postgres_connection {
     bool is_staged;                       /* rows stand in the staging table */
     bool has_readings;                    /* the same of those for readings */
     uint64_t readings_epoch;              /* of the session that has made those; 0: none */
+    bool has_rollups;                     /* the same of that for roll-ups */
+    uint64_t rollups_epoch;
     struct buffer copy;
     char error[256];
 };

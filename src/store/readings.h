@@ -109,6 +109,15 @@ void store_rollup_add(struct store_rollup *to, const struct store_rollup *later)
 MUST_CHECK enum err store_rollup_compute(struct store_connection *connection, uint64_t org,
                                          uint64_t series, uint32_t width, int64_t start_ms,
                                          struct store_rollup *ret);
-/* Takes up to `limit` dirty minutes. *ret_done: how many; below the limit: none is left. */
+/* The series whose minutes were taken last; zeros at first. */
+struct store_rollup_place {
+    uint64_t org;
+    uint64_t series;
+};
+/* Takes up to `limit` dirty minutes, of each series in its turn, and computes the buckets around
+ * them. *ret_done: how many; below the limit: none is left. *place is untouched by a failure, and
+ * to be put back when the transaction fails. */
 MUST_CHECK enum err store_rollups_refresh(struct store_connection *connection, uint32_t limit,
-                                          uint32_t *ret_done);
+                                          struct store_rollup_place *place, uint32_t *ret_done);
+/* The largest limit that is worth its time. */
+uint32_t store_rollups_limit(const struct store_connection *connection);

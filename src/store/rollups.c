@@ -6,14 +6,18 @@
  * are computed anew. Sums are added from left to right, so a bucket has the same bits however often
  * and in which order its readings came.
  *
- * Happy path: dirty minutes are taken in the order of their key, so the buckets above a run of them
- * are computed once. A bucket without a value has no row.
+ * Happy path: dirty minutes are taken out of the list series by series, so the buckets above a run
+ * of them are computed once; by sets where the engine has a way of its own for many. A bucket
+ * without a value has no row.
  * Failure modes: the job gives way: nothing is kept, and the minutes stay dirty. */
-#include "store/backend.h"
+#include "store/rollups.h"
 
 #include "base/mem.h"
 
 #include <assert.h>
+#include <stdlib.h>
+
+#define SET_MINUTES_MIN 4u /* below, row by row takes fewer steps */
 
 const int64_t store_rollup_widths_ms[STORE_ROLLUP_WIDTHS] = {60000, 300000, 3600000, 86400000};
 
@@ -193,47 +197,67 @@ static enum err write_bucket(struct store_connection *connection, uint64_t org, 
 
 /* --- the dirty list ------------------------------------------------------------------------ */
 
-struct minute {
-    uint64_t org;
-    uint64_t series;
-    int64_t start_ms;
-    bool is_gone; /* its readings are, by their age: what was computed stands */
-};
-
-static enum err load_dirty(struct store_connection *connection, struct minute *minutes,
-                           uint32_t limit, uint32_t *ret_count)
+static enum err take_dirty(struct store_connection *connection,
+                           const struct store_rollup_place *behind, struct store_minute *minutes,
+                           uint32_t limit, uint32_t *count)
 {
     struct store_statement *statement = NULL;
     bool has_row = true;
-    uint32_t count = 0;
     enum err err = store_prepare(connection, connection->backend->take_dirty, &statement);
     if (err != ERR_OK) {
         return err;
     }
-    store_bind_i64(statement, 1, limit);
-    while ((err = store_step(statement, &has_row)) == ERR_OK && has_row && count < limit) {
-        minutes[count++] = (struct minute){.org = (uint64_t)store_column_i64(statement, 0),
-                                           .series = (uint64_t)store_column_i64(statement, 1),
-                                           .start_ms = store_column_i64(statement, 2)};
+    store_bind_i64(statement, 1, limit - *count);
+    store_bind_i64(statement, 2, (int64_t)behind->org);
+    store_bind_i64(statement, 3, (int64_t)behind->series);
+    while ((err = store_step(statement, &has_row)) == ERR_OK && has_row) {
+        assert(*count < limit);
+        minutes[(*count)++] =
+            (struct store_minute){.org = (uint64_t)store_column_i64(statement, 0),
+                                  .series = (uint64_t)store_column_i64(statement, 1),
+                                  .start_ms = store_column_i64(statement, 2)};
     }
-    store_reset(statement);
-    *ret_count = count;
     return err;
 }
 
-static enum err forget_dirty(struct store_connection *connection, const struct minute *minute)
+static int minute_compare(const void *a, const void *b)
 {
-    struct store_statement *statement = NULL;
-    enum err err = store_prepare(
-        connection, "DELETE FROM rollup_dirty WHERE org = $1 AND series = $2 AND start_ms = $3",
-        &statement);
-    if (err != ERR_OK) {
-        return err;
+    const struct store_minute *x = a;
+    const struct store_minute *y = b;
+    if (x->org != y->org) {
+        return x->org < y->org ? -1 : 1;
     }
-    store_bind_i64(statement, 1, (int64_t)minute->org);
-    store_bind_i64(statement, 2, (int64_t)minute->series);
-    store_bind_i64(statement, 3, minute->start_ms);
-    return store_execute(statement);
+    if (x->series != y->series) {
+        return x->series < y->series ? -1 : 1;
+    }
+    return x->start_ms < y->start_ms ? -1 : x->start_ms > y->start_ms;
+}
+
+/* Those of the series behind *place, then from the first on: under load each series has its turn,
+ * and by then many minutes, whose buckets are computed once. */
+static enum err load_dirty(struct store_connection *connection, struct store_minute *minutes,
+                           uint32_t limit, struct store_rollup_place *place, uint32_t *ret_count)
+{
+    static const struct store_rollup_place first = {.org = 0};
+    struct store_rollup_place last = {.org = 0};
+    uint32_t count = 0;
+    enum err err = take_dirty(connection, place, minutes, limit, &count);
+    uint32_t behind = count;
+    if (err == ERR_OK && count < limit && place->org != 0) {
+        err = take_dirty(connection, &first, minutes, limit, &count);
+    }
+    for (uint32_t i = count > behind ? behind : 0; i < count; i++) {
+        const struct store_minute *one = &minutes[i];
+        if (one->org > last.org || (one->org == last.org && one->series > last.series)) {
+            last = (struct store_rollup_place){.org = one->org, .series = one->series};
+        }
+    }
+    qsort(minutes, count, sizeof(*minutes), minute_compare);
+    if (err == ERR_OK) {
+        *place = last;
+        *ret_count = count;
+    }
+    return err;
 }
 
 static enum err load_from(struct store_connection *connection, uint64_t org, int64_t *ret_ms)
@@ -255,7 +279,7 @@ static enum err load_from(struct store_connection *connection, uint64_t org, int
     return err;
 }
 
-static enum err mark_gone(struct store_connection *connection, struct minute *minutes,
+static enum err mark_gone(struct store_connection *connection, struct store_minute *minutes,
                           uint32_t count)
 {
     int64_t from_ms = INT64_MIN;
@@ -270,12 +294,12 @@ static enum err mark_gone(struct store_connection *connection, struct minute *mi
 }
 
 /* The buckets of one width around the minutes, each once. */
-static enum err refresh_width(struct store_connection *connection, const struct minute *minutes,
-                              uint32_t count, uint32_t width)
+static enum err refresh_width(struct store_connection *connection,
+                              const struct store_minute *minutes, uint32_t count, uint32_t width)
 {
     enum err err = ERR_OK;
     for (uint32_t i = 0; i < count && err == ERR_OK; i++) {
-        const struct minute *one = &minutes[i];
+        const struct store_minute *one = &minutes[i];
         int64_t start_ms = store_rollup_start(one->start_ms, store_rollup_widths_ms[width]);
         bool is_done =
             i > 0 && minutes[i - 1].org == one->org && minutes[i - 1].series == one->series &&
@@ -290,22 +314,31 @@ static enum err refresh_width(struct store_connection *connection, const struct 
     return err;
 }
 
-enum err store_rollups_refresh(struct store_connection *connection, uint32_t limit,
-                               uint32_t *ret_done)
+uint32_t store_rollups_limit(const struct store_connection *connection)
 {
-    struct minute *minutes = mem_alloc_array(limit, sizeof(*minutes));
+    return connection->backend->minutes_max;
+}
+
+enum err store_rollups_refresh(struct store_connection *connection, uint32_t limit,
+                               struct store_rollup_place *place, uint32_t *ret_done)
+{
+    const struct store_backend *backend = connection->backend;
+    struct store_minute *minutes = mem_alloc_array(limit, sizeof(*minutes));
+    struct store_rollup_place next = *place;
     uint32_t count = 0;
-    enum err err = load_dirty(connection, minutes, limit, &count);
+    enum err err = load_dirty(connection, minutes, limit, &next, &count);
     if (err == ERR_OK) {
         err = mark_gone(connection, minutes, count);
     }
-    for (uint32_t width = 0; width < STORE_ROLLUP_WIDTHS && err == ERR_OK; width++) {
+    bool by_sets = backend->write_rollups != NULL && count >= SET_MINUTES_MIN;
+    if (err == ERR_OK && by_sets) {
+        err = backend->write_rollups(connection, minutes, count);
+    }
+    for (uint32_t width = 0; width < STORE_ROLLUP_WIDTHS && err == ERR_OK && !by_sets; width++) {
         err = refresh_width(connection, minutes, count, width);
     }
-    for (uint32_t i = 0; i < count && err == ERR_OK; i++) {
-        err = forget_dirty(connection, &minutes[i]);
-    }
     if (err == ERR_OK) {
+        *place = next;
         *ret_done = count;
     }
     mem_free(minutes);

@@ -524,7 +524,9 @@ const struct store_backend store_sqlite = {
     .has_subjects = true,
     .note_dirty = "INSERT INTO rollup_dirty (org, series, start_ms) VALUES ($1, $2, $3)"
                   " ON CONFLICT (org, series, start_ms) DO NOTHING",
-    .take_dirty = "SELECT org, series, start_ms FROM rollup_dirty"
-                  " ORDER BY org, series, start_ms LIMIT $1",
+    .take_dirty = "DELETE FROM rollup_dirty WHERE (org, series, start_ms) IN"
+                  " (SELECT org, series, start_ms FROM rollup_dirty WHERE (org, series) > ($2, $3)"
+                  " ORDER BY org, series, start_ms LIMIT $1) RETURNING org, series, start_ms",
+    .minutes_max = 256,
     .loader = &store_sqlite_loader,
 };

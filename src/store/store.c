@@ -379,7 +379,7 @@ uint64_t store_durable_commit(const struct store *store)
 
 enum err store_post_write(struct store *store, struct store_job *job)
 {
-    bool is_apart = job->priority == STORE_APPLY && store->applier_count > 0;
+    bool is_apart = job->priority == STORE_APPLY && store->applier_count > 0 && !job->is_beside;
     return store_writer_post(
         is_apart ? store->appliers[job->applier % store->applier_count] : store->writer, job);
 }

@@ -95,6 +95,7 @@ struct store_job {
     struct mail mail; /* the store's while posted */
     enum store_priority priority;
     uint32_t applier; /* whose connection an apply job takes */
+    bool is_beside;   /* an apply job that takes the writer's: appliers do not give way to it */
     bool durable;     /* committed with FULL: true for everything that is not in the journal */
     bool repeats;     /* a read whose run begins anew when it is called again: as it may be, once,
                          when its server has gone meanwhile (ERR_AWAY) */

@@ -247,9 +247,10 @@ static void test_late_is_what_the_org_says(void **state)
 static enum err run_refresh(struct store_connection *connection, void *context)
 {
     (void)context;
+    struct store_rollup_place place = {.org = 0};
     enum err err = ERR_OK;
     do {
-        err = store_rollups_refresh(connection, 7, &plant.done);
+        err = store_rollups_refresh(connection, 7, &place, &plant.done);
     } while (err == ERR_OK && plant.done == 7);
     return err;
 }

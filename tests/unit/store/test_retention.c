@@ -274,9 +274,10 @@ static enum err run_write(struct store_connection *connection, void *context)
 static enum err run_refresh(struct store_connection *connection, void *context)
 {
     (void)context;
+    struct store_rollup_place place = {.org = 0};
     enum err err = ERR_OK;
     do {
-        err = store_rollups_refresh(connection, 64, &plant.done);
+        err = store_rollups_refresh(connection, 64, &place, &plant.done);
     } while (err == ERR_OK && plant.done == 64);
     return err;
 }
