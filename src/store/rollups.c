@@ -15,6 +15,7 @@
 #include "base/mem.h"
 
 #include <assert.h>
+#include <float.h>
 #include <stdlib.h>
 
 #define SET_MINUTES_MIN 4u /* below, row by row takes fewer steps */
@@ -27,6 +28,16 @@ int64_t store_rollup_start(int64_t time_ms, int64_t width_ms)
     return time_ms - (rest < 0 ? rest + width_ms : rest);
 }
 
+/* A sum above every number is the largest: what is infinite has no JSON, and two such may have no
+ * sum, which SQLite takes for NULL. */
+static double bounded(double sum)
+{
+    if (sum > DBL_MAX) {
+        return DBL_MAX;
+    }
+    return sum < -DBL_MAX ? -DBL_MAX : sum;
+}
+
 void store_rollup_add(struct store_rollup *to, const struct store_rollup *later)
 {
     if (later->count == 0) {
@@ -37,7 +48,7 @@ void store_rollup_add(struct store_rollup *to, const struct store_rollup *later)
         return;
     }
     to->count += later->count;
-    to->sum += later->sum;
+    to->sum = bounded(to->sum + later->sum);
     to->min = later->min < to->min ? later->min : to->min;
     to->max = later->max > to->max ? later->max : to->max;
     to->last = later->last;

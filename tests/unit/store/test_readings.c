@@ -388,6 +388,28 @@ static void test_rollups_by_arithmetic(void **state)
     assert_int_equal(store_fixture_number(&plant.store, sums[2].sql), 4);
 }
 
+/* The largest number is 2^1024 - 2^971; two minutes above it, one below its opposite, and what is
+ * added to each other later has a sum all the same. */
+static void test_a_sum_has_bounds(void **state)
+{
+    (void)state;
+    int64_t hour = store_rollup_start(NOW, 3600000);
+    plant.count = 0;
+    for (int64_t i = 0; i < 6; i++) {
+        (void)add("v", i < 4 ? 0x1p1023 : -0x1p1023, hour + i * 30000, 1);
+    }
+    write_rows();
+    assert_int_equal(store_fixture_run(&plant.store, run_refresh, NULL), ERR_OK);
+    assert_int_equal(store_fixture_number(&plant.store, "SELECT count(*) FROM rollups"
+                                                        " WHERE width_ms = 60000"
+                                                        " AND abs(sum) > 1.7976931348623156e308"),
+                     3);
+    assert_int_equal(store_fixture_number(&plant.store, "SELECT CAST(sum AS bigint) FROM rollups"
+                                                        " WHERE width_ms = 300000"),
+                     0);
+    assert_int_equal(store_fixture_number(&plant.store, "SELECT count(*) FROM rollup_dirty"), 0);
+}
+
 /* --- silence ------------------------------------------------------------------------------- */
 
 static enum err run_silent(struct store_connection *connection, void *context)
@@ -527,6 +549,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_rollups_have_the_same_bits_in_any_order, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_rollups_by_arithmetic, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_sum_has_bounds, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silence_is_told_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silence_is_what_the_org_says, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_change_of_the_org_goes_in_parts, setup, teardown),

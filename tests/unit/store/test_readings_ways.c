@@ -169,7 +169,7 @@ static double random_value(void)
 {
     switch (chance(16)) {
     case 0:
-        return chance(2) == 0 ? 1.6e300 : -1.6e300;
+        return chance(2) == 0 ? 1.6e308 : -1.6e308;
     case 1:
         return 0.0; /* SQLite keeps no negative one */
     default:
