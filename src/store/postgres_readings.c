@@ -27,7 +27,7 @@
 #define ROWS_PER_LOOK    256u
 #define KEY_COLUMNS      4u
 #define ROW_COLUMNS      14u
-#define STATE_COLUMNS    6u
+#define STATE_COLUMNS    7u
 #define COPY_FIXED_BYTES 192u /* of a row, without its texts */
 
 static const char staging[] =
@@ -37,8 +37,9 @@ static const char staging[] =
     " time_ms bigint, value double precision, quality bigint, flags bigint, source text,"
     " event_id text, attributes text, received_ms bigint, position bigint, minute_ms bigint,"
     " many bigint) ON COMMIT DELETE ROWS;"
-    "CREATE TEMPORARY TABLE IF NOT EXISTS weir_reading_states (org bigint, device bigint,"
-    " last_received_ms bigint, last_time_ms bigint, due_ms bigint, silent_ms bigint)"
+    "CREATE TEMPORARY TABLE IF NOT EXISTS weir_reading_states (n bigint, org bigint,"
+    " device bigint, last_received_ms bigint, last_time_ms bigint, due_ms bigint,"
+    " was_silent_ms bigint)"
     " ON COMMIT DELETE ROWS";
 
 /* The readings of one parameter of one device: neighbours in the batch's order. */
@@ -51,7 +52,8 @@ struct run {
 
 struct speaker {
     struct store_device device;
-    struct store_device_change change; /* back_ms 0: it was not silent */
+    struct store_device_change change;
+    bool is_back;
     uint64_t org;
     bool has_rows;
 };
@@ -413,35 +415,62 @@ static enum err put_states(struct set *set)
         if (!device->has_news) {
             continue;
         }
-        if (!store_device_end(device, speaker->org, &speaker->change)) {
-            speaker->change.back_ms = 0;
-        }
+        int64_t was_silent_ms = device->silent_ms;
+        speaker->is_back = store_device_end(device, speaker->org, &speaker->change);
         err = make_space(set, i, 0);
         if (err == ERR_OK) {
             uint8_t *to = postgres_put_u16(set->c->copy.data + set->c->copy.size, STATE_COLUMNS);
+            to = postgres_put_i64(to, (int64_t)i);
             to = postgres_put_i64(to, (int64_t)speaker->org);
             to = postgres_put_i64(to, (int64_t)device->number);
             to = postgres_put_i64(to, device->last_received_ms);
             to = postgres_put_i64(to, device->last_time_ms);
             to = postgres_put_i64(to, store_device_due_ms(device));
-            took(set->c, postgres_put_i64(to, device->silent_ms));
+            took(set->c, postgres_put_i64(to, was_silent_ms));
         }
     }
     return err;
 }
 
+/* Locks the states that are there, and meets those that somebody else has found silent since they
+ * were loaded. OFFSET 0: all are locked, whatever is asked of them. */
+static enum err lock_states(struct set *set)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = true;
+    enum err err = store_prepare(
+        set->batch->connection,
+        "SELECT s.n, t.silent_ms FROM (SELECT * FROM weir_reading_states ORDER BY org, device) s"
+        " CROSS JOIN LATERAL (SELECT d.silent_ms FROM device_states d WHERE d.org = s.org"
+        " AND d.device = s.device FOR UPDATE OFFSET 0) t WHERE t.silent_ms <> s.was_silent_ms",
+        &statement);
+    while (err == ERR_OK && (err = store_step(statement, &has_row)) == ERR_OK && has_row) {
+        size_t n = (size_t)store_column_i64(statement, 0);
+        assert(n < set->speaker_count);
+        struct speaker *speaker = &set->speakers[n];
+        speaker->is_back =
+            store_device_meet(&speaker->device, store_column_i64(statement, 1), &speaker->change);
+    }
+    return err;
+}
+
+/* One that is not newer leaves the mark as it is. */
 static enum err write_states(struct set *set)
 {
     enum err err = stage(set, "COPY weir_reading_states FROM STDIN (FORMAT binary)", put_states);
     if (err == ERR_OK) {
+        err = lock_states(set);
+    }
+    if (err == ERR_OK) {
         err =
-            run_plain(set, "INSERT INTO device_states (org, device, last_received_ms, last_time_ms,"
-                           " due_ms, silent_ms) SELECT org, device, last_received_ms, last_time_ms,"
-                           " due_ms, silent_ms FROM weir_reading_states ORDER BY org, device"
+            run_plain(set, "INSERT INTO device_states AS t (org, device, last_received_ms,"
+                           " last_time_ms, due_ms, silent_ms) SELECT org, device, last_received_ms,"
+                           " last_time_ms, due_ms, 0 FROM weir_reading_states ORDER BY org, device"
                            " ON CONFLICT (org, device) DO UPDATE SET"
                            " last_received_ms = excluded.last_received_ms,"
-                           " last_time_ms = excluded.last_time_ms,"
-                           " due_ms = excluded.due_ms, silent_ms = excluded.silent_ms");
+                           " last_time_ms = excluded.last_time_ms, due_ms = excluded.due_ms,"
+                           " silent_ms = CASE WHEN excluded.last_received_ms > t.last_received_ms"
+                           " THEN 0 ELSE t.silent_ms END");
     }
     return err;
 }
@@ -454,7 +483,7 @@ static enum err tell_all(struct set *set)
     enum err err = ERR_OK;
     for (size_t i = 0; i < set->speaker_count && err == ERR_OK; i++) {
         struct speaker *speaker = &set->speakers[i];
-        if (speaker->change.back_ms != 0 && batch->on_back != NULL) {
+        if (speaker->is_back && batch->on_back != NULL) {
             err = store_tell_device(batch->connection, speaker->device.number, &speaker->change,
                                     batch->on_back, batch->context);
         }

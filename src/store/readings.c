@@ -471,7 +471,9 @@ int64_t store_device_due_ms(const struct store_device *device)
                                            : device->interval_s * STORE_SILENT_INTERVALS * 1000);
 }
 
-static enum err write_state(struct writing *w, uint64_t org, const struct store_device *device)
+/* Nothing is changed where the device is marked otherwise than `was_silent_ms` by now. */
+static enum err write_state(struct writing *w, uint64_t org, const struct store_device *device,
+                            int64_t was_silent_ms)
 {
     struct store_statement *statement = NULL;
     enum err err = store_prepare(
@@ -479,7 +481,8 @@ static enum err write_state(struct writing *w, uint64_t org, const struct store_
         "INSERT INTO device_states (org, device, last_received_ms, last_time_ms, due_ms, silent_ms)"
         " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (org, device) DO UPDATE SET"
         " last_received_ms = excluded.last_received_ms, last_time_ms = excluded.last_time_ms,"
-        " due_ms = excluded.due_ms, silent_ms = excluded.silent_ms",
+        " due_ms = excluded.due_ms, silent_ms = excluded.silent_ms"
+        " WHERE device_states.silent_ms = $7",
         &statement);
     if (err != ERR_OK) {
         return err;
@@ -490,7 +493,28 @@ static enum err write_state(struct writing *w, uint64_t org, const struct store_
     store_bind_i64(statement, 4, device->last_time_ms);
     store_bind_i64(statement, 5, store_device_due_ms(device));
     store_bind_i64(statement, 6, device->silent_ms);
+    store_bind_i64(statement, 7, was_silent_ms);
     return store_execute(statement);
+}
+
+static enum err load_mark(struct writing *w, uint64_t org, int64_t *ret_silent_ms)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    enum err err = store_prepare(
+        w->batch->connection, "SELECT silent_ms FROM device_states WHERE org = $1 AND device = $2",
+        &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)org);
+    store_bind_i64(statement, 2, (int64_t)w->device.number);
+    err = store_step(statement, &has_row);
+    if (err == ERR_OK && has_row) {
+        *ret_silent_ms = store_column_i64(statement, 0);
+        store_reset(statement);
+    }
+    return err;
 }
 
 bool store_device_end(struct store_device *device, uint64_t org, struct store_device_change *change)
@@ -510,6 +534,15 @@ bool store_device_end(struct store_device *device, uint64_t org, struct store_de
     return is_newer && change->silent_ms != 0;
 }
 
+bool store_device_meet(struct store_device *device, int64_t silent_ms,
+                       struct store_device_change *change)
+{
+    bool is_newer = !device->is_heard || change->back_ms > change->last_received_ms;
+    change->silent_ms = silent_ms;
+    device->silent_ms = is_newer ? 0 : silent_ms;
+    return is_newer && silent_ms != 0;
+}
+
 static enum err end_device(struct writing *w, uint64_t org)
 {
     struct store_readings *batch = w->batch;
@@ -517,8 +550,18 @@ static enum err end_device(struct writing *w, uint64_t org)
     if (!w->device.has_news) {
         return ERR_OK;
     }
+    int64_t silent_ms = w->device.silent_ms;
     bool is_back = store_device_end(&w->device, org, &change);
-    enum err err = write_state(w, org, &w->device);
+    enum err err = write_state(w, org, &w->device, silent_ms);
+    if (err == ERR_OK && store_changes(batch->connection) == 0) {
+        /* Somebody else has found it silent since it was loaded. It cannot change any more: what
+         * would have been written is locked. */
+        err = load_mark(w, org, &silent_ms);
+        is_back = store_device_meet(&w->device, silent_ms, &change);
+        if (err == ERR_OK) {
+            err = write_state(w, org, &w->device, silent_ms);
+        }
+    }
     if (err == ERR_OK && is_back && batch->on_back != NULL) {
         err = store_tell_device(batch->connection, w->device.number, &change, batch->on_back,
                                 batch->context);

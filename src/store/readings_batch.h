@@ -98,6 +98,10 @@ MUST_CHECK enum err store_series_make(struct store_connection *connection, uint6
  * of anew, and `change` says since when. */
 bool store_device_end(struct store_device *device, uint64_t org,
                       struct store_device_change *change);
+/* After store_device_end: it was marked at this time (0: not) after it was loaded. True: as above.
+ */
+bool store_device_meet(struct store_device *device, int64_t silent_ms,
+                       struct store_device_change *change);
 int64_t store_device_due_ms(const struct store_device *device);
 /* Fills in what the registry says of the device, and tells. */
 MUST_CHECK enum err store_tell_device(struct store_connection *connection, uint64_t number,

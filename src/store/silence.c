@@ -2,7 +2,8 @@
  * says. When that changes, all its devices follow, some at a time; the org's row says how far
  * that is.
  *
- * Happy path: those that are due are taken in the order of their time, marked, and told.
+ * Happy path: those that are due are taken in the order of their time, marked, and told. A device
+ * of which somebody else writes a reading meanwhile is not marked, or the writer meets the mark.
  * Failure modes: the store's; what was found is found again. */
 #include "store/readings_batch.h"
 
@@ -92,24 +93,30 @@ static enum err take_due(struct store_connection *connection, int64_t now_ms, st
     return err;
 }
 
+#define IF_STILL_DUE " WHERE org = $2 AND device = $3 AND silent_ms = 0 AND due_ms <= $4"
+
 /* One that nobody waits for is not silent, which nobody was told either: it is not due until it is
- * heard of again. */
+ * heard of again. *ret_is_marked false: a reading of it was under way elsewhere, and is there now.
+ */
 static enum err mark_silent(struct store_connection *connection, const struct due *due,
-                            int64_t now_ms)
+                            int64_t now_ms, bool *ret_is_marked)
 {
     struct store_statement *statement = NULL;
-    enum err err = store_prepare(
-        connection,
-        due->is_active ? "UPDATE device_states SET silent_ms = $1 WHERE org = $2 AND device = $3"
-                       : "UPDATE device_states SET due_ms = $1 WHERE org = $2 AND device = $3",
-        &statement);
+    enum err err =
+        store_prepare(connection,
+                      due->is_active ? "UPDATE device_states SET silent_ms = $1" IF_STILL_DUE
+                                     : "UPDATE device_states SET due_ms = $1" IF_STILL_DUE,
+                      &statement);
     if (err != ERR_OK) {
         return err;
     }
     store_bind_i64(statement, 1, due->is_active ? now_ms : INT64_MAX);
     store_bind_i64(statement, 2, (int64_t)due->org);
     store_bind_i64(statement, 3, (int64_t)due->device);
-    return store_execute(statement);
+    store_bind_i64(statement, 4, now_ms);
+    err = store_execute(statement);
+    *ret_is_marked = err == ERR_OK && store_changes(connection) > 0;
+    return err;
 }
 
 /* The same as store_device_due_ms, of rows that stand. */
@@ -268,12 +275,13 @@ enum err store_find_silent(struct store_connection *connection, int64_t now_ms, 
     enum err err = ERR_OK;
     for (uint32_t i = 0; i < limit && has_one && err == ERR_OK; i++) {
         struct due due = {.org = 0};
+        bool is_marked = false;
         err = take_due(connection, now_ms, &due, &has_one);
         if (err != ERR_OK || !has_one) {
             break;
         }
-        err = mark_silent(connection, &due, now_ms);
-        if (err == ERR_OK && due.is_active) {
+        err = mark_silent(connection, &due, now_ms, &is_marked);
+        if (err == ERR_OK && is_marked && due.is_active) {
             struct store_device_change change = {
                 .org = due.org, .last_received_ms = due.last_received_ms, .silent_ms = now_ms};
             err = store_tell_device(connection, due.device, &change, on_silent, context);
