@@ -125,6 +125,8 @@ struct api_request {
     uint64_t stored_due_ms; /* monotonic: until then the store is waited for; 0: not yet, or not */
     bool is_overdue;        /* it was applied a look ago, and the result is not here */
     uint8_t answer;         /* enum api_answer */
+    uint64_t counted_bytes; /* of the body, in the hour, that nothing was taken for yet */
+    uint64_t counted_ms;    /* monotonic: when the first of them were */
     void *detail;           /* the handler's own, freed with the request by detail_finish */
     void (*detail_finish)(struct api_request *request);
     /* questions */

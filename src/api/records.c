@@ -5,8 +5,9 @@
  * at its end intake answers once it is durable, or stored with wait=stored.
  * Failure modes: intake asks for a pause: the connection is not read until there is room; a timer
  * makes the rounds in which intake looks for it. The limit of bytes is reached within the body:
- * intake is cancelled, 429. The store takes too long for wait=stored: the answer is that of
- * wait=journal. So it is when another node has applied the frame and its word about it was lost. */
+ * intake is cancelled, 429. The bytes of a body of which nothing is taken, whatever the reason,
+ * count nowhere. The store takes too long for wait=stored: the answer is that of wait=journal. So
+ * it is when another node has applied the frame and its word about it was lost. */
 #include "api/records.h"
 
 #include "api/handlers.h"
@@ -21,6 +22,24 @@
 #define API_ROOM_TICK_MS   100u
 #define API_RESULT_TICK_MS 1000u /* twice as long a result may be on its way */
 
+void api_records_uncount(struct api_request *request)
+{
+    if (request->counted_bytes > 0) {
+        gate_limit_bytes_back(request->loop->api->options.gate, &request->identity,
+                              request->counted_bytes, request->counted_ms);
+        request->counted_bytes = 0;
+    }
+}
+
+/* What becomes a dead letter was taken too. */
+static void api_records_settle(struct api_request *request, const struct intake_answer *answer)
+{
+    if (answer->err == ERR_OK || answer->err == ERR_REFUSED) {
+        request->counted_bytes = 0;
+    }
+    api_records_uncount(request);
+}
+
 static void api_records_on_answer(struct intake_request *intake, const struct intake_answer *answer,
                                   void *context)
 {
@@ -28,6 +47,7 @@ static void api_records_on_answer(struct intake_request *intake, const struct in
     assert(intake == request->intake || request->intake == NULL);
     request->intake = NULL;
     request->on_timer = NULL;
+    api_records_settle(request, answer);
     if (request->http != NULL) {
         api_records_answer(request, answer);
     }
@@ -49,11 +69,16 @@ static void api_records_on_room(struct intake_request *intake, void *context)
 static bool api_records_count(struct api_request *request, uint64_t bytes)
 {
     struct gate_window window = {0};
-    bool is_free = request->identity.mb_per_hour == 0 && request->identity.key_mb_per_hour == 0;
-    if (is_free || gate_limit_bytes(request->loop->api->options.gate, &request->identity, bytes,
-                                    &window) == ERR_OK) {
+    if (request->identity.mb_per_hour == 0 && request->identity.key_mb_per_hour == 0) {
         return true;
     }
+    request->counted_ms = request->counted_bytes == 0 ? clock_mono_ms() : request->counted_ms;
+    if (gate_limit_bytes(request->loop->api->options.gate, &request->identity, bytes, &window) ==
+        ERR_OK) {
+        request->counted_bytes += bytes;
+        return true;
+    }
+    api_records_uncount(request);
     request->window = window;
     if (request->intake != NULL && intake_cancel(request->intake)) {
         request->intake = NULL;

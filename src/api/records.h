@@ -30,6 +30,9 @@ bool api_records_begin(struct api_request *request, const struct api_records *re
 void api_records_data(struct api_request *request, struct slice chunk);
 void api_records_end(struct api_request *request);
 
+/* Nothing was taken of the body: its bytes are given back. */
+void api_records_uncount(struct api_request *request);
+
 /* answer.c: intake's answer, as the client expects it. */
 void api_records_answer(struct api_request *request, const struct intake_answer *answer);
 /* Nothing was begun or kept: 429 queue_full, 503 journal_unavailable or draining. */

@@ -9,6 +9,7 @@
 
 #include "api/handlers.h"
 #include "api/parameters.h"
+#include "api/records.h"
 #include "apply/apply.h"
 #include "base/limits.h"
 #include "base/metrics.h"
@@ -300,6 +301,7 @@ void api_on_finish(struct http_request *http)
         api_request_release(request);
     } else if (intake_cancel(request->intake)) {
         request->intake = NULL;
+        api_records_uncount(request);
         assert(request->pending > 0);
         request->pending--;
         api_request_release(request);

@@ -186,6 +186,10 @@ enum err gate_limit_request(struct gate *gate, const struct gate_identity *ident
 /* Counts body bytes an hour, in the same way. */
 enum err gate_limit_bytes(struct gate *gate, const struct gate_identity *identity, uint64_t bytes,
                           struct gate_window *ret);
+/* Nothing was taken of the body in which so many were counted, the first at since_ms (monotonic):
+ * they count nowhere, unless they were counted before the turn of a window's bucket. */
+void gate_limit_bytes_back(struct gate *gate, const struct gate_identity *identity, uint64_t bytes,
+                           uint64_t since_ms);
 /* Instant death of a key in every loop: erased from the caches; a running check of it is refused.
  */
 void gate_forget_key(struct gate *gate, uint64_t key);

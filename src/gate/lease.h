@@ -24,19 +24,28 @@ struct gate_lease {
     uint64_t asked_ms;       /* when it was asked for last */
     uint64_t local_until_ms; /* until then this node decides alone */
     bool is_asked;           /* an answer is awaited */
+    /* Of the keeper's current bucket, as told last. */
+    uint64_t bucket;    /* which it is; 0: not told yet */
+    uint64_t turn_ms;   /* when it began, as told last */
+    uint64_t charged;   /* by this node, to this bucket */
+    uint64_t returned;  /* part of it, or of in_charge, that is to be taken out again */
+    uint64_t in_return; /* part of it that the answer will tell of */
 };
 
 struct gate_lease_verdict {
     struct gate_window_verdict window;
-    bool must_ask; /* the caller asks now, with the two that follow */
+    bool must_ask; /* the caller asks now, with those that follow */
     uint64_t charge;
     uint64_t ask;
+    uint64_t give_back; /* taken out if the current bucket is still this one: */
+    uint64_t bucket;
 };
 
 /* The shared window as the keeper of it knows it. */
 struct gate_lease_answer {
     uint64_t granted;
-    uint64_t age_ms; /* of the current bucket */
+    uint64_t bucket; /* the current one: its start by the keeper's clock */
+    uint64_t age_ms; /* of it */
     uint64_t current;
     uint64_t previous;
 };
@@ -48,9 +57,14 @@ uint64_t gate_lease_debt_max(uint64_t quota);
 /* Counts `amount` if it fits. */
 void gate_lease_step(struct gate_lease *lease, const struct gate_window_rule *rule, uint64_t amount,
                      uint64_t now_ms, struct gate_lease_verdict *ret);
-/* Takes back what an earlier step counted. */
-void gate_lease_refund(struct gate_lease *lease, const struct gate_window_rule *rule,
-                       uint64_t amount);
+/* Takes back what earlier steps counted, the first of them at since_ms. */
+struct gate_lease_refund {
+    uint64_t amount;
+    uint64_t since_ms;
+    uint64_t now_ms;
+};
+void gate_lease_take_back(struct gate_lease *lease, const struct gate_window_rule *rule,
+                          const struct gate_lease_refund *refund, struct gate_lease_verdict *ret);
 /* One of these ends what must_ask began. What was used meanwhile must be asked for at once. */
 void gate_lease_on_answer(struct gate_lease *lease, const struct gate_window_rule *rule,
                           const struct gate_lease_answer *answer, uint64_t now_ms,

@@ -1,7 +1,8 @@
 /* Limits: windows of orgs and keys in one table, and the tiers.
  *
  * A request counts in two windows: its key's, then its org's. If the org's is full, the key's count
- * is taken back, so a refused request counts nowhere. No two locks are held.
+ * is taken back, so a refused request counts nowhere; nor do the bytes of a body that is refused
+ * after they were counted. No two locks are held.
  *
  * Happy path: one or two upserts, a few dozen instructions under each lock.
  * Failure modes: more orgs and keys than LIMIT_WINDOWS within an hour: the least recently used
@@ -69,8 +70,8 @@ static void limit_visit_step(void *value, void *context)
 
 static void limit_visit_refund(void *value, void *context)
 {
-    const uint64_t *amount = context;
-    gate_window_refund(value, *amount);
+    const struct gate_limits_request *request = context;
+    gate_window_refund(value, request->amount, request->now_ms);
 }
 
 struct slice gate_limit_name(const struct gate_limit *limit, uint8_t to[GATE_LIMIT_NAME_BYTES])
@@ -113,11 +114,13 @@ static bool limit_take(struct table *windows, const struct gate_limit *limit, ui
     return step.verdict.is_admitted;
 }
 
-static void limit_give_back(struct table *windows, const struct gate_limit *limit, uint64_t amount)
+static void limit_give_back(struct table *windows, const struct gate_limit *limit,
+                            const struct gate_limits_request *request)
 {
     uint8_t name[GATE_LIMIT_NAME_BYTES];
+    struct gate_limits_request back = *request;
     if (limit->quota != 0) {
-        (void)table_find(windows, gate_limit_name(limit, name), limit_visit_refund, &amount);
+        (void)table_find(windows, gate_limit_name(limit, name), limit_visit_refund, &back);
     }
 }
 
@@ -161,11 +164,20 @@ enum err gate_limits_take(struct table *windows, const struct gate_limits_reques
     if (is_admitted) {
         is_admitted = limit_take(windows, &org, request->amount, request->now_ms, &tightest);
         if (!is_admitted) {
-            limit_give_back(windows, &key, request->amount);
+            limit_give_back(windows, &key, request);
         }
     }
     *ret = tightest;
     return is_admitted ? ERR_OK : ERR_FULL;
+}
+
+void gate_limits_give_back(struct table *windows, const struct gate_limits_request *request)
+{
+    struct gate_limit key;
+    struct gate_limit org;
+    gate_limits_of(request, &key, &org);
+    limit_give_back(windows, &key, request);
+    limit_give_back(windows, &org, request);
 }
 
 static enum err limit_count(struct gate *gate, const struct gate_limits_request *request,
@@ -200,4 +212,16 @@ enum err gate_limit_bytes(struct gate *gate, const struct gate_identity *identit
     struct gate_limits_request request = {
         .identity = identity, .amount = bytes, .now_ms = clock_mono_ms(), .is_bytes = true};
     return limit_count(gate, &request, ret);
+}
+
+void gate_limit_bytes_back(struct gate *gate, const struct gate_identity *identity, uint64_t bytes,
+                           uint64_t since_ms)
+{
+    struct gate_limits_request request = {
+        .identity = identity, .amount = bytes, .now_ms = since_ms, .is_bytes = true};
+    if (gate->shared == NULL) {
+        gate_limits_give_back(gate->windows, &request);
+    } else {
+        gate_shared_give_back(gate->shared, &request, clock_mono_ms());
+    }
 }

@@ -49,5 +49,7 @@ struct table *gate_limits_create(void);
 /* *ret: the tightest window, or the one that refuses. */
 enum err gate_limits_take(struct table *windows, const struct gate_limits_request *request,
                           struct gate_window *ret);
+/* Takes back what was counted; request->now_ms is when the first of it was. */
+void gate_limits_give_back(struct table *windows, const struct gate_limits_request *request);
 /* Requests a minute; 0: no limit. */
 uint32_t gate_limits_of_tier(enum gate_tier tier);

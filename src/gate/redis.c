@@ -42,20 +42,22 @@
 #define NUMBER_BYTES     24u
 
 #define SCRIPT_NAME_BYTES 40u
-#define ARGUMENTS         4u /* quota, length, charge, ask */
-#define ANSWERS           4u /* granted, age, current, previous */
+#define ARGUMENTS         6u /* quota, length, charge, ask, give back, bucket */
+#define ANSWERS           5u /* granted, age, current, previous, bucket */
 #define WORDS_MAX         (3u + GATE_REDIS_WINDOWS_MAX * (1u + ARGUMENTS))
 
-/* The steps of gate/window.c: roll, charge, see what is free, lease a part of it. A lease is at
- * most a quarter of the rest, so that near the limit every node still gets some. */
+/* The steps of gate/window.c: roll, take out what is given back of this bucket, charge, see what is
+ * free, lease a part of it. A lease is at most a quarter of the rest, so that near the limit every
+ * node still gets some. */
 static const char script[] =
     "local t = redis.call('TIME')\n"
     "local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
     "local out = {}\n"
     "for i = 1, #KEYS do\n"
-    "  local a = 4 * (i - 1)\n"
+    "  local a = 6 * (i - 1)\n"
     "  local quota, length = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])\n"
     "  local charge, ask = tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])\n"
+    "  local back, bucket = tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6])\n"
     "  local w = redis.call('HMGET', KEYS[i], 's', 'c', 'p')\n"
     "  local start = tonumber(w[1] or now)\n"
     "  local current, previous = tonumber(w[2] or 0), tonumber(w[3] or 0)\n"
@@ -65,12 +67,13 @@ static const char script[] =
     "    start = start + length\n"
     "  end\n"
     "  if (current == 0 and previous == 0) or start > now then start = now end\n"
+    "  if start == bucket then current = math.max(current - back, 0) end\n"
     "  current = current + charge\n"
     "  local used = current + math.ceil(previous * (length - (now - start)) / length)\n"
     "  local rest = math.max(quota - used, 0)\n"
     "  local granted = math.min(ask, math.ceil(rest / 4))\n"
     "  current = current + granted\n"
-    "  if current > 0 or previous > 0 then\n"
+    "  if current > 0 or previous > 0 or back > 0 then\n"
     "    redis.call('HSET', KEYS[i], 's', string.format('%.0f', start),\n"
     "      'c', string.format('%.0f', current), 'p', string.format('%.0f', previous))\n"
     "    redis.call('PEXPIRE', KEYS[i], 2 * length)\n"
@@ -79,6 +82,7 @@ static const char script[] =
     "  out[#out + 1] = now - start\n"
     "  out[#out + 1] = current\n"
     "  out[#out + 1] = previous\n"
+    "  out[#out + 1] = start\n"
     "end\n"
     "return out\n";
 
@@ -168,7 +172,8 @@ static enum err fetch_append(const struct gate_redis *redis, const struct gate_r
     for (uint32_t i = 0; i < fetch->count; i++) {
         const struct gate_redis_window *window = &fetch->windows[i];
         const uint64_t values[ARGUMENTS] = {window->rule.quota, window->rule.length_ms,
-                                            window->charge, window->ask};
+                                            window->charge,     window->ask,
+                                            window->give_back,  window->bucket};
         for (uint32_t j = 0; j < ARGUMENTS; j++) {
             char *number = numbers[i * ARGUMENTS + j];
             (void)snprintf(number, NUMBER_BYTES, "%llu", (unsigned long long)values[j]);
@@ -193,8 +198,11 @@ static bool fetch_take(struct gate_redis_fetch *fetch, const redisReply *reply)
             }
             values[j] = (uint64_t)one->integer;
         }
-        fetch->windows[i].answer = (struct gate_lease_answer){
-            .granted = values[0], .age_ms = values[1], .current = values[2], .previous = values[3]};
+        fetch->windows[i].answer = (struct gate_lease_answer){.granted = values[0],
+                                                              .age_ms = values[1],
+                                                              .current = values[2],
+                                                              .previous = values[3],
+                                                              .bucket = values[4]};
     }
     return true;
 }

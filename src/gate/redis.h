@@ -22,6 +22,8 @@ struct gate_redis_window {
     struct gate_window_rule rule;
     uint64_t charge;
     uint64_t ask;
+    uint64_t give_back; /* taken out if this is the current bucket: */
+    uint64_t bucket;
     struct gate_lease_answer answer; /* the thread's to fill */
 };
 

@@ -78,6 +78,8 @@ static struct gate_redis_window *fetch_add(struct gate_shared *shared,
     (*fetch)->limits[index] = *limit;
     window->charge = verdict->charge;
     window->ask = verdict->ask;
+    window->give_back = verdict->give_back;
+    window->bucket = verdict->bucket;
     return window;
 }
 
@@ -124,10 +126,15 @@ static void lease_visit_step(void *value, void *context)
     gate_lease_step(value, &take->rule, take->amount, take->now_ms, &take->verdict);
 }
 
-static void lease_visit_refund(void *value, void *context)
+struct take_back {
+    struct take take;
+    struct gate_lease_refund refund;
+};
+
+static void lease_visit_take_back(void *value, void *context)
 {
-    const struct take *take = context;
-    gate_lease_refund(value, &take->rule, take->amount);
+    struct take_back *back = context;
+    gate_lease_take_back(value, &back->take.rule, &back->refund, &back->take.verdict);
 }
 
 /* Adds what a lease asks for to the request's fetch. */
@@ -171,13 +178,33 @@ static bool shared_take(struct gate_shared *shared, const struct gate_limits_req
 }
 
 static void shared_give_back(struct gate_shared *shared, const struct gate_limits_request *request,
-                             const struct gate_limit *limit)
+                             const struct gate_limit *limit, uint64_t now_ms,
+                             struct shared_fetch **fetch)
 {
     uint8_t name[GATE_LIMIT_NAME_BYTES];
-    if (limit->quota != 0) {
-        struct take take = take_of(request, limit);
-        (void)table_find(shared->leases, gate_limit_name(limit, name), lease_visit_refund, &take);
+    struct take_back back = {.take = take_of(request, limit)};
+    if (limit->quota == 0) {
+        return;
     }
+    back.refund = (struct gate_lease_refund){.amount = request->amount,
+                                             .since_ms = back.take.now_ms,
+                                             .now_ms = now_ms + GATE_LEASE_CLOCK_MS};
+    (void)table_find(shared->leases, gate_limit_name(limit, name), lease_visit_take_back, &back);
+    if (back.take.verdict.must_ask) {
+        request_add(shared, request, limit, &back.take, fetch);
+    }
+}
+
+void gate_shared_give_back(struct gate_shared *shared, const struct gate_limits_request *request,
+                           uint64_t now_ms)
+{
+    struct gate_limit key;
+    struct gate_limit org;
+    struct shared_fetch *fetch = NULL;
+    gate_limits_of(request, &key, &org);
+    shared_give_back(shared, request, &key, now_ms, &fetch);
+    shared_give_back(shared, request, &org, now_ms, &fetch);
+    fetch_post(fetch);
 }
 
 enum err gate_shared_take(struct gate_shared *shared, const struct gate_limits_request *request,
@@ -192,7 +219,7 @@ enum err gate_shared_take(struct gate_shared *shared, const struct gate_limits_r
     if (is_admitted) {
         is_admitted = shared_take(shared, request, &org, &fetch, &tightest);
         if (!is_admitted) {
-            shared_give_back(shared, request, &key);
+            shared_give_back(shared, request, &key, request->now_ms, &fetch);
         }
     }
     fetch_post(fetch);

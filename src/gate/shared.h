@@ -23,3 +23,6 @@ enum err gate_shared_health(const struct gate_shared *shared);
 /* As gate_limits_take. Never waits. */
 enum err gate_shared_take(struct gate_shared *shared, const struct gate_limits_request *request,
                           struct gate_window *ret);
+/* As gate_limits_give_back. */
+void gate_shared_give_back(struct gate_shared *shared, const struct gate_limits_request *request,
+                           uint64_t now_ms);

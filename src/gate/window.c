@@ -101,7 +101,9 @@ void gate_window_step(struct gate_window_state *state, const struct gate_window_
     ret->wait_ms = is_unused ? 0 : window_wait_ms(state, rule, awaited, now_ms);
 }
 
-void gate_window_refund(struct gate_window_state *state, uint64_t amount)
+void gate_window_refund(struct gate_window_state *state, uint64_t amount, uint64_t since_ms)
 {
-    state->current -= amount < state->current ? amount : state->current;
+    if (since_ms >= state->start_ms || state->previous == 0) {
+        state->current -= amount < state->current ? amount : state->current;
+    }
 }

@@ -32,5 +32,6 @@ struct gate_window_verdict {
 /* Counts `amount` if it fits. now_ms may lie a little before an earlier call's. */
 void gate_window_step(struct gate_window_state *state, const struct gate_window_rule *rule,
                       uint64_t amount, uint64_t now_ms, struct gate_window_verdict *ret);
-/* Takes back what an earlier step counted. */
-void gate_window_refund(struct gate_window_state *state, uint64_t amount);
+/* Takes back what earlier steps counted, the first of them at since_ms. What was counted in the
+ * bucket before stays: which part of it has faded by now is not known. */
+void gate_window_refund(struct gate_window_state *state, uint64_t amount, uint64_t since_ms);

@@ -36,8 +36,9 @@ static uint64_t keeper_used(const struct keeper *keeper, uint64_t now_ms)
     return keeper->current + (keeper->previous * (LENGTH_MS - age_ms) + LENGTH_MS - 1) / LENGTH_MS;
 }
 
-static void keeper_answer(struct keeper *keeper, uint64_t quota, uint64_t charge, uint64_t ask,
-                          uint64_t now_ms, struct gate_lease_answer *ret)
+static void keeper_answer(struct keeper *keeper, uint64_t quota,
+                          const struct gate_lease_verdict *asked, uint64_t now_ms,
+                          struct gate_lease_answer *ret)
 {
     uint64_t age_ms = now_ms - keeper->start_ms;
     if (age_ms >= LENGTH_MS) {
@@ -48,12 +49,17 @@ static void keeper_answer(struct keeper *keeper, uint64_t quota, uint64_t charge
     if (keeper->current == 0 && keeper->previous == 0) {
         keeper->start_ms = now_ms;
     }
-    keeper->current += charge;
+    if (keeper->start_ms == asked->bucket) {
+        assert_true(asked->give_back <= keeper->current); /* nobody else's */
+        keeper->current -= asked->give_back;
+    }
+    keeper->current += asked->charge;
     uint64_t used = keeper_used(keeper, now_ms);
     uint64_t rest = used < quota ? quota - used : 0;
-    uint64_t granted = (rest + 3) / 4 < ask ? (rest + 3) / 4 : ask;
+    uint64_t granted = (rest + 3) / 4 < asked->ask ? (rest + 3) / 4 : asked->ask;
     keeper->current += granted;
     *ret = (struct gate_lease_answer){.granted = granted,
+                                      .bucket = keeper->start_ms,
                                       .age_ms = now_ms - keeper->start_ms,
                                       .current = keeper->current,
                                       .previous = keeper->previous};
@@ -65,23 +71,38 @@ struct node {
     struct gate_lease lease;
     bool is_asked;      /* an answer is on its way */
     uint64_t answer_ms; /* when it is made and told */
-    uint64_t charge, ask;
+    struct gate_lease_verdict asked;
     uint64_t asks;
 };
+
+static void node_note(struct node *node, const struct gate_lease_verdict *verdict)
+{
+    if (verdict->must_ask) {
+        assert_false(node->is_asked);
+        node->is_asked = true;
+        node->asked = *verdict;
+        node->asks++;
+    }
+}
 
 static bool node_take(struct node *node, uint64_t quota, uint64_t amount, uint64_t now_ms,
                       struct gate_lease_verdict *ret)
 {
     const struct gate_window_rule rule = {.quota = quota, .length_ms = LENGTH_MS};
     gate_lease_step(&node->lease, &rule, amount, now_ms, ret);
-    if (ret->must_ask) {
-        assert_false(node->is_asked);
-        node->is_asked = true;
-        node->charge = ret->charge;
-        node->ask = ret->ask;
-        node->asks++;
-    }
+    node_note(node, ret);
     return ret->window.is_admitted;
+}
+
+static void node_give_back(struct node *node, uint64_t quota, uint64_t amount, uint64_t since_ms,
+                           uint64_t now_ms)
+{
+    const struct gate_window_rule rule = {.quota = quota, .length_ms = LENGTH_MS};
+    const struct gate_lease_refund refund = {
+        .amount = amount, .since_ms = since_ms, .now_ms = now_ms};
+    struct gate_lease_verdict verdict;
+    gate_lease_take_back(&node->lease, &rule, &refund, &verdict);
+    node_note(node, &verdict);
 }
 
 static void node_answer(struct node *node, struct keeper *keeper, uint64_t quota, uint64_t now_ms)
@@ -90,14 +111,13 @@ static void node_answer(struct node *node, struct keeper *keeper, uint64_t quota
     struct gate_lease_answer answer;
     struct gate_lease_verdict verdict;
     if (node->is_asked) {
-        keeper_answer(keeper, quota, node->charge, node->ask, now_ms, &answer);
+        keeper_answer(keeper, quota, &node->asked, now_ms, &answer);
         gate_lease_on_answer(&node->lease, &rule, &answer, now_ms, &verdict);
-        assert_true(verdict.must_ask == (node->lease.uncharged > 0)); /* no debt waits */
-        node->is_asked = verdict.must_ask;
+        /* Neither a debt waits nor what is given back. */
+        assert_true(verdict.must_ask || node->lease.uncharged + node->lease.returned == 0);
+        node->is_asked = false;
         node->answer_ms = now_ms + 1;
-        node->charge = verdict.charge;
-        node->ask = verdict.ask;
-        node->asks += verdict.must_ask ? 1 : 0;
+        node_note(node, &verdict);
     }
 }
 
@@ -231,7 +251,6 @@ static void test_old_use_is_not_told(void **state)
 static void test_a_refund_can_be_used_again(void **state)
 {
     (void)state;
-    const struct gate_window_rule rule = {.quota = 100, .length_ms = LENGTH_MS};
     struct node node = {.asks = 0};
     struct keeper keeper = {.start_ms = START_MS};
     struct gate_lease_verdict verdict;
@@ -239,11 +258,81 @@ static void test_a_refund_can_be_used_again(void **state)
     node_answer(&node, &keeper, 100, START_MS); /* charged: what is given back becomes credit */
     for (int i = 0; i < 50; i++) {
         assert_true(node_take(&node, 100, 1, START_MS, &verdict));
-        gate_lease_refund(&node.lease, &rule, 1);
+        node_give_back(&node, 100, 1, START_MS, START_MS);
         node_answer(&node, &keeper, 100, START_MS);
     }
     (void)node_take(&node, 100, 0, START_MS, &verdict);
     assert_int_equal(verdict.window.remaining, 99);
+}
+
+/* Whatever of it is charged, being charged or owed when it comes back: all of the quota passes, and
+ * the other node may have it. */
+static void test_a_large_refund_goes_to_all(void **state)
+{
+    (void)state;
+    const uint64_t quota = 1048576;
+    for (uint32_t answers = 0; answers < 8; answers++) {
+        struct node nodes[2] = {{.asks = 0}};
+        struct keeper keeper = {.start_ms = START_MS};
+        struct gate_lease_verdict verdict;
+        assert_true(node_take(&nodes[0], quota, 200000, START_MS, &verdict));
+        for (uint32_t i = 0; i < 3; i++) {
+            if ((answers >> i & 1u) != 0) {
+                node_answer(&nodes[0], &keeper, quota, START_MS + i);
+            }
+            if (i < 2) {
+                (void)node_take(&nodes[0], quota, 10000, START_MS + i, &verdict);
+            }
+        }
+        uint64_t used = 200000 + 10000 * 2;
+        (void)node_take(&nodes[0], quota, 0, START_MS, &verdict);
+        node_give_back(&nodes[0], quota, used, START_MS, START_MS + 3);
+        for (uint32_t i = 0; i < 4; i++) {
+            node_answer(&nodes[0], &keeper, quota, START_MS + 4 + i);
+        }
+        assert_false(nodes[0].is_asked);
+        assert_int_equal(keeper.current, nodes[0].lease.credit); /* the rest is there for all */
+        assert_true(nodes[0].lease.credit <= gate_lease_credit_max(quota));
+        assert_true(node_take(&nodes[0], quota, quota - 1, START_MS + 9, &verdict));
+        assert_true(node_take(&nodes[0], quota, 1, START_MS + 9, &verdict) ||
+                    nodes[0].is_asked); /* at once, or when the answer has come */
+    }
+}
+
+/* A use before the turn of the bucket stays charged, and so does what another node has charged. */
+static void test_what_an_old_bucket_holds_is_not_given_back(void **state)
+{
+    (void)state;
+    const uint64_t quota = 1000;
+    struct node nodes[2] = {{.asks = 0}};
+    struct keeper keeper = {.start_ms = START_MS};
+    struct gate_lease_verdict verdict;
+    uint64_t later_ms = START_MS + LENGTH_MS + 1;
+    assert_true(node_take(&nodes[0], quota, 200, START_MS, &verdict));
+    node_answer(&nodes[0], &keeper, quota, START_MS);
+    assert_true(node_take(&nodes[1], quota, 100, later_ms, &verdict));
+    node_answer(&nodes[1], &keeper, quota, later_ms);
+    uint64_t current = keeper.current;
+    node_give_back(&nodes[0], quota, 200, START_MS, later_ms);
+    node_answer(&nodes[0], &keeper, quota, later_ms);
+    assert_true(keeper.current >= current);
+    assert_true(keeper.previous >= 200);
+}
+
+/* No answer comes while a body is given back: what it used is charged nowhere. */
+static void test_a_refund_without_an_answer(void **state)
+{
+    (void)state;
+    const uint64_t quota = 1000;
+    struct node node = {.asks = 0};
+    struct gate_lease_verdict verdict;
+    assert_true(node_take(&node, quota, 100, START_MS, &verdict));
+    assert_true(node_take(&node, quota, 20, START_MS, &verdict));
+    node_give_back(&node, quota, 110, START_MS, START_MS);
+    gate_lease_on_failure(&node.lease, START_MS);
+    assert_int_equal(node.lease.uncharged, 10);
+    (void)node_take(&node, quota, 0, START_MS, &verdict);
+    assert_int_equal(verdict.window.remaining, 990);
 }
 
 /* An answer after the table forgot who asked, and a second failure: nothing happens. */
@@ -271,7 +360,26 @@ static uint64_t random_below(uint64_t *seed, uint64_t below)
     return *seed % below;
 }
 
-/* Random bursts at n nodes, each answer under way for less than GATE_LEASE_LATE_MS. */
+/* What a burst used, which may be given back. */
+struct held {
+    uint64_t amount;
+    uint64_t in_first; /* part of it, in the first bucket */
+    uint64_t since_ms;
+};
+
+static void held_end(struct node *node, struct held *held, uint64_t quota, bool is_kept,
+                     uint64_t now_ms)
+{
+    if (!is_kept && held->amount > 0) {
+        bool was_asked = node->is_asked;
+        node_give_back(node, quota, held->amount, held->since_ms, now_ms);
+        node->answer_ms = was_asked ? node->answer_ms : now_ms + 1;
+    }
+    *held = (struct held){.amount = 0};
+}
+
+/* Random bursts at n nodes, some of them given back later, each answer under way for less than
+ * GATE_LEASE_LATE_MS. */
 static void run_nodes(uint64_t *seed, uint32_t count, uint64_t quota)
 {
     struct node nodes[NODES_MAX] = {{.asks = 0}};
@@ -279,6 +387,8 @@ static void run_nodes(uint64_t *seed, uint32_t count, uint64_t quota)
     struct gate_lease_verdict verdict;
     uint64_t bound = quota + count * gate_lease_debt_max(quota);
     uint64_t in_first_bucket = 0;
+    uint64_t given_back = 0;
+    struct held held[NODES_MAX] = {{.amount = 0}};
     for (uint64_t now_ms = START_MS; now_ms < START_MS + 4 * LENGTH_MS;
          now_ms += 1 + random_below(seed, 100)) {
         uint64_t owed = 0;
@@ -286,13 +396,22 @@ static void run_nodes(uint64_t *seed, uint32_t count, uint64_t quota)
             if (nodes[i].is_asked && nodes[i].answer_ms <= now_ms) {
                 node_answer(&nodes[i], &keeper, quota, now_ms);
             }
+            bool is_kept = random_below(seed, 2) == 0;
+            if (random_below(seed, 6) == 0) {
+                given_back += is_kept ? 0 : held[i].in_first;
+                held_end(&nodes[i], &held[i], quota, is_kept, now_ms);
+            }
             uint64_t burst = random_below(seed, 8) == 0 ? random_below(seed, quota + 2) : 0;
+            held[i].since_ms = held[i].amount == 0 ? now_ms : held[i].since_ms;
             for (uint64_t j = 0; j < burst; j++) {
                 bool was_asked = nodes[i].is_asked;
                 bool is_admitted = node_take(&nodes[i], quota, 1, now_ms, &verdict);
                 nodes[i].answer_ms =
                     was_asked ? nodes[i].answer_ms : now_ms + random_below(seed, 99);
-                in_first_bucket += is_admitted && now_ms < START_MS + LENGTH_MS ? 1 : 0;
+                bool is_first = is_admitted && now_ms < START_MS + LENGTH_MS;
+                in_first_bucket += is_first ? 1 : 0;
+                held[i].in_first += is_first ? 1 : 0;
+                held[i].amount += is_admitted ? 1 : 0;
             }
             assert_true(nodes[i].lease.credit <= gate_lease_credit_max(quota));
             assert_true(nodes[i].lease.uncharged <= gate_lease_debt_max(quota));
@@ -300,8 +419,9 @@ static void run_nodes(uint64_t *seed, uint32_t count, uint64_t quota)
         }
         assert_true(keeper_used(&keeper, now_ms) + owed <= bound + 1); /* 1: rounded up */
     }
-    assert_true(in_first_bucket <= (count == 1 ? quota : bound));
     assert_true(in_first_bucket > 0);
+    /* What was let through and was kept. */
+    assert_true(in_first_bucket - given_back <= (count == 1 ? quota : bound));
 }
 
 static void test_the_bound(void **state)
@@ -331,6 +451,9 @@ int main(void)
         cmocka_unit_test(test_without_answers_a_node_is_alone),
         cmocka_unit_test(test_old_use_is_not_told),
         cmocka_unit_test(test_a_refund_can_be_used_again),
+        cmocka_unit_test(test_a_large_refund_goes_to_all),
+        cmocka_unit_test(test_what_an_old_bucket_holds_is_not_given_back),
+        cmocka_unit_test(test_a_refund_without_an_answer),
         cmocka_unit_test(test_a_stray_answer_changes_nothing),
         cmocka_unit_test(test_the_bound),
     };

@@ -225,10 +225,24 @@ static void test_giving_back_makes_room_again(void **state)
     struct gate_window_state window = {0};
     assert_true(step(&window, 5, 5, 500).is_admitted);
     assert_false(step(&window, 5, 1, 500).is_admitted);
-    gate_window_refund(&window, 1);
+    gate_window_refund(&window, 1, 500);
     assert_true(step(&window, 5, 1, 500).is_admitted);
-    gate_window_refund(&window, 100);
+    gate_window_refund(&window, 100, 500);
     assert_int_equal(window.current, 0);
+}
+
+/* Five are used in a bucket, three in the next. Of those five a part has faded: taken back from the
+ * three, more than five would pass within one length. */
+static void test_what_another_bucket_holds_stays(void **state)
+{
+    (void)state;
+    struct gate_window_state window = {0};
+    (void)step(&window, 10, 5, 500);
+    (void)step(&window, 10, 3, 500 + LENGTH_MS);
+    gate_window_refund(&window, 5, 500);
+    assert_int_equal(window.current, 3);
+    gate_window_refund(&window, 2, 500 + LENGTH_MS);
+    assert_int_equal(window.current, 1);
 }
 
 static void test_an_amount_above_the_quota_never_fits(void **state)
@@ -284,6 +298,7 @@ int main(void)
         cmocka_unit_test(test_waiting_as_told_is_enough_and_needed),
         cmocka_unit_test(test_refusing_changes_nothing),
         cmocka_unit_test(test_giving_back_makes_room_again),
+        cmocka_unit_test(test_what_another_bucket_holds_stays),
         cmocka_unit_test(test_an_amount_above_the_quota_never_fits),
         cmocka_unit_test(test_a_clock_a_little_behind_is_harmless),
         cmocka_unit_test(test_a_lowered_quota_waits_until_the_rest_has_run_out),
