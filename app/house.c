@@ -429,16 +429,53 @@ static enum err find_cursors(struct house *house, struct id *ret_id, struct jour
     return err;
 }
 
+/* Its positions are its own, as any journal's. */
+static enum err start_spool(struct house *house, struct err_detail *detail)
+{
+    struct journal *spool = journal_spool(house->journal);
+    struct journal_state state;
+    uint64_t base = 0;
+    if (spool == NULL) {
+        return ERR_OK;
+    }
+    journal_state(spool, &state);
+    log_recovery(&state);
+    enum err err = apply_base(house->store, state.id, state.is_new, &base);
+    return err == ERR_OK ? journal_start(spool, base, detail) : err;
+}
+
+static enum err start_journal_threads(struct house *house)
+{
+    struct journal *spool = journal_spool(house->journal);
+    enum err err =
+        thread_add(house, HOUSE_JOURNAL, "commit", journal_committer_run, house->journal);
+    if (err == ERR_OK) {
+        err = thread_add(house, HOUSE_JOURNAL, "prepare", journal_preparer_run, house->journal);
+    }
+    if (err == ERR_OK) {
+        err = thread_add(house, HOUSE_JOURNAL, "upload", journal_uploader_run, house->journal);
+    }
+    if (err == ERR_OK && spool != NULL) {
+        err = thread_add(house, HOUSE_JOURNAL, "spool", journal_committer_run, spool);
+    }
+    if (err == ERR_OK && spool != NULL) {
+        err = thread_add(house, HOUSE_JOURNAL, "spool-prep", journal_preparer_run, spool);
+    }
+    return err;
+}
+
 static enum err start_journal(struct house *house, struct err_detail *detail)
 {
     const struct settings *settings = house->settings;
     char directory[HOUSE_PATH_BYTES];
     char uploads[HOUSE_PATH_BYTES];
+    char spool[HOUSE_PATH_BYTES];
     struct journal_from cursors = journal_from_all(0);
     uint64_t base = 0;
     struct journal_state state;
     journal_directory(settings, directory);
     (void)snprintf(uploads, sizeof(uploads), "%s/uploads", settings->data_dir);
+    (void)snprintf(spool, sizeof(spool), "%s/spool", settings->data_dir);
     struct journal_options options = {
         .directory = directory,
         .uploads_directory = uploads,
@@ -454,7 +491,9 @@ static enum err start_journal(struct house *house, struct err_detail *detail)
                  .pull_batch = (uint32_t)settings->nats_pull_batch,
                  .ack_wait_s = (uint32_t)settings->nats_ack_wait_s,
                  .ack_pending_max = (uint32_t)settings->nats_ack_pending,
-                 .is_shared = is_shared(settings)},
+                 .is_shared = is_shared(settings),
+                 .spools = settings->journal_spool != 0},
+        .spool_directory = spool,
     };
     enum err err = find_cursors(house, &state.id, &cursors, detail);
     if (err == ERR_OK && settings->nats_url[0] != '\0') {
@@ -469,19 +508,13 @@ static enum err start_journal(struct house *house, struct err_detail *detail)
         err = apply_base(house->store, state.id, state.is_new, &base);
     }
     if (err == ERR_OK) {
+        err = start_spool(house, detail);
+    }
+    if (err == ERR_OK) {
         err = journal_start(house->journal, base, detail);
     }
     err_detail_prefix(err != ERR_OK ? detail : NULL, "open journal");
-    if (err == ERR_OK) {
-        err = thread_add(house, HOUSE_JOURNAL, "commit", journal_committer_run, house->journal);
-    }
-    if (err == ERR_OK) {
-        err = thread_add(house, HOUSE_JOURNAL, "prepare", journal_preparer_run, house->journal);
-    }
-    if (err == ERR_OK) {
-        err = thread_add(house, HOUSE_JOURNAL, "upload", journal_uploader_run, house->journal);
-    }
-    return err;
+    return err == ERR_OK ? start_journal_threads(house) : err;
 }
 
 static enum err open_api(struct house *house, struct err_detail *detail)

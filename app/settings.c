@@ -121,6 +121,9 @@ static const struct settings_row rows[] = {
         "Frames that are not applied by then are given again, and passed over."),
     ROW("NATS_MAX_ACK_PENDING", WHOLE, "1000", 1, 65536, "frames", nats_ack_pending,
         "Frames given to apply and not yet applied."),
+    ROW("JOURNAL_SPOOL", SWITCH, "0", 0, 1, "", journal_spool,
+        "1: while NATS takes nothing (away, full, no quorum) records go to segments in DATA_DIR, "
+        "and from there to NATS, in order, when it is back; 0: they are answered 503."),
     ROW("JOURNAL_MAX_MB", WHOLE, "4096", 16, 1048576, "MB", journal_max_mb,
         "Unapplied records and uploads held at most; one org may hold half."),
     ROW("JOURNAL_SEGMENT_MB", WHOLE, "64", 1, 1024, "MB", journal_segment_mb,
@@ -357,6 +360,10 @@ static enum err check_nats(const struct settings *settings, struct err_detail *d
     if (strcmp(settings->nats_sync, "always") != 0 &&
         strcmp(settings->nats_sync, "interval") != 0) {
         err_detail_set(detail, "NATS_SYNC=%.80s: must be always or interval", settings->nats_sync);
+        return ERR_CONFIG;
+    }
+    if (settings->journal_spool != 0 && settings->nats_url[0] == '\0') {
+        err_detail_set(detail, "JOURNAL_SPOOL=1: needs NATS_URL, for which it stands in");
         return ERR_CONFIG;
     }
     return ERR_OK;

@@ -54,6 +54,7 @@ struct settings {
     uint64_t nats_pull_batch;
     uint64_t nats_ack_wait_s;
     uint64_t nats_ack_pending;
+    uint64_t journal_spool;
     uint64_t journal_max_mb;
     uint64_t journal_segment_mb;
     uint64_t journal_replay_s;

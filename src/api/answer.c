@@ -42,7 +42,9 @@ static int api_stored_status(const struct api_request *request, const struct int
 static const char *api_durability(const struct api_request *request,
                                   const struct intake_answer *answer)
 {
-    return answer->is_stored ? "stored" : request->loop->api->options.durability;
+    const struct api_options *options = &request->loop->api->options;
+    bool is_spooled = journal_is_spooled(options->journal, answer->position);
+    return answer->is_stored ? "stored" : (is_spooled ? "fsync" : options->durability);
 }
 
 static void api_answer_single(struct api_request *request, const struct intake_answer *answer)

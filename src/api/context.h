@@ -135,6 +135,7 @@ struct api_request {
     /* waits: in loop->waiters, or in a topic's streams */
     struct list_link wait;
     uint64_t wait_position;
+    uint64_t wait_end_ms; /* monotonic */
     void (*on_applied)(struct api_request *request);
     void (*on_timer)(struct api_request *request);
     void (*on_room)(struct api_request *request);

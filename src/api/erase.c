@@ -127,7 +127,7 @@ void api_erase(struct api_request *request)
     asked->done =
         (struct query_erase){.filter.org = request->identity.org, .limit = QUERY_ERASE_ROWS_MAX};
     if (api_erase_read(&document, asked)) {
-        api_wait_for(request, journal_durable_position(request->loop->api->options.journal),
+        api_wait_for(request, journal_accepted_position(request->loop->api->options.journal),
                      api_erase_run);
     }
 }

@@ -2,7 +2,7 @@
  * is told. `ready` turns 503 while draining or degraded; `intake` does not while only the store is
  * away, since records are taken all the same; `live` says only that a loop answers. Redis away is
  * said, and no reason to take traffic elsewhere: every node has the same trouble, and
- * limits by itself.
+ * limits by itself. So is NATS while the spool takes the records.
  *
  * "for how long it lasts": the journal's free bytes by the rate at which the backlog grew since
  * this loop was last asked. */
@@ -27,6 +27,9 @@ struct api_health {
     enum err store;
     enum err journal;
     enum err sharing; /* of limits: a node goes on without, so it is ready all the same */
+    bool has_spool;
+    bool is_spooling; /* ready, too: elsewhere it is the same */
+    uint64_t spooled; /* frames */
     struct journal_backlog backlog;
     bool has_lasts;
     uint64_t lasts_s;
@@ -60,6 +63,8 @@ static void api_health_look(struct api_loop *loop, struct api_health *ret)
         .journal = loop->intake == NULL ? ERR_IO : journal_room(options->journal, 0, 1),
         .sharing = gate_share_health(options->gate),
     };
+    ret->has_spool = journal_spool(options->journal) != NULL;
+    ret->is_spooling = journal_spooled(options->journal, &ret->spooled);
     journal_backlog(options->journal, &ret->backlog);
     api_health_rate(loop, ret);
 }
@@ -91,7 +96,8 @@ static const char *api_health_word(const struct api_health *health)
     if (health->is_draining) {
         return "draining";
     }
-    return api_health_is_ready(health) && health->sharing == ERR_OK ? "ok" : "degraded";
+    bool is_whole = health->sharing == ERR_OK && !health->is_spooling;
+    return api_health_is_ready(health) && is_whole ? "ok" : "degraded";
 }
 
 static void api_health_part(struct json_writer *writer, const char *name, enum err err)
@@ -102,6 +108,21 @@ static void api_health_part(struct json_writer *writer, const char *name, enum e
     if (err != ERR_OK) {
         json_write_member_text(writer, "code", err_code(err));
         json_write_member_text(writer, "detail", err_text(err));
+    }
+    json_write_object_end(writer);
+}
+
+static void api_health_spool(struct json_writer *writer, const struct api_health *health)
+{
+    json_write_key(writer, "spool");
+    json_write_object_begin(writer);
+    json_write_member_text(writer, "status", health->is_spooling ? "degraded" : "ok");
+    if (health->is_spooling) {
+        json_write_member_text(writer, "code", err_code(ERR_AWAY));
+        json_write_member_text(writer, "detail",
+                               "NATS takes nothing, or has just come back: records are on this "
+                               "machine's disk, and are applied when it has them");
+        json_write_member_u64(writer, "frames", health->spooled);
     }
     json_write_object_end(writer);
 }
@@ -128,6 +149,9 @@ static void api_health_parts(struct json_writer *writer, const struct api_loop *
     json_write_object_begin(writer);
     api_health_part(writer, "store", health->store);
     api_health_part(writer, "journal", health->journal);
+    if (health->has_spool) {
+        api_health_spool(writer, health);
+    }
     if (gate_is_shared(loop->api->options.gate)) {
         api_health_part(writer, "redis", health->sharing);
     }

@@ -15,9 +15,11 @@
 #include "api/reply.h"
 
 #include "apply/apply.h"
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/mem.h"
 #include "base/metrics.h"
+#include "journal/journal.h"
 
 #include <assert.h>
 
@@ -35,6 +37,7 @@ struct api_watch_org {
 
 #define API_WATCH_ENTRIES   65536u /* costs memory only when used */
 #define API_JOURNALS_MAX    4096u
+#define API_WAIT_LOOK_MS    100u
 #define API_LOOP_KEY_BYTES  4u
 #define API_WATCH_KEY_BYTES 12u
 #define API_LOOP_STREAMS    UINT32_MAX /* in the place of a loop's number */
@@ -157,6 +160,7 @@ void api_on_applied_elsewhere(void *owner, uint64_t position, const uint64_t *or
  * journal at a time, and positions rise. */
 bool api_is_applied(const struct api_loop *loop, uint64_t position)
 {
+    position = journal_place(loop->api->options.journal, position);
     uint64_t range = position >> LIMIT_RANGE_SHIFT;
     uint64_t elsewhere = 0;
     uint64_t own = loop->apply == NULL ? 0 : apply_position(loop->apply);
@@ -276,6 +280,21 @@ static void api_wait_ended(struct api_request *request)
     api_reply_problem(request, &problem, 0);
 }
 
+/* Nobody says when what was in the spool has a place in the stream: it is looked at. */
+static void api_wait_look(struct api_request *request)
+{
+    if (api_is_applied(request->loop, request->wait_position)) {
+        list_remove(&request->wait);
+        http_request_set_timer(request->http, 0);
+        request->on_timer = NULL;
+        request->on_applied(request);
+    } else if (clock_mono_ms() >= request->wait_end_ms) {
+        api_wait_ended(request);
+    } else {
+        http_request_set_timer(request->http, API_WAIT_LOOK_MS);
+    }
+}
+
 void api_wait_for(struct api_request *request, uint64_t position,
                   void (*on_applied)(struct api_request *request))
 {
@@ -287,9 +306,11 @@ void api_wait_for(struct api_request *request, uint64_t position,
     }
     request->wait_position = position;
     request->on_applied = on_applied;
-    request->on_timer = api_wait_ended;
+    bool is_spooled = journal_is_spooled(loop->api->options.journal, position);
+    request->on_timer = is_spooled ? api_wait_look : api_wait_ended;
+    request->wait_end_ms = clock_mono_ms() + LIMIT_WAIT_FOR_MS;
     list_push_back(&loop->waiters, &request->wait);
-    http_request_set_timer(request->http, LIMIT_WAIT_FOR_MS);
+    http_request_set_timer(request->http, is_spooled ? API_WAIT_LOOK_MS : LIMIT_WAIT_FOR_MS);
     table_upsert(loop->api->loop_watch, api_loop_key(loop->index, key), api_watch_want, NULL);
     api_release_waiters(loop);
 }

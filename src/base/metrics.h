@@ -60,6 +60,7 @@
     X(JOURNAL_DAMAGED, "journal_damaged_bytes_total", "", "Bytes quarantined at start.")           \
     X(JOURNAL_DROPPED, "journal_records_dropped_total", "",                                        \
       "Acknowledged records lost: always 0.")                                                      \
+    X(SPOOL_FORWARDED, "spool_forwarded_total", "", "Frames of the spool given to the stream.")    \
     X(APPLY_DEAD_LETTERS, "ingest_dlq_total", "reason=\"refused\"",                                \
       "Records given up and kept as dead letters.")                                                \
     X(APPLY_DEAD_UNREADABLE, "ingest_dlq_total", "reason=\"unreadable\"", "")                      \
@@ -99,6 +100,8 @@
       "Bytes of frames and uploads on disk, or in the streams of all nodes.")                      \
     X(JOURNAL_OLDEST, "journal_oldest_unapplied_seconds", "",                                      \
       "Age of the oldest unapplied frame.")                                                        \
+    X(SPOOL_FRAMES, "spool_frames", "", "Frames in the spool that the stream does not have.")      \
+    X(SPOOL_BYTES, "spool_bytes", "", "Bytes of the spool's segments on disk.")                    \
     X(WORKER_LAST_ACTIVE, "worker_last_active_seconds", "worker=\"0\"",                            \
       "Unix time of the worker's last batch.")                                                     \
     X(HTTP_OPEN, "http_open_connections", "", "Connections open now.")                             \

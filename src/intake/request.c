@@ -83,7 +83,9 @@ static void intake_on_durable(struct journal_ticket *ticket, enum err err, uint6
     intake_remember(request);
     if (request->waiter != RECORD_WAITER_NONE && request->result == NULL) {
         request->state = INTAKE_STORE;
-        if (!request->waits_for_store) {
+        /* Of one in the spool nobody knows when it is applied. */
+        if (!request->waits_for_store ||
+            journal_is_spooled(request->intake->options.journal, position)) {
             intake_stop_waiting(request);
         }
         return;

@@ -54,7 +54,7 @@ void journal_committer_sample_space(struct journal *journal, uint64_t now_ns)
         return;
     }
     committer->sampled_ns = now_ns;
-    metrics_set(METRIC_JOURNAL_BYTES,
+    metrics_set(journal->options.spool_of != NULL ? METRIC_SPOOL_BYTES : METRIC_JOURNAL_BYTES,
                 (double)atomic_load_explicit(&journal->disk_bytes, memory_order_relaxed));
     if (sys_free_bytes(journal->directory, &free_bytes) != 0) {
         return; /* not known: as before */

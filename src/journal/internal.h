@@ -126,6 +126,7 @@ struct journal {
     struct journal_options options;
     char *directory;
     char *uploads_directory;
+    char *spool_directory;
     struct journal_state state; /* read only after start */
     struct journal_room room;
     struct journal_slots slots;
@@ -212,6 +213,9 @@ void journal_quarantine_message(struct journal *journal, uint64_t sequence, stru
  */
 MUST_CHECK enum err journal_recover(struct journal *journal, const struct journal_from *applied,
                                     struct err_detail *detail);
+/* The spool of `journal` holds a frame that the stream does not. */
+void journal_nats_spool_found(struct journal *journal, const struct journal_frame *frame);
+
 /* --- uploads ------------------------------------------------------------------------------------
  */
 /* Committer: a frame of this form is durable; the upload that it names gets its final name. */
@@ -219,6 +223,8 @@ MUST_CHECK enum err journal_recover(struct journal *journal, const struct journa
 bool journal_upload_settle(struct journal *journal, const struct journal_frame *frame);
 void journal_uploader_discard(struct journal *journal);
 
+/* Any thread. A stream takes large bodies while it is there, a spool does not. */
+bool journal_takes_bodies(const struct journal *journal);
 /* There is more to read, or may be. */
 void journal_wake_subscribers(struct journal *journal);
 /* As journal_append, of a frame that the backlog holds already; on failure it still does. */

@@ -11,7 +11,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/sys.h"
-#include "journal/nats.h"
+#include "journal/spool.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -51,6 +51,10 @@ enum err journal_open(struct journal **ret, const struct journal_options *option
     journal->uploads_directory = mem_copy_text(options->uploads_directory);
     journal->options.directory = journal->directory;
     journal->options.uploads_directory = journal->uploads_directory;
+    if (options->spool_directory != NULL) {
+        journal->spool_directory = mem_copy_text(options->spool_directory);
+    }
+    journal->options.spool_directory = journal->spool_directory;
     journal_room_init(&journal->room, options->backlog_bytes_max, options->nats.is_shared);
     journal_room_progress(&journal->room, journal_from_least(applied), 0);
     journal_slots_init(&journal->slots);
@@ -67,6 +71,9 @@ enum err journal_open(struct journal **ret, const struct journal_options *option
     if (err == ERR_OK) {
         atomic_store_explicit(&journal->has_damage, journal_quarantine_has_copy(journal),
                               memory_order_relaxed);
+        err = journal_nats_spool_refuse(journal, detail);
+    }
+    if (err == ERR_OK) {
         err = journal->backend->open(journal, applied, detail);
     }
     if (err != ERR_OK) {
@@ -134,6 +141,7 @@ void journal_close(struct journal *journal)
     journal_slots_finish(&journal->slots);
     mem_free(journal->directory);
     mem_free(journal->uploads_directory);
+    mem_free(journal->spool_directory);
     mem_free(journal);
 }
 

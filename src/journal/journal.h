@@ -32,27 +32,29 @@ struct journal_upload_reader;
 
 /* A stream of NATS JetStream in place of segments. */
 struct journal_nats_options {
-    const char *url; /* NULL: local; nats://user:password@host:port, tls://…, several by commas */
-    const char *stream; /* its name; its subjects are <stream>.frames.<lane> */
+    const char *url;    /* NULL: local */
+    const char *stream; /* its name */
     uint32_t replicas;
     uint32_t pull_batch;      /* frames asked for at a time */
     uint32_t ack_wait_s;      /* of the consumer */
     uint32_t ack_pending_max; /* frames given to apply and not applied */
     bool is_shared;           /* other nodes with the same store may read it, too */
     struct id store;          /* of the store; the stream is of one alone */
+    bool spools;              /* while the stream takes nothing: to segments in spool_directory */
 };
 
 struct journal_options {
     const char *directory;         /* segments; made when absent */
     const char *uploads_directory; /* upload files; made when absent */
     uint64_t segment_bytes;        /* of one segment file; multiple of 1 MiB */
-    uint64_t backlog_bytes_max;    /* unapplied frames and uploads (JOURNAL_MAX_MB); one org may
-                                      hold half */
+    uint64_t backlog_bytes_max;    /* JOURNAL_MAX_MB: of all unapplied; one org may hold half */
     uint64_t disk_reserve_bytes;   /* DISK_RESERVE_MB: below it nothing is accepted */
     uint64_t replay_window_s;      /* applied segments stay this long while there is room */
     uint32_t producer_count;
     uint64_t run; /* random number of this process, as in its frames */
     struct journal_nats_options nats;
+    const char *spool_directory; /* NULL: there never was one */
+    struct journal *spool_of;    /* the journal that opens this one as its spool */
 };
 
 struct journal_state { /* what open found */
@@ -109,8 +111,7 @@ struct journal_ticket {
 
 struct journal_frame_parts {
     uint64_t org;
-    uint8_t lane;
-    uint8_t form;
+    uint8_t lane, form;
     uint32_t record_count;
     struct slice head; /* record_frame_encode_head */
     struct slice body;
@@ -186,8 +187,7 @@ bool journal_has_damage(const struct journal *journal);
 struct journal_frame {
     uint64_t position;
     uint64_t org;
-    uint8_t lane;
-    uint8_t form;
+    uint8_t lane, form;
     uint32_t record_count;
     uint64_t bytes;           /* against the backlog; to be given back by journal_credit */
     struct slice bytes_slice; /* head and body, for record_frame_decode */
@@ -205,13 +205,11 @@ void journal_reader_applied(struct journal_reader *reader, uint64_t position);
 void journal_reader_close(struct journal_reader *reader);
 /* Highest durable position; 0 before the first. */
 uint64_t journal_durable_position(const struct journal *journal);
-/* `mailbox` is woken whenever the durable position has risen, until it is taken off again. At most
- * JOURNAL_SUBSCRIBERS_MAX. */
+/* `mailbox` is woken whenever the durable position has risen, until it is taken off again. */
 #define JOURNAL_SUBSCRIBERS_MAX 64u
 void journal_subscribe(struct journal *journal, struct mailbox *mailbox);
 void journal_unsubscribe(struct journal *journal, const struct mailbox *mailbox);
-/* Applied: bytes leave the backlog of an org. Of a frame `bytes` and record_count; for elements of
- * an upload 0 and their number. */
+/* Applied, and so off the backlog: a frame, or (bytes 0) so many elements of an upload. */
 void journal_credit(struct journal *journal, uint64_t org, uint64_t bytes, uint32_t record_count);
 /* All of an upload is applied: its stored bytes; of a shared stream those counted for its id. */
 void journal_credit_upload(struct journal *journal, struct id upload, uint64_t org, uint64_t bytes);
@@ -219,16 +217,14 @@ void journal_credit_upload(struct journal *journal, struct id upload, uint64_t o
  * one, until it is credited; of a shared stream, all that are left, whoever accepted them. */
 void journal_charge(struct journal *journal, uint64_t org, uint64_t bytes, uint64_t record_count);
 void journal_charge_shared(struct journal *journal, uint64_t bytes, uint64_t record_count);
-/* Every lane's durable cursor has passed `position`: older segments may go. */
+/* Every lane's durable cursor has passed it: older segments may go. */
 void journal_release(struct journal *journal, uint64_t position);
-/* Apply: everything up to `position` is applied; the oldest that was read and is not came at
- * `oldest_ms` (wall; 0: none). */
+/* All up to `position` is applied; the oldest that was read and is not came at `oldest_ms` (wall).
+ */
 void journal_progress(struct journal *journal, uint64_t position, uint64_t oldest_ms);
 /* Accepted and unapplied. Frames and the oldest are as apply has said last. */
 struct journal_backlog {
-    uint64_t frames;
-    uint64_t records;
-    uint64_t bytes;
+    uint64_t frames, records, bytes;
     uint64_t oldest_received_ms; /* wall; 0: nothing waits */
 };
 void journal_backlog(struct journal *journal, struct journal_backlog *ret);
@@ -237,13 +233,23 @@ void journal_backlog(struct journal *journal, struct journal_backlog *ret);
 bool journal_is_shared(const struct journal *journal);
 /* Any thread: to the node of share->run, at most once. */
 void journal_answer(struct journal *journal, const struct record_share *share);
-/* Up to `max` uploads that this process counts, though all that is below `position` is applied, and
- * of which nothing was heard for a while; each again after a while. */
+/* Up to `max` uploads that this process counts, though all below `position` is applied, and of
+ * which nothing was heard for a while; each again after a while. */
 uint32_t journal_uploads_silent(struct journal *journal, uint64_t position, struct id *to,
                                 uint32_t max);
-/* Who takes what is for this one, on the committer's thread; NULL, after it has ended: nobody. */
+/* Who takes what is for this one, on the committer's thread. NULL, after it has ended: nobody. */
 typedef void (*journal_take_share)(void *context, const struct record_share *share);
 void journal_on_share(struct journal *journal, journal_take_share take, void *context);
+
+/* --- spool of a stream: any thread ------------------------------------------------------ */
+/* NULL: none. It needs a start before this one's, and a committer and a preparer. */
+struct journal *journal_spool(const struct journal *journal);
+/* Whether it takes the frames now, and how many the stream does not have. */
+bool journal_spooled(const struct journal *journal, uint64_t *ret_frames);
+/* Whether a position is the spool's; which one is applied when it is (UINT64_MAX: not known). */
+bool journal_is_spooled(const struct journal *journal, uint64_t position);
+uint64_t journal_place(const struct journal *journal, uint64_t position);
+uint64_t journal_accepted_position(const struct journal *journal); /* of all acknowledged so far */
 
 /* --- backup: by another process, beside the server or without one ----------------------------- */
 /* Holds every segment of `directory`, and retained uploads, where they are, for as long as the
@@ -281,15 +287,9 @@ MUST_CHECK enum err journal_copy(const struct journal_copy *copy, struct journal
 
 /* --- offline: weir journal check|dump -------------------------------------------------------- */
 struct journal_check_report {
-    uint64_t segments;
-    uint64_t commits;
-    uint64_t frames;
-    uint64_t bytes;
-    uint64_t first_position;
-    uint64_t last_position;
-    uint64_t torn_bytes;
-    uint64_t damaged_bytes;
-    uint64_t damaged_places;
+    uint64_t segments, commits, frames, bytes;
+    uint64_t first_position, last_position;
+    uint64_t torn_bytes, damaged_bytes, damaged_places;
     bool clean;
 };
 /* Writes nothing; on_frame (may be NULL) sees each good frame; on_progress (may be NULL) bytes. */

@@ -15,8 +15,9 @@
  *
  * Failure modes: no server, a wrong password, a stream with other limits: one line, and no start.
  * The server goes away: appends are refused with ERR_AWAY until it is back, by itself. The stream
- * was replaced meanwhile: nothing is written to it or read from it until a restart. */
-#include "journal/nats.h"
+ * was replaced meanwhile: nothing is written to it or read from it until a restart. With a spool
+ * (nats_spool.c) the server is needed at the first start alone, and nothing is refused. */
+#include "journal/spool.h"
 
 #include "base/clock.h"
 #include "base/hash.h"
@@ -57,7 +58,8 @@ static void on_disconnected(natsConnection *connection, void *closure)
     struct journal *journal = closure;
     (void)connection;
     atomic_store_explicit(&journal->nats->is_connected, false, memory_order_release);
-    atomic_store_explicit(&journal->room.is_away, true, memory_order_relaxed);
+    atomic_store_explicit(&journal->room.is_away, journal->nats->spool == NULL,
+                          memory_order_relaxed);
     mailbox_wake(journal->committer_mailbox);
 }
 
@@ -207,6 +209,27 @@ static enum err connect_err(natsStatus status, struct err_detail *detail)
     return is_refused || status == NATS_INVALID_ARG ? ERR_CONFIG : ERR_AWAY;
 }
 
+/* With a spool: it is tried on and on while the server starts without it. */
+static natsStatus connect_behind(struct journal *journal, natsOptions *options)
+{
+    (void)natsOptions_SetRetryOnFailedConnect(options, true, on_reconnected, journal);
+    return natsConnection_Connect(&journal->nats->connection, options);
+}
+
+static enum err connected(struct journal *journal, natsStatus status, struct err_detail *detail)
+{
+    struct nats_journal *nats = journal->nats;
+    if (status != NATS_OK && status != NATS_NOT_YET_CONNECTED) {
+        return connect_err(status, detail);
+    }
+    if (status == NATS_OK) {
+        atomic_store_explicit(&nats->is_connected, true, memory_order_release);
+    }
+    jsOptions js = journal_nats_options();
+    natsStatus made = natsConnection_JetStream(&nats->js, nats->connection, &js);
+    return status == NATS_OK && made == NATS_OK ? ERR_OK : connect_err(status, detail);
+}
+
 /* Servers that start together are waited for. */
 static enum err nats_connect(struct journal *journal, struct err_detail *detail)
 {
@@ -218,7 +241,9 @@ static enum err nats_connect(struct journal *journal, struct err_detail *detail)
     if (status == NATS_OK) {
         status = options_fill(options, journal);
     }
-    if (status == NATS_OK) {
+    if (status == NATS_OK && journal_nats_spool_knows(journal)) {
+        status = connect_behind(journal, options);
+    } else if (status == NATS_OK) {
         status = natsConnection_Connect(&nats->connection, options);
         while ((status == NATS_NO_SERVER || status == NATS_TIMEOUT) && clock_mono_ms() < end_ms) {
             if (!is_told) {
@@ -230,13 +255,7 @@ static enum err nats_connect(struct journal *journal, struct err_detail *detail)
         }
     }
     natsOptions_Destroy(options);
-    if (status != NATS_OK) {
-        return connect_err(status, detail);
-    }
-    atomic_store_explicit(&nats->is_connected, true, memory_order_release);
-    jsOptions js = journal_nats_options();
-    status = natsConnection_JetStream(&nats->js, nats->connection, &js);
-    return status == NATS_OK ? ERR_OK : connect_err(status, detail);
+    return connected(journal, status, detail);
 }
 
 /* --- the stream ------------------------------------------------------------------------------- */
@@ -402,19 +421,16 @@ static enum err refuse_second(struct journal *journal, struct err_detail *detail
     return ERR_OK;
 }
 
-static void stream_identify(struct journal *journal, const jsStreamInfo *info)
+static void stream_identify(struct journal *journal, int64_t created)
 {
     struct nats_journal *nats = journal->nats;
     uint8_t name[NATS_NAME_BYTES + sizeof(int64_t)] = {0};
     memcpy(name, nats->stream, strlen(nats->stream));
-    memcpy(name + NATS_NAME_BYTES, &info->Created, sizeof(info->Created));
+    memcpy(name + NATS_NAME_BYTES, &created, sizeof(created));
     uint64_t id[2] = {hash_xxh3(name, sizeof(name), 1), hash_xxh3(name, sizeof(name), 2)};
     memcpy(journal->state.id.bytes, id, sizeof(id));
     nats->salt = hash_xxh3(name, sizeof(name), 3);
-    nats->created = info->Created;
-    nats->first_sequence = info->State.FirstSeq;
-    nats->last_sequence = info->State.LastSeq;
-    nats->frame_bytes = info->State.Msgs > 0 ? info->State.Bytes / info->State.Msgs : 0;
+    nats->created = created;
 }
 
 /* What an earlier run left in segments must be applied by it, or by one like it. */
@@ -446,23 +462,12 @@ static enum err drop_pending_uploads(struct journal *journal, struct err_detail 
     return err;
 }
 
-static enum err nats_open(struct journal *journal, const struct journal_from *applied,
-                          struct err_detail *detail)
+/* The server and its streams, as they must be. */
+static enum err nats_meet(struct journal *journal, struct err_detail *detail)
 {
+    struct nats_journal *nats = journal->nats;
     jsStreamInfo *info = NULL;
-    const char *name = journal->options.nats.stream;
-    assert(strlen(name) < NATS_NAME_BYTES - 1);
-    journal->nats = mem_alloc(sizeof(*journal->nats));
-    (void)snprintf(journal->nats->stream, sizeof(journal->nats->stream), "%s", name);
-    (void)snprintf(journal->nats->uploads, sizeof(journal->nats->uploads), "%s_uploads", name);
-    journal->nats->opened_ms = (int64_t)clock_wall_ms();
-    enum err err = refuse_unapplied(journal, journal_from_least(applied), detail);
-    if (err == ERR_OK) {
-        err = drop_pending_uploads(journal, detail);
-    }
-    if (err == ERR_OK) {
-        err = nats_connect(journal, detail);
-    }
+    enum err err = nats_connect(journal, detail);
     if (err == ERR_OK) {
         err = find_frames(journal, &info, detail);
     }
@@ -476,8 +481,50 @@ static enum err nats_open(struct journal *journal, const struct journal_from *ap
         err = refuse_second(journal, detail);
     }
     if (err == ERR_OK) {
+        stream_identify(journal, info->Created);
+        nats->is_met = true;
+        nats->first_sequence = info->State.FirstSeq;
+        nats->last_sequence = info->State.LastSeq;
+        nats->frame_bytes = info->State.Msgs > 0 ? info->State.Bytes / info->State.Msgs : 0;
+        atomic_store_explicit(&nats->met_sequence, info->State.LastSeq, memory_order_relaxed);
+    }
+    jsStreamInfo_Destroy(info);
+    return err;
+}
+
+/* The stream is met when it is there; until then it is the one that an earlier run has met. */
+static void nats_go_without(struct journal *journal, const struct err_detail *detail)
+{
+    log_write(LOG_WARN, "journal", "%s: starting without it", detail->text);
+    stream_identify(journal, journal->nats->spool->state.created);
+    atomic_fetch_add_explicit(&journal->nats->generation, 1, memory_order_release);
+}
+
+static enum err nats_open(struct journal *journal, const struct journal_from *applied,
+                          struct err_detail *detail)
+{
+    const char *name = journal->options.nats.stream;
+    assert(strlen(name) < NATS_NAME_BYTES - 1);
+    journal->nats = mem_alloc(sizeof(*journal->nats));
+    (void)snprintf(journal->nats->stream, sizeof(journal->nats->stream), "%s", name);
+    (void)snprintf(journal->nats->uploads, sizeof(journal->nats->uploads), "%s_uploads", name);
+    journal->nats->opened_ms = (int64_t)clock_wall_ms();
+    enum err err = refuse_unapplied(journal, journal_from_least(applied), detail);
+    if (err == ERR_OK) {
+        err = drop_pending_uploads(journal, detail);
+    }
+    if (err == ERR_OK) {
+        err = journal_nats_spool_open(journal, detail);
+    }
+    if (err == ERR_OK) {
+        err = nats_meet(journal, detail);
+        if (err == ERR_AWAY && journal_nats_spool_knows(journal)) {
+            nats_go_without(journal, detail);
+            err = ERR_OK;
+        }
+    }
+    if (err == ERR_OK) {
         journal_nats_held_open(journal);
-        stream_identify(journal, info);
         journal->state.is_new = true; /* nothing of it is recovered here */
         journal->state.clean = true;
         err = journal_nats_publisher_open(journal);
@@ -485,14 +532,12 @@ static enum err nats_open(struct journal *journal, const struct journal_from *ap
     if (err == ERR_OK) {
         err = journal_nats_results_open(journal);
     }
-    jsStreamInfo_Destroy(info);
     return err;
 }
 
 static enum err nats_start(struct journal *journal, uint64_t base, struct err_detail *detail)
 {
     struct nats_journal *nats = journal->nats;
-    (void)detail;
     nats->base = base;
     journal->room.found_frame_bytes = nats->frame_bytes;
     journal->state.base = base;
@@ -500,9 +545,11 @@ static enum err nats_start(struct journal *journal, uint64_t base, struct err_de
     journal->recovered_position = base + nats->last_sequence;
     atomic_store_explicit(&journal->durable_position, base + nats->last_sequence,
                           memory_order_release);
-    log_write(LOG_INFO, "journal", "NATS: stream %s holds messages %" PRIu64 " to %" PRIu64,
-              nats->stream, nats->first_sequence, nats->last_sequence);
-    return ERR_OK;
+    if (nats->is_met) {
+        log_write(LOG_INFO, "journal", "NATS: stream %s holds messages %" PRIu64 " to %" PRIu64,
+                  nats->stream, nats->first_sequence, nats->last_sequence);
+    }
+    return journal_nats_spool_start(journal, detail);
 }
 
 static void nats_close(struct journal *journal)
@@ -512,6 +559,7 @@ static void nats_close(struct journal *journal)
         return;
     }
     journal_nats_feed_close(&nats->results);
+    journal_nats_spool_close(journal);
     journal_nats_publisher_close(journal);
     journal_nats_held_close(journal);
     jsCtx_Destroy(nats->js);

@@ -42,7 +42,7 @@ struct nats_feed {
     char inbox[NATS_SUBJECT_BYTES]; /* empty: one is made up */
 };
 
-/* A frame that was published. */
+/* A frame that was published, or given to the spool. */
 struct nats_slot {
     struct journal_batch *batch; /* NULL: free */
     uint32_t frame;              /* its number in the batch */
@@ -53,6 +53,25 @@ struct nats_slot {
     uint64_t after; /* known to be in the stream when it was first sent: its own is higher */
     uint64_t first_ns;
     uint64_t sent_ns;
+    bool is_renamed; /* sent once more, as another message */
+    bool is_spooled;
+    struct journal_ticket ticket; /* of the spool's segments */
+};
+
+/* A frame as it is published, and where to its acknowledgement goes. */
+struct nats_message {
+    const uint8_t *bytes;
+    const char *inbox;
+    uint32_t number; /* with uses its name there */
+    uint32_t uses;
+    uint64_t run; /* with message its id, where the frame has none */
+    uint64_t message;
+    bool is_renamed; /* … or must not be taken for what was sent before */
+};
+
+struct nats_stored {
+    uint64_t sequence;
+    bool is_duplicate; /* the stream had it before */
 };
 
 /* Own frames that are in the stream, up to a position. */
@@ -73,6 +92,7 @@ struct nats_publisher {
     size_t offset;
     uint64_t looked_ns;
     uint64_t went_back; /* the number behind which the stream was found to have gone back; logged */
+    uint64_t verify_ns; /* a look at the stream that failed is repeated then */
     bool was_ready;
     struct nats_placed *placed; /* NATS_PLACED_MAX; a ring, of a shared stream */
     uint32_t placed_first;
@@ -93,6 +113,7 @@ struct nats_journal {
     uint64_t upload_away_ms;            /* the uploader's: since then it gets no word; 0: it does */
     uint64_t salt;                      /* of the frames' checksums */
     int64_t created;
+    bool is_met; /* when it was opened; else the next two are 0 */
     uint64_t first_sequence;
     uint64_t last_sequence; /* when it was opened */
     uint64_t frame_bytes;   /* in the mean, when it was opened */
@@ -105,7 +126,9 @@ struct nats_journal {
     atomic_uint_fast64_t generation;
     atomic_uint_fast64_t verified; /* by the publisher */
     atomic_bool is_foreign;        /* the stream was replaced by another of its name: never again */
-    atomic_uint_fast64_t names;    /* of readers, a bit for each that is taken. Relaxed */
+    /* What the stream held when this run met it. Stored before the first `verified`. */
+    atomic_uint_fast64_t met_sequence;
+    atomic_uint_fast64_t names;     /* of readers, a bit for each that is taken. Relaxed */
     atomic_uint_fast64_t consumers; /* made in a cluster, where each has a new number. Relaxed */
     /* When the subscribers are to be woken; 0: not. Stored by readers, loaded by the preparer.
      * Relaxed: a hint that is looked at again and again. */
@@ -113,6 +136,7 @@ struct nats_journal {
     /* The stream is full: the replay window is given up. Relaxed, as above. */
     atomic_bool is_full;
     struct table *held;                    /* own uploads by id; any thread */
+    struct nats_spool *spool;              /* NULL: none */
     struct nats_publisher publisher;       /* the committer's thread */
     struct nats_feed results;              /* taken by the committer's thread */
     struct nats_purge purges[NATS_PURGES]; /* the preparer's thread */
@@ -137,6 +161,21 @@ void journal_nats_publisher_close(struct journal *journal);
 void journal_nats_commit(struct journal *journal);
 /* Any thread. */
 void journal_nats_tell_durable(struct journal *journal, uint64_t position);
+/* The frame's outcome is known; with the last one its batch goes back. */
+void journal_nats_slot_settle(struct journal *journal, struct nats_slot *slot, enum err err,
+                              uint64_t position);
+/* In a shared stream: it leaves the backlog when all lanes have passed it. */
+void journal_nats_place(struct journal *journal, const struct journal_frame *frame,
+                        uint64_t position);
+/* What cannot be sent now is sent again when its time has come. */
+void journal_nats_send(struct journal *journal, const struct nats_message *message);
+/* False: the address of this acknowledgement is no name. */
+bool journal_nats_name_read(const natsMsg *message, uint32_t *ret_number, uint32_t *ret_uses);
+/* ERR_OK: it is stored. ERR_AWAY: that is not known, it is sent again. Others: it is refused. */
+enum err journal_nats_ack_read(struct nats_journal *nats, const natsMsg *message,
+                               struct nats_stored *ret);
+/* It was given before; said once. */
+void journal_nats_tell_went_back(struct nats_journal *nats, uint64_t number, uint64_t after);
 
 /* --- nats_owner.c -------------------------------------------------------------------------------
  */

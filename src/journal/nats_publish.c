@@ -15,8 +15,9 @@
  * when the server is back within five seconds. A frame that was sent and never acknowledged may be
  * in the stream all the same, once: its sender was told to try again, and equal dedup_ids meet in
  * the store. Sending again makes no second one, since JetStream knows the message's id. The stream
- * is full: ERR_FULL; its disk: ERR_NO_SPACE. */
-#include "journal/nats.h"
+ * is full: ERR_FULL; its disk: ERR_NO_SPACE. With a spool (nats_spool.c) all these frames go there.
+ */
+#include "journal/spool.h"
 
 #include "base/clock.h"
 #include "base/hex.h"
@@ -61,7 +62,8 @@ void journal_nats_tell_durable(struct journal *journal, uint64_t position)
 }
 
 /* In a shared stream: it leaves the backlog when all lanes have passed it. */
-static void place(struct journal *journal, const struct journal_frame *frame, uint64_t position)
+void journal_nats_place(struct journal *journal, const struct journal_frame *frame,
+                        uint64_t position)
 {
     struct nats_publisher *publisher = &journal->nats->publisher;
     uint32_t count = publisher->placed_count;
@@ -94,9 +96,8 @@ static void take_off_passed(struct journal *journal, uint64_t now_ns)
     }
 }
 
-/* The frame's outcome is known; with the last one its batch goes back. */
-static void slot_settle(struct journal *journal, struct nats_slot *slot, enum err err,
-                        uint64_t position)
+void journal_nats_slot_settle(struct journal *journal, struct nats_slot *slot, enum err err,
+                              uint64_t position)
 {
     struct nats_publisher *publisher = &journal->nats->publisher;
     struct journal_batch *batch = slot->batch;
@@ -107,20 +108,27 @@ static void slot_settle(struct journal *journal, struct nats_slot *slot, enum er
         journal_nats_held_settle(journal, &frame, err == ERR_OK ? position : 0);
     }
     if (err == ERR_OK) {
-        journal_nats_tell_durable(journal, position);
-        if (journal_is_shared(journal)) {
-            place(journal, &frame, position);
+        if (!slot->is_spooled) {
+            journal_nats_tell_durable(journal, position);
         }
-        metrics_observe(METRIC_JOURNAL_COMMIT_SECONDS, clock_mono_ns() - slot->first_ns);
+        if (!slot->is_spooled && journal_is_shared(journal)) {
+            journal_nats_place(journal, &frame, position);
+        }
+        if (!slot->is_spooled) { /* else the segments have counted it */
+            metrics_observe(METRIC_JOURNAL_COMMIT_SECONDS, clock_mono_ns() - slot->first_ns);
+        }
     } else {
         journal_room_not_durable(&journal->room, frame.record_count);
         metrics_add(METRIC_JOURNAL_FAILURES, 1);
     }
+    bool was_spooled = slot->is_spooled;
     slot_free(publisher, slot);
     batch->waiting_count--;
     if (batch->waiting_count == 0 && publisher->batch != batch) {
-        metrics_add(METRIC_JOURNAL_COMMITS, 1);
-        metrics_observe(METRIC_JOURNAL_COMMIT_RECORDS, batch->frame_count);
+        metrics_add(METRIC_JOURNAL_COMMITS, !was_spooled);
+        if (!was_spooled) {
+            metrics_observe(METRIC_JOURNAL_COMMIT_RECORDS, batch->frame_count);
+        }
         journal_batch_return(batch);
     }
 }
@@ -128,38 +136,66 @@ static void slot_settle(struct journal *journal, struct nats_slot *slot, enum er
 /* --- sending -----------------------------------------------------------------------------------
  */
 
-static natsStatus message_make(struct journal *journal, const struct nats_slot *slot, natsMsg **ret)
+/* A frame is known by its own id, so that it is the same one however it comes to be sent. One that
+ * has none (zero), or must be another message, is known by who sends it, and its number there. */
+static void message_id(const struct nats_message *message, const struct journal_frame *frame,
+                       char to[2 * NAME_BYTES + 1])
+{
+    struct id id = {{0}};
+    bool has_id = !message->is_renamed && record_frame_id(frame->bytes_slice, &id);
+    if (has_id && !id_equal(id, (struct id){{0}})) {
+        hex_put_u64(buffer_get_u64(id.bytes), to);
+        hex_put_u64(buffer_get_u64(id.bytes + 8), to + NAME_BYTES);
+        return;
+    }
+    hex_put_u64(message->run, to);
+    hex_put_u64(message->message, to + NAME_BYTES);
+}
+
+static natsStatus message_make(struct journal *journal, const struct nats_message *message,
+                               natsMsg **ret)
 {
     const struct nats_journal *nats = journal->nats;
-    const uint8_t *bytes = slot->batch->bytes + slot->offset;
     char subject[NATS_NAME_BYTES + 16];
     char reply[NATS_SUBJECT_BYTES + NAME_BYTES + 2];
     char id[2 * NAME_BYTES + 1] = {0};
     char name[NAME_BYTES + 1] = {0};
     struct journal_frame frame;
-    journal_frame_peek(bytes, &frame);
+    journal_frame_peek(message->bytes, &frame);
     if (frame.lane < LIMIT_LANES) {
         (void)snprintf(subject, sizeof(subject), "%s.frames.%u", nats->stream, frame.lane);
     } else {
         (void)snprintf(subject, sizeof(subject), "%s.frames.mixed", nats->stream);
     }
-    hex_put_u32((uint32_t)(slot - nats->publisher.slots), name);
-    hex_put_u32(slot->uses, name + 8);
-    (void)snprintf(reply, sizeof(reply), "%s.%s", nats->publisher.acks.inbox, name);
-    hex_put_u64(journal->options.run, id);
-    hex_put_u64(slot->message, id + NAME_BYTES);
-    natsStatus status = natsMsg_Create(ret, subject, reply, (const char *)bytes, (int)frame.bytes);
+    hex_put_u32(message->number, name);
+    hex_put_u32(message->uses, name + 8);
+    (void)snprintf(reply, sizeof(reply), "%s.%s", message->inbox, name);
+    message_id(message, &frame, id);
+    natsStatus status =
+        natsMsg_Create(ret, subject, reply, (const char *)message->bytes, (int)frame.bytes);
     return status == NATS_OK ? natsMsgHeader_Set(*ret, "Nats-Msg-Id", id) : status;
 }
 
-/* What cannot be sent now is sent again when its time has come. */
+void journal_nats_send(struct journal *journal, const struct nats_message *message)
+{
+    natsMsg *made = NULL;
+    if (message_make(journal, message, &made) == NATS_OK) {
+        (void)natsConnection_PublishMsg(journal->nats->connection, made);
+    }
+    natsMsg_Destroy(made);
+}
+
 static void slot_send(struct journal *journal, struct nats_slot *slot, uint64_t now_ns)
 {
-    natsMsg *message = NULL;
-    if (message_make(journal, slot, &message) == NATS_OK) {
-        (void)natsConnection_PublishMsg(journal->nats->connection, message);
-    }
-    natsMsg_Destroy(message);
+    const struct nats_publisher *publisher = &journal->nats->publisher;
+    struct nats_message message = {.bytes = slot->batch->bytes + slot->offset,
+                                   .inbox = publisher->acks.inbox,
+                                   .number = (uint32_t)(slot - publisher->slots),
+                                   .uses = slot->uses,
+                                   .run = journal->options.run,
+                                   .message = slot->message,
+                                   .is_renamed = slot->is_renamed};
+    journal_nats_send(journal, &message);
     slot->sent_ns = now_ns;
 }
 
@@ -181,18 +217,24 @@ static bool hex_get(const char *from, uint32_t *ret)
     return true;
 }
 
-/* The slot that the address names; NULL when it is not its turn any more. */
-static struct nats_slot *slot_find(struct nats_publisher *publisher, const char *subject)
+bool journal_nats_name_read(const natsMsg *message, uint32_t *ret_number, uint32_t *ret_uses)
 {
-    const char *name = strrchr(subject, '.');
+    const char *name = strrchr(natsMsg_GetSubject(message), '.');
+    return name != NULL && strlen(name) == NAME_BYTES + 1 && hex_get(name + 1, ret_number) &&
+           hex_get(name + 9, ret_uses);
+}
+
+/* The slot that the address names; NULL when it is not its turn any more. */
+static struct nats_slot *slot_find(struct nats_publisher *publisher, const natsMsg *message)
+{
     uint32_t number;
     uint32_t uses;
-    if (name == NULL || strlen(name) != NAME_BYTES + 1 || !hex_get(name + 1, &number) ||
-        !hex_get(name + 9, &uses) || number >= NATS_IN_FLIGHT_MAX) {
+    if (!journal_nats_name_read(message, &number, &uses) || number >= NATS_IN_FLIGHT_MAX) {
         return NULL;
     }
     struct nats_slot *slot = &publisher->slots[number];
-    return slot->batch != NULL && slot->uses == uses ? slot : NULL;
+    bool is_sent = slot->batch != NULL && !slot->is_spooled;
+    return is_sent && slot->uses == uses ? slot : NULL;
 }
 
 /* The number behind "name": in an answer of JetStream's; false when it has none. */
@@ -227,6 +269,35 @@ static enum err refusal_err(struct nats_journal *nats, uint64_t code, const char
     }
 }
 
+enum err journal_nats_ack_read(struct nats_journal *nats, const natsMsg *message,
+                               struct nats_stored *ret)
+{
+    char answer[512];
+    uint64_t number = 0;
+    if (natsMsg_GetDataLength(message) <= 0) {
+        return ERR_AWAY; /* nobody was there to answer */
+    }
+    (void)snprintf(answer, sizeof(answer), "%.*s", natsMsg_GetDataLength(message),
+                   natsMsg_GetData(message));
+    if (strstr(answer, "\"error\"") == NULL && answer_number(answer, "\"seq\":", &number)) {
+        *ret = (struct nats_stored){number, strstr(answer, "\"duplicate\"") != NULL};
+        return ERR_OK;
+    }
+    bool has_code = answer_number(answer, "\"err_code\":", &number);
+    return has_code ? refusal_err(nats, number, answer) : ERR_AWAY;
+}
+
+void journal_nats_tell_went_back(struct nats_journal *nats, uint64_t number, uint64_t after)
+{
+    if (nats->publisher.went_back != after) {
+        nats->publisher.went_back = after;
+        log_write(LOG_ERROR, "journal",
+                  "NATS: stream %s gives number %" PRIu64 " again, %" PRIu64
+                  " was there before: it has lost messages; frames are sent until theirs are new",
+                  nats->stream, number, after);
+    }
+}
+
 /* A number that was somebody else's before: the stream has lost its end (a restored copy, a cluster
  * that went back), and whoever has applied that far would pass over the frame. It goes once more,
  * as another message, until its number is a new one; a copy that is read all the same has the same
@@ -236,41 +307,30 @@ static void slot_on_number(struct journal *journal, struct nats_slot *slot, uint
 {
     struct nats_journal *nats = journal->nats;
     if (number > slot->after) {
-        slot_settle(journal, slot, ERR_OK, nats->base + number);
+        journal_nats_slot_settle(journal, slot, ERR_OK, nats->base + number);
         return;
     }
-    if (nats->publisher.went_back != slot->after) {
-        nats->publisher.went_back = slot->after;
-        log_write(LOG_ERROR, "journal",
-                  "NATS: stream %s gives number %" PRIu64 " again, %" PRIu64
-                  " was there before: it has lost messages; frames are sent until theirs are new",
-                  nats->stream, number, slot->after);
-    }
+    journal_nats_tell_went_back(nats, number, slot->after);
     slot->message = nats->publisher.messages++;
+    slot->is_renamed = true;
     slot_send(journal, slot, clock_mono_ns());
 }
 
-static void ack_take(struct journal *journal, natsMsg *message)
+static void ack_take(struct journal *journal, const natsMsg *message)
 {
     struct nats_journal *nats = journal->nats;
-    struct nats_slot *slot = slot_find(&nats->publisher, natsMsg_GetSubject(message));
-    char answer[512];
-    uint64_t number = 0;
-    if (slot == NULL || natsMsg_GetDataLength(message) <= 0) {
-        return; /* late; or nobody was there to answer, then it is sent again */
+    struct nats_slot *slot = slot_find(&nats->publisher, message);
+    struct nats_stored stored = {.sequence = 0};
+    enum err err = slot == NULL ? ERR_AWAY : journal_nats_ack_read(nats, message, &stored);
+    if (err == ERR_AWAY) {
+        return; /* late; or it is sent again */
     }
-    (void)snprintf(answer, sizeof(answer), "%.*s", natsMsg_GetDataLength(message),
-                   natsMsg_GetData(message));
-    if (strstr(answer, "\"error\"") == NULL && answer_number(answer, "\"seq\":", &number)) {
-        slot_on_number(journal, slot, number);
-        return;
-    }
-    enum err err = ERR_AWAY;
-    if (answer_number(answer, "\"err_code\":", &number)) {
-        err = refusal_err(nats, number, answer);
-    }
-    if (err != ERR_AWAY) {
-        slot_settle(journal, slot, err, 0);
+    if (nats->spool != NULL && (err == ERR_FULL || err == ERR_NO_SPACE)) {
+        journal_nats_spool_begin(journal, "takes nothing more");
+    } else if (err == ERR_OK) {
+        slot_on_number(journal, slot, stored.sequence);
+    } else {
+        journal_nats_slot_settle(journal, slot, err, 0);
     }
 }
 
@@ -310,7 +370,11 @@ static void publish_frame(struct journal *journal, uint64_t now_ns)
     if (journal_is_shared(journal)) {
         journal_nats_held_publish(journal, &frame);
     }
-    slot_send(journal, slot, now_ns);
+    if (journal_nats_spool_is_on(journal->nats)) {
+        journal_nats_spool_take(journal, slot);
+    } else {
+        slot_send(journal, slot, now_ns);
+    }
 }
 
 static void batch_begin(struct nats_publisher *publisher, struct journal_batch *batch)
@@ -339,11 +403,12 @@ static bool publish_pending(struct journal *journal)
     struct journal_batch_list *pending = &journal->committer.pending;
     uint64_t now_ns = clock_mono_ns();
     bool has_done = false;
-    while ((publisher->batch != NULL || pending->first != NULL) && publisher->free_first != 0) {
+    while ((publisher->batch != NULL || pending->first != NULL) && publisher->free_first != 0 &&
+           journal_nats_spool_has_room(journal)) {
         has_done = true;
         if (publisher->batch == NULL) {
             struct journal_batch *batch = journal_batch_list_take(pending);
-            if (!journal_nats_is_ready(nats)) {
+            if (nats->spool == NULL && !journal_nats_is_ready(nats)) {
                 batch->err = ERR_AWAY;
                 journal_batch_return(batch);
                 continue;
@@ -360,6 +425,14 @@ static bool publish_pending(struct journal *journal)
 
 /* --- time ------------------------------------------------------------------------------------- */
 
+/* With a spool nobody waits for a word longer than until it would be sent again. */
+static bool is_silent(const struct nats_journal *nats, const struct nats_slot *slot,
+                      uint64_t now_ns)
+{
+    return nats->spool != NULL && !journal_nats_spool_is_on(nats) &&
+           now_ns - slot->first_ns >= NATS_RESEND_MS * NS_PER_MS;
+}
+
 /* Each frame on the way: given up, sent again, or left alone. */
 static void look_at_slots(struct journal *journal, uint64_t now_ns, bool send_all)
 {
@@ -367,11 +440,15 @@ static void look_at_slots(struct journal *journal, uint64_t now_ns, bool send_al
     bool is_ready = journal_nats_is_ready(journal->nats);
     for (uint32_t i = 0; i < NATS_IN_FLIGHT_MAX && publisher->in_flight > 0; i++) {
         struct nats_slot *slot = &publisher->slots[i];
-        if (slot->batch == NULL) {
+        if (slot->batch == NULL || slot->is_spooled) {
             continue;
         }
+        if (is_silent(journal->nats, slot, now_ns)) {
+            journal_nats_spool_begin(journal, "does not answer"); /* takes all of them */
+            return;
+        }
         if (now_ns - slot->first_ns >= NATS_GIVE_UP_MS * NS_PER_MS) {
-            slot_settle(journal, slot, ERR_AWAY, 0);
+            journal_nats_slot_settle(journal, slot, ERR_AWAY, 0);
         } else if (is_ready && (send_all || now_ns - slot->sent_ns >= NATS_RESEND_MS * NS_PER_MS)) {
             slot_send(journal, slot, now_ns);
         }
@@ -379,12 +456,16 @@ static void look_at_slots(struct journal *journal, uint64_t now_ns, bool send_al
 }
 
 /* A connection was made anew: is it still the same stream? */
-static bool verify(struct nats_journal *nats)
+static bool verify(struct journal *journal)
 {
+    struct nats_journal *nats = journal->nats;
     jsStreamInfo *info = NULL;
     jsErrCode code = 0;
     uint64_t generation = atomic_load_explicit(&nats->generation, memory_order_acquire);
     jsOptions options = journal_nats_options();
+    if (nats->spool != NULL) { /* what comes meanwhile waits */
+        options.Wait = NATS_LOOK_MS;
+    }
     natsStatus status = js_GetStreamInfo(&info, nats->js, nats->stream, &options, &code);
     bool is_same = status == NATS_OK && info->Created == nats->created;
     if (!is_same && (status == NATS_OK || code == JSStreamNotFoundErr)) {
@@ -394,12 +475,37 @@ static bool verify(struct nats_journal *nats)
                   nats->stream);
         atomic_store_explicit(&nats->is_foreign, true, memory_order_release);
     }
+    if (is_same && !nats->is_met &&
+        atomic_load_explicit(&nats->verified, memory_order_relaxed) == 0) {
+        atomic_store_explicit(&nats->met_sequence, info->State.LastSeq, memory_order_relaxed);
+        journal_nats_spool_met(journal);
+    }
     if (is_same) {
         atomic_store_explicit(&nats->verified, generation, memory_order_release);
         log_write(LOG_INFO, "journal", "NATS: connected again");
     }
     jsStreamInfo_Destroy(info);
     return is_same;
+}
+
+/* Whether frames go to the stream, to the spool, or back. */
+static void look_at_way(struct journal *journal, bool is_ready, uint64_t now_ns)
+{
+    struct nats_publisher *publisher = &journal->nats->publisher;
+    bool was_ready = publisher->was_ready;
+    publisher->was_ready = is_ready;
+    if (journal->nats->spool != NULL) {
+        if (!is_ready && !journal_nats_spool_is_on(journal->nats)) {
+            journal_nats_spool_begin(journal, "is away");
+        }
+        journal_nats_spool_look(journal, now_ns);
+        return;
+    }
+    if (was_ready && !is_ready) {
+        log_write(LOG_WARN, "journal", "NATS is away: refusing");
+    }
+    /* The callback sets it; what it said after this look comes with a wake, and another look. */
+    atomic_store_explicit(&journal->room.is_away, !is_ready, memory_order_relaxed);
 }
 
 static void look(struct journal *journal)
@@ -409,17 +515,12 @@ static void look(struct journal *journal)
     uint64_t now_ns = clock_mono_ns();
     bool is_connected = atomic_load_explicit(&nats->is_connected, memory_order_acquire);
     bool send_all = false;
-    if (is_connected && !journal_nats_is_ready(nats) &&
+    if (is_connected && !journal_nats_is_ready(nats) && now_ns >= publisher->verify_ns &&
         !atomic_load_explicit(&nats->is_foreign, memory_order_acquire)) {
-        send_all = verify(nats);
+        send_all = verify(journal);
+        publisher->verify_ns = clock_mono_ns() + (nats->spool == NULL ? 0 : NS_PER_MS * 1000u);
     }
-    bool is_ready = journal_nats_is_ready(nats);
-    if (publisher->was_ready && !is_ready) {
-        log_write(LOG_WARN, "journal", "NATS is away: refusing");
-    }
-    publisher->was_ready = is_ready;
-    /* The callback sets it; what it said after this look comes with a wake, and another look. */
-    atomic_store_explicit(&journal->room.is_away, !is_ready, memory_order_relaxed);
+    look_at_way(journal, journal_nats_is_ready(nats), now_ns);
     take_off_passed(journal, now_ns);
     if (send_all || now_ns - publisher->looked_ns >= NATS_LOOK_MS * NS_PER_MS) {
         publisher->looked_ns = now_ns;
@@ -433,7 +534,8 @@ void journal_nats_commit(struct journal *journal)
     bool is_closed = false;
     while (!is_closed || publisher->in_flight > 0) {
         bool is_calm = publisher->in_flight == 0 && publisher->placed_count == 0 &&
-                       journal_nats_is_ready(journal->nats);
+                       journal_nats_is_ready(journal->nats) &&
+                       !journal_nats_spool_is_on(journal->nats);
         if (is_closed) {
             nats_Sleep(1); /* a closed mailbox does not wait; acknowledgements still come */
         } else {
@@ -446,6 +548,7 @@ void journal_nats_commit(struct journal *journal)
             look(journal);
         } while (publish_pending(journal));
     }
+    journal_nats_spool_stop(journal);
 }
 
 enum err journal_nats_publisher_open(struct journal *journal)

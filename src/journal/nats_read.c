@@ -61,6 +61,7 @@ struct nats_reader {
     uint64_t delivered;      /* by this consumer: number of its last delivery */
     uint64_t generation;     /* of the connection that it was made on */
     bool is_made;
+    bool is_unchecked; /* its place, since the stream was away when it was opened */
     uint32_t asked;    /* messages that the request still gives */
     uint64_t heard_ns; /* monotonic: the last word about it */
     uint64_t retry_ns; /* after a failure: not before */
@@ -190,6 +191,75 @@ static void reader_make(struct nats_reader *reader, uint64_t now_ns)
     reader->retry_ns = now_ns + READER_RETRY_NS;
 }
 
+/* Other nodes may have written and applied since it was opened here. */
+static enum err find_ends(const struct journal *journal, uint64_t after, uint64_t *ret_first,
+                          uint64_t *ret_last)
+{
+    const struct nats_journal *nats = journal->nats;
+    jsStreamInfo *info = NULL;
+    uint64_t durable = journal_durable_position(journal);
+    uint64_t first = nats->first_sequence;
+    uint64_t last = durable > nats->base ? durable - nats->base : 0;
+    last = last > nats->last_sequence ? last : nats->last_sequence;
+    if (after > last || !nats->is_met) {
+        jsOptions options = journal_nats_options();
+        if (js_GetStreamInfo(&info, nats->js, nats->stream, &options, NULL) != NATS_OK) {
+            return ERR_AWAY;
+        }
+        first = nats->is_met ? first : info->State.FirstSeq;
+        last = info->State.LastSeq;
+        jsStreamInfo_Destroy(info);
+    }
+    *ret_first = first;
+    *ret_last = last;
+    return ERR_OK;
+}
+
+/* What the stream must still hold for who has applied up to `after`. */
+static enum err reader_check_place(struct journal *journal, uint64_t after)
+{
+    const struct nats_journal *nats = journal->nats;
+    uint64_t first = 0;
+    uint64_t last = 0;
+    enum err err = find_ends(journal, after, &first, &last);
+    if (err != ERR_OK) {
+        return err;
+    }
+    if (after > last) {
+        log_write(LOG_ERROR, "journal",
+                  "NATS: stream %s ends at message %" PRIu64 ", and %" PRIu64
+                  " is applied: it is an older copy; delete it to begin a new one",
+                  nats->stream, last, after);
+        return ERR_CORRUPT;
+    }
+    if (first > after + 1) {
+        log_write(LOG_ERROR, "journal",
+                  "NATS: messages %" PRIu64 " to %" PRIu64 " of stream %s are gone and were not "
+                  "applied",
+                  after + 1, first - 1, nats->stream);
+        metrics_add(METRIC_JOURNAL_DROPPED, first - after - 1);
+        journal_quarantine_message(journal, after + 1, slice_make("", 0));
+    }
+    return ERR_OK;
+}
+
+/* An older copy of the stream is no place for anything: as with one that was replaced. */
+static void reader_check_and_make(struct nats_reader *reader, uint64_t now_ns)
+{
+    struct nats_journal *nats = reader_nats(reader);
+    enum err err =
+        reader->is_unchecked ? reader_check_place(reader->base.journal, reader->after) : ERR_OK;
+    if (err == ERR_OK) {
+        reader->is_unchecked = false;
+        reader_make(reader, now_ns);
+        return;
+    }
+    reader->retry_ns = now_ns + READER_RETRY_NS;
+    if (err == ERR_CORRUPT) {
+        atomic_store_explicit(&nats->is_foreign, true, memory_order_release);
+    }
+}
+
 static void reader_ask(struct nats_reader *reader, uint64_t now_ns)
 {
     struct nats_journal *nats = reader_nats(reader);
@@ -260,6 +330,10 @@ static void reader_charge(struct journal *journal, const struct journal_frame *f
     if (record_frame_decode(frame->bytes_slice, &record) != ERR_OK ||
         record.run == journal->options.run) {
         return;
+    }
+    if (frame->position > journal->nats->base + atomic_load_explicit(&journal->nats->met_sequence,
+                                                                     memory_order_relaxed)) {
+        return; /* forwarded by this run, whose spool had it at the start */
     }
     journal_room_force(&journal->room, frame->org, frame->bytes);
     if (frame->form == RECORD_FORM_UPLOAD_END &&
@@ -348,7 +422,7 @@ static void reader_prepare(struct nats_reader *reader)
             reader->generation != atomic_load_explicit(&nats->generation, memory_order_acquire);
         bool is_lost = reader->asked > 0 && now_ns - reader->heard_ns >= READER_SILENT_S * NS_PER_S;
         if (!reader->is_made || is_new || is_lost) {
-            reader_make(reader, now_ns);
+            reader_check_and_make(reader, now_ns);
         }
         if (reader->is_made && reader->asked == 0) {
             reader_ask(reader, now_ns);
@@ -443,65 +517,20 @@ void journal_nats_reader_close(struct journal_reader *base)
     mem_free(reader);
 }
 
-/* Other nodes may have written and applied since it was opened here. */
-static enum err find_last(const struct journal *journal, uint64_t after, uint64_t *ret)
-{
-    const struct nats_journal *nats = journal->nats;
-    jsStreamInfo *info = NULL;
-    uint64_t durable = journal_durable_position(journal);
-    uint64_t last = durable > nats->base ? durable - nats->base : 0;
-    last = last > nats->last_sequence ? last : nats->last_sequence;
-    if (after > last) {
-        jsOptions options = journal_nats_options();
-        if (js_GetStreamInfo(&info, nats->js, nats->stream, &options, NULL) != NATS_OK) {
-            return ERR_AWAY;
-        }
-        last = info->State.LastSeq;
-        jsStreamInfo_Destroy(info);
-    }
-    *ret = last;
-    return ERR_OK;
-}
-
-/* What the stream must still hold for who has applied up to `after`. */
-static enum err reader_check_place(struct journal *journal, uint64_t after)
-{
-    const struct nats_journal *nats = journal->nats;
-    uint64_t last = 0;
-    enum err err = find_last(journal, after, &last);
-    if (err != ERR_OK) {
-        return err;
-    }
-    if (after > last) {
-        log_write(LOG_ERROR, "journal",
-                  "NATS: stream %s ends at message %" PRIu64 ", and %" PRIu64
-                  " is applied: it is an older copy; delete it to begin a new one",
-                  nats->stream, last, after);
-        return ERR_CORRUPT;
-    }
-    if (nats->first_sequence > after + 1) {
-        log_write(LOG_ERROR, "journal",
-                  "NATS: messages %" PRIu64 " to %" PRIu64 " of stream %s are gone and were not "
-                  "applied",
-                  after + 1, nats->first_sequence - 1, nats->stream);
-        metrics_add(METRIC_JOURNAL_DROPPED, nats->first_sequence - after - 1);
-        journal_quarantine_message(journal, after + 1, slice_make("", 0));
-    }
-    return ERR_OK;
-}
-
 enum err journal_nats_reader_open(struct journal_reader **ret, struct journal *journal,
                                   uint64_t after_position)
 {
     struct nats_journal *nats = journal->nats;
     uint64_t after = after_position > nats->base ? after_position - nats->base : 0;
-    enum err err = reader_check_place(journal, after);
+    bool is_early = !nats->is_met && !journal_nats_is_ready(nats);
+    enum err err = is_early ? ERR_OK : reader_check_place(journal, after);
     if (err != ERR_OK) {
         return err;
     }
     struct nats_reader *reader = mem_alloc(sizeof(*reader));
     reader->base.journal = journal;
     reader->after = after;
+    reader->is_unchecked = is_early;
     reader->arrived_last = &reader->arrived;
     reader->ring_size = journal->options.nats.ack_pending_max;
     reader->ring = mem_alloc_array(reader->ring_size, sizeof(*reader->ring));

@@ -105,7 +105,9 @@ static void recover_frame(struct recovery *recovery, const struct journal_frame 
     if (is_end) {
         journal_pending_uploads_mark(&recovery->uploads, end.upload);
     }
-    if (recover_is_unapplied(recovery, frame)) {
+    if (recover_is_unapplied(recovery, frame) && journal->options.spool_of != NULL) {
+        journal_nats_spool_found(journal->options.spool_of, frame);
+    } else if (recover_is_unapplied(recovery, frame)) {
         journal_room_force(&journal->room, frame->org, frame->bytes);
         journal_room_durable(&journal->room, frame->record_count, 0);
         if (is_end) {

@@ -275,7 +275,10 @@ static enum err upload_send_table(struct journal_upload *upload, size_t size)
 
 enum err journal_upload_room(struct journal *journal, uint64_t org)
 {
-    enum err err = journal_room_look(&journal->room, org, LIMIT_UPLOAD_BLOCK_BYTES);
+    enum err err = journal_takes_bodies(journal) ? ERR_OK : ERR_AWAY;
+    if (err == ERR_OK) {
+        err = journal_room_look(&journal->room, org, LIMIT_UPLOAD_BLOCK_BYTES);
+    }
     return err == ERR_OK ? journal_slots_look(&journal->slots, org) : err;
 }
 
@@ -286,7 +289,10 @@ enum err journal_upload_begin(struct journal_upload **ret, struct journal_produc
     if (atomic_load_explicit(&journal->is_draining, memory_order_relaxed)) {
         return ERR_DRAINING;
     }
-    enum err err = journal_room_look(&journal->room, org, LIMIT_UPLOAD_BLOCK_BYTES);
+    enum err err = journal_takes_bodies(journal) ? ERR_OK : ERR_AWAY;
+    if (err == ERR_OK) {
+        err = journal_room_look(&journal->room, org, LIMIT_UPLOAD_BLOCK_BYTES);
+    }
     if (err == ERR_OK) {
         err = journal_slots_begin(&journal->slots, org);
     }

@@ -125,6 +125,15 @@ enum err record_frame_encode_head(const struct record_frame *frame, struct buffe
     return ERR_OK;
 }
 
+bool record_frame_id(struct slice bytes, struct id *ret)
+{
+    if (bytes.size < FRAME_HEAD_BYTES || bytes.data[FRAME_AT_VERSION] != FRAME_VERSION) {
+        return false;
+    }
+    memcpy(ret->bytes, bytes.data + FRAME_AT_ID, sizeof(ret->bytes));
+    return true;
+}
+
 static void frame_get_fixed(const uint8_t *from, struct record_frame *ret)
 {
     ret->form = from[FRAME_AT_FORM];

@@ -68,6 +68,8 @@ struct record_frame {
  * pieces and never copied. The byte format stands at the head of frame.c. */
 MUST_CHECK enum err record_frame_encode_head(const struct record_frame *frame, struct buffer *to);
 MUST_CHECK enum err record_frame_decode(struct slice bytes, struct record_frame *ret);
+/* The id alone; false: it is no frame. */
+bool record_frame_id(struct slice bytes, struct id *ret);
 /* Value of an attribute, or data NULL. */
 struct slice record_frame_attribute(const struct record_frame *frame, const char *name);
 /* Lane of a key whose order matters, within an org. */

@@ -282,3 +282,38 @@ def test_nodes_are_killed_in_turn_under_load(nodes, tmp_path):
         drained(getattr(nodes, name))
     for name in "ab":
         assert audit(nodes.a, tmp_path / name) > 0
+
+
+def test_nodes_spool_each_for_itself(weir, database_server):
+    """NATS is away for both; one of them is killed and comes back before NATS does. Each subject was written through one
+    node, so its order holds, whichever of the two applies it."""
+    one = nats_server.Nats()
+    try:
+        nodes = Nodes(weir, database_server, one)
+        for node in (nodes.a, nodes.b):
+            assert node.stop() == 0
+            node.settings["JOURNAL_SPOOL"] = "1"
+            node.start()
+        one.kill()
+        for node in (nodes.a, nodes.b):
+            until(lambda node=node: node.get("/health/ready", key=None).json["status"] == "degraded")
+        for number in range(200):
+            node = nodes.a if number % 2 == 0 else nodes.b
+            answer = node.post("/api/events", event(number, subject=f"s{number % 2}"))
+            assert answer.status == 202 and answer.json["durability"] == "fsync", answer
+            if number == 100:
+                nodes.a.kill()
+                nodes.a.start()
+        one.start()
+        for node in (nodes.a, nodes.b):
+            until(lambda node=node: node.get("/health/ready", key=None).json["status"] == "ok")
+        until(lambda: len(events(nodes.b)) == 200)
+        found = events(nodes.a)
+        for parity in range(2):
+            numbers_of = [one["payload"]["number"] for one in found if one["subject"] == f"s{parity}"]
+            assert numbers_of == list(range(parity, 200, 2))
+        for node in (nodes.a, nodes.b):
+            drained(node)
+            assert metric(node, "spool_frames") == 0
+    finally:
+        one.close()
