@@ -336,11 +336,11 @@ void http_connection_run(struct http_connection *connection)
         return;
     }
     connection->running = true;
-    connection->round_bytes = 0;
     give_room(connection);
     while (step(connection)) {
     }
     connection->running = false;
+    connection->round_bytes = 0;
     settle(connection);
 }
 
@@ -367,7 +367,20 @@ void http_connection_on_event(struct http_connection *connection, uint32_t event
     }
     connection->readable = connection->readable || (events & (EPOLLIN | EPOLLRDHUP)) != 0;
     connection->writable = true; /* TLS may want to read before it writes */
-    http_connection_run(connection);
+    bool awaits = connection->state == HTTP_STATE_IDLE && !connection->gated &&
+                  !connection->broken && connection->input_start == connection->input_end;
+    if (awaits && http_input_read(connection) == HTTP_INPUT_ENDED) {
+        connection->readable = true; /* the run is told so again, and acts on it */
+    }
+}
+
+void http_connection_begin(struct http_connection *connection)
+{
+    if (connection->state == HTTP_STATE_IDLE && connection->input_start < connection->input_end) {
+        connection->running = true;
+        (void)step(connection); /* what is left to do the run will find */
+        connection->running = false;
+    }
 }
 
 /* Whether a window that is over moved enough bytes; begins the next one. */

@@ -91,7 +91,7 @@ struct http_connection {
     bool gated;         /* pipelined requests wait until more is sent */
     bool broken;        /* memory or the peer is gone: close */
     bool linger;        /* FLUSH: bytes of the peer may be unread */
-    size_t round_bytes; /* read in this run */
+    size_t round_bytes; /* read for this run */
     uint64_t state_since_ms;
     struct http_timer timer;
     struct http_window reading;  /* measured in BODY and DROP */
@@ -218,8 +218,11 @@ struct http_server {
 void http_connection_start(struct http_connection *connection);
 /* The one function that changes the state. */
 void http_connection_set_state(struct http_connection *connection, enum http_state state);
-/* Events of the epoll set. */
+/* Events of the epoll set: notes them, and reads what an idle connection got. Its begin and run
+ * follow in the same round. */
 void http_connection_on_event(struct http_connection *connection, uint32_t events);
+/* Takes the head that was read, if it is whole, and tells the handler of it. */
+void http_connection_begin(struct http_connection *connection);
 void http_connection_on_timer(struct http_connection *connection);
 /* Does what can be done now without waiting. */
 void http_connection_run(struct http_connection *connection);
