@@ -1,5 +1,5 @@
-/* The yardstick of P3 and P18: JetStream async publish into a stream on a file, with libnats, against
- * servers on this machine. Every acknowledgement is waited for. Prints messages a second.
+/* The yardstick of P3 and P18: JetStream async publish into a stream on a file, with libnats,
+ * against servers on this machine. Every acknowledgement is waited for. Prints messages a second.
  *
  * usage: jetstream_pub URL MESSAGES BYTES [REPLICAS [IN_FLIGHT]] */
 #include <nats/nats.h>
