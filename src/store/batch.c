@@ -60,9 +60,9 @@ struct key_shares {
 /* About as many shares as keys, so that those of even keys, as hashes are, hold one or two. */
 static enum err make_shares(const struct store_key *keys, size_t count, struct key_shares *ret)
 {
-    uint64_t least = keys[0].high;
-    uint64_t most = keys[0].high;
-    for (size_t i = 1; i < count; i++) {
+    uint64_t least = UINT64_MAX;
+    uint64_t most = 0;
+    for (size_t i = 0; i < count; i++) {
         least = keys[i].high < least ? keys[i].high : least;
         most = keys[i].high > most ? keys[i].high : most;
     }

@@ -19,7 +19,7 @@ static struct record_share *make(uint32_t item_count)
     share->waiter = 42;
     share->done = 3;
     share->total = 1000;
-    for (uint8_t i = 0; i < sizeof(share->upload.bytes); i++) {
+    for (size_t i = 0; i < sizeof(share->upload.bytes); i++) {
         share->upload.bytes[i] = (uint8_t)(0xf0u + i);
     }
     share->result.err = ERR_CORRUPT;
