@@ -72,7 +72,7 @@ static void write_of(enum client kind, int fd)
         [CLIENT_HALF] = "GET /hello HT",
         [CLIENT_LEAVES] = "",
         [CLIENT_LAST] = GET_HELLO,
-        [CLIENT_THREE] = GET_HELLO POST_COUNT GET_HELLO,
+        [CLIENT_THREE] = (GET_HELLO POST_COUNT GET_HELLO),
         [CLIENT_BAD] = "\x01\x02\r\n\r\n",
         [CLIENT_RESETS] = GET_HELLO,
         [CLIENT_BODY] = "POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n",
