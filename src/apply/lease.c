@@ -10,8 +10,9 @@
  * lane holds is applied by one holder.
  *
  * Happy path: look -> renewed, and the cursors of what is held moved on -> a few lanes taken.
- * Failure modes: two take the same lane: the second finds it taken, and looks again. A holder that
- * was thought dead: its next transaction is rolled back, its next look tells what it has. */
+ * Failure modes: two take the same lane: the second passes over it, and looks again. A transaction
+ * that stands still has rows of a holder that is taken for dead: nobody waits for them. A holder
+ * that was thought dead: its next transaction is rolled back, its next look tells what it has. */
 #include "apply/lanes.h"
 
 #include <string.h>
@@ -236,9 +237,7 @@ static enum err forget_appliers(struct store_connection *connection,
                                 const struct apply_lease *lease, int64_t now_ms)
 {
     struct store_statement *statement = NULL;
-    enum err err = store_prepare(
-        connection, "DELETE FROM appliers WHERE journal = $1 AND (until_ms <= $2 OR holder = $3)",
-        &statement);
+    enum err err = store_prepare(connection, store_texts(connection)->forget_appliers, &statement);
     if (err != ERR_OK) {
         return err;
     }
@@ -269,10 +268,7 @@ static enum err take(struct store_connection *connection, const struct apply_lea
                      uint64_t lanes, int64_t now_ms)
 {
     struct store_statement *statement = NULL;
-    enum err err = store_prepare(connection,
-                                 "UPDATE cursors SET holder = $2, until_ms = $4 WHERE journal = $1"
-                                 " AND " IN_MASK("$3") " AND (holder = 0 OR until_ms <= $5)",
-                                 &statement);
+    enum err err = store_prepare(connection, store_texts(connection)->claim_lanes, &statement);
     if (err != ERR_OK) {
         return err;
     }

@@ -377,8 +377,8 @@ static enum err run_due(struct store_job *job, struct store_connection *connecti
     telemetry->minutes_max = store_rollups_limit(connection);
     enum err err = telemetry->applier->options.is_alone
                        ? ERR_OK
-                       : store_lease_take(connection, LEASE_NAME, telemetry->holder, LEASE_MS,
-                                          &telemetry->is_held);
+                       : store_lease_claim(connection, LEASE_NAME, telemetry->holder, LEASE_MS,
+                                           &telemetry->is_held);
     if (err != ERR_OK || !telemetry->is_held) {
         return err;
     }

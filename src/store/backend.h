@@ -191,6 +191,13 @@ struct store_backend {
     " ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until_ms = excluded.until_ms"     \
     " WHERE l.holder = excluded.holder OR l.until_ms <= " now " RETURNING 1"
 
+/* A lane's bit is in the mask $3. */
+#define STORE_FREE_LANES                                                                           \
+    " journal = $1 AND (($3 >> CAST(lane AS integer)) & 1) = 1 AND (holder = 0 OR until_ms <= $5)"
+#define STORE_CLAIM_LANES     "UPDATE cursors SET holder = $2, until_ms = $4 WHERE"
+#define STORE_GONE_APPLIERS   " journal = $1 AND (until_ms <= $2 OR holder = $3)"
+#define STORE_FORGET_APPLIERS "DELETE FROM appliers WHERE"
+
 extern const struct store_backend store_sqlite;
 extern const struct store_backend store_postgres;
 

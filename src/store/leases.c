@@ -8,18 +8,24 @@
  * Failure modes: any error fails the job, whose transaction is rolled back. */
 #include "store/store.h"
 
-enum err store_lease_take(struct store_connection *connection, const char *name, uint64_t holder,
-                          uint32_t ttl_ms, bool *ret_held)
+struct lease {
+    const char *name;
+    uint64_t holder;
+    uint32_t ttl_ms;
+};
+
+static enum err run(struct store_connection *connection, const char *sql, const struct lease *lease,
+                    bool *ret_held)
 {
     struct store_statement *statement = NULL;
     bool has_row = false;
-    enum err err = store_prepare(connection, store_texts(connection)->take_lease, &statement);
+    enum err err = store_prepare(connection, sql, &statement);
     if (err != ERR_OK) {
         return err;
     }
-    store_bind_text(statement, 1, slice_from_text(name));
-    store_bind_i64(statement, 2, (int64_t)holder);
-    store_bind_i64(statement, 3, ttl_ms);
+    store_bind_text(statement, 1, slice_from_text(lease->name));
+    store_bind_i64(statement, 2, (int64_t)lease->holder);
+    store_bind_i64(statement, 3, lease->ttl_ms);
     err = store_step(statement, &has_row);
     if (err == ERR_OK) {
         *ret_held = has_row;
@@ -28,6 +34,20 @@ enum err store_lease_take(struct store_connection *connection, const char *name,
         err = store_execute(statement); /* to its end */
     }
     return err;
+}
+
+enum err store_lease_take(struct store_connection *connection, const char *name, uint64_t holder,
+                          uint32_t ttl_ms, bool *ret_held)
+{
+    struct lease lease = {.name = name, .holder = holder, .ttl_ms = ttl_ms};
+    return run(connection, store_texts(connection)->take_lease, &lease, ret_held);
+}
+
+enum err store_lease_claim(struct store_connection *connection, const char *name, uint64_t holder,
+                           uint32_t ttl_ms, bool *ret_held)
+{
+    struct lease lease = {.name = name, .holder = holder, .ttl_ms = ttl_ms};
+    return run(connection, store_texts(connection)->claim_lease, &lease, ret_held);
 }
 
 enum err store_lease_give_up(struct store_connection *connection, const char *name, uint64_t holder)

@@ -394,6 +394,20 @@ const struct store_backend store_postgres = {
               .forget_subject = "UPDATE events SET subject_key = NULL"
                                 " WHERE subject_key = $1 AND sequence = $2",
               .take_lease = STORE_TAKE_LEASE(NOW_MS),
+              .claim_lease =
+                  "WITH free AS (SELECT name FROM leases WHERE name = $1"
+                  " AND (holder = $2 OR until_ms <= " NOW_MS ") FOR UPDATE SKIP LOCKED),"
+                  " taken AS (UPDATE leases l SET holder = $2, until_ms = " NOW_MS " + $3"
+                  " FROM free WHERE l.name = free.name RETURNING 1),"
+                  " made AS (INSERT INTO leases (name, holder, until_ms) SELECT $1, $2, " NOW_MS
+                  " + $3 WHERE NOT EXISTS (SELECT 1 FROM leases WHERE name = $1)"
+                  " ON CONFLICT (name) DO NOTHING RETURNING 1)"
+                  " SELECT 1 FROM taken UNION ALL SELECT 1 FROM made",
+              .claim_lanes = STORE_CLAIM_LANES " journal = $1 AND lane IN (SELECT lane FROM cursors"
+                                               " WHERE" STORE_FREE_LANES " FOR UPDATE SKIP LOCKED)",
+              .forget_appliers =
+                  STORE_FORGET_APPLIERS " journal = $1 AND holder IN (SELECT holder FROM appliers"
+                                        " WHERE" STORE_GONE_APPLIERS " FOR UPDATE SKIP LOCKED)",
               .now = "SELECT " NOW_MS},
     .open = postgres_open,
     .close = postgres_close,

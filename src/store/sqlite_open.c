@@ -485,6 +485,9 @@ const struct store_backend store_sqlite = {
               .by_subject_order = "s.sequence",
               .forget_subject = "DELETE FROM event_subjects WHERE key = $1 AND sequence = $2",
               .take_lease = STORE_TAKE_LEASE(NOW_MS),
+              .claim_lease = STORE_TAKE_LEASE(NOW_MS), /* one writes at a time */
+              .claim_lanes = STORE_CLAIM_LANES STORE_FREE_LANES,
+              .forget_appliers = STORE_FORGET_APPLIERS STORE_GONE_APPLIERS,
               .now = "SELECT " NOW_MS},
     .open = sqlite_open,
     .close = sqlite_close,

@@ -154,8 +154,15 @@ struct store_texts {
     const char *by_subject_order; /* the column whose order costs no sort */
     /* Takes an event off its subject: key $1, sequence $2. */
     const char *forget_subject;
-    /* Takes the lease $1 for the holder $2 and $3 ms: a row, or none when another has it. */
+    /* Takes the lease $1 for the holder $2 and $3 ms: a row, or none when another has it. To take
+     * waits for a transaction that has its row; to claim passes over it. */
     const char *take_lease;
+    const char *claim_lease;
+    /* Of the lanes in the mask $3 of the journal $1 those that are free at $5 become the holder
+     * $2's until $4, and appliers forgotten whose time is over at $2 or who are $3, but for rows
+     * that a transaction has. */
+    const char *claim_lanes;
+    const char *forget_appliers;
     /* One row: the database's clock, ms. */
     const char *now;
 };
@@ -285,6 +292,9 @@ MUST_CHECK enum err store_retention_step(struct store_connection *connection,
  * done by the holder alone. `name` is constant text. */
 MUST_CHECK enum err store_lease_take(struct store_connection *connection, const char *name,
                                      uint64_t holder, uint32_t ttl_ms, bool *ret_held);
+/* The same, but another's transaction that has the row is not waited for: it has the lease. */
+MUST_CHECK enum err store_lease_claim(struct store_connection *connection, const char *name,
+                                      uint64_t holder, uint32_t ttl_ms, bool *ret_held);
 /* Somebody else's stays. */
 MUST_CHECK enum err store_lease_give_up(struct store_connection *connection, const char *name,
                                         uint64_t holder);

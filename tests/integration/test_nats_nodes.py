@@ -234,6 +234,27 @@ def test_a_node_that_dies_is_replaced(nodes):
     drained(nodes.a)
 
 
+def test_a_lane_that_a_transaction_has_holds_no_other_up(nodes):
+    """As of a node that stands still within one: what else it had is taken over at once, and that lane after it."""
+    nodes.b.stop()
+    until(lambda: nodes.holders() == 1)
+    own = nodes.sql("SELECT holder FROM cursors WHERE holder <> 0 LIMIT 1")
+    held = f"SELECT count(*) FROM cursors WHERE holder = {own}"
+    until(lambda: nodes.sql(held) == "64")
+    nodes.b.start()
+    nodes.wait_until_shared()
+    lane = nodes.sql(f"SELECT max(lane) FROM cursors WHERE holder <> {own}")
+    lock = postgres_server.Lock(nodes.settings["DATABASE_URL"])
+    lock.rollback()
+    lock.run(f"BEGIN; SELECT 'row' FROM cursors WHERE lane = {lane} FOR UPDATE;")
+    assert lock.process.stdout.readline() == "row\n"
+    nodes.b.kill()
+    until(lambda: nodes.sql(held) == "63", 30)
+    lock.rollback()
+    until(lambda: nodes.sql(held) == "64", 30)
+    lock.close()
+
+
 def test_a_node_that_stands_still_holds_nobody_up(nodes):
     """It is stopped within a transaction, whose locks the other needs."""
     nodes.wait_until_shared()

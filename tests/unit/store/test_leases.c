@@ -36,10 +36,14 @@ struct ask {
     bool is_held;
 };
 
+/* Where nobody's transaction has the row both ways are one. */
+static bool claims;
+
 static enum err run_take(struct store_connection *connection, void *context)
 {
     struct ask *ask = context;
-    return store_lease_take(connection, ask->name, ask->holder, TTL_MS, &ask->is_held);
+    return claims ? store_lease_claim(connection, ask->name, ask->holder, TTL_MS, &ask->is_held)
+                  : store_lease_take(connection, ask->name, ask->holder, TTL_MS, &ask->is_held);
 }
 
 static enum err run_give_up(struct store_connection *connection, void *context)
@@ -123,5 +127,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_clock_and_renewal, setup, teardown),
         cmocka_unit_test_setup_teardown(test_give_up, setup, teardown),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    claims = true;
+    return failed + cmocka_run_group_tests(tests, NULL, NULL);
 }
