@@ -28,6 +28,7 @@
 #include "base/sys.h"
 #include "base/thread.h"
 #include "gate/gate.h"
+#include "house_plan.h"
 #include "http/http.h"
 #include "journal/journal.h"
 #include "store/store.h"
@@ -93,37 +94,6 @@ static void raise_descriptor_limit(void)
     }
 }
 
-/* Several nodes have their store and their journal in common. */
-static bool is_shared(const struct settings *settings)
-{
-    return settings->nats_url[0] != '\0' && store_url_is_postgres(settings->database_url);
-}
-
-/* 0: one without leases. One connection writes, one listens, at least one reads. Where others apply
- * one follows them. */
-static uint32_t applier_count(const struct settings *settings)
-{
-    bool applies = settings_has_role(settings, "apply");
-    uint32_t wanted = applies ? (uint32_t)settings->worker_pool_size : 1;
-    uint32_t permitted = (uint32_t)settings->max_connections - 3;
-    if (!store_url_is_postgres(settings->database_url)) {
-        return 0;
-    }
-    return wanted > permitted ? permitted : wanted;
-}
-
-/* A connection that waits for a server costs no processor: as many as are permitted, less those
- * that write and the one that listens. */
-static uint32_t reader_count(const struct settings *settings)
-{
-    uint32_t count = (uint32_t)settings->store_readers;
-    if (store_url_is_postgres(settings->database_url)) {
-        uint32_t permitted = (uint32_t)settings->max_connections - 2 - applier_count(settings);
-        return count == 0 || count > permitted ? permitted : count;
-    }
-    return count == 0 ? thread_cpu_count() : count;
-}
-
 static enum err refuse_half_restore(const struct settings *settings, struct err_detail *detail)
 {
     char path[HOUSE_PATH_BYTES];
@@ -144,8 +114,8 @@ enum err house_open(struct house **ret, const struct settings *settings, struct 
     house->lock_fd = -1;
     house->settings = settings;
     house->loops = settings->loops != 0 ? (uint32_t)settings->loops : thread_cpu_count();
-    house->readers = reader_count(settings);
-    house->appliers = applier_count(settings);
+    house->readers = house_readers(settings);
+    house->appliers = house_appliers(settings);
     house->loops = house->loops > HOUSE_LOOPS_MAX ? HOUSE_LOOPS_MAX : house->loops;
     house->readers = house->readers > HOUSE_READERS_MAX ? HOUSE_READERS_MAX : house->readers;
     enum err err = hash_start();
@@ -223,6 +193,22 @@ static void on_applied_elsewhere(void *owner, uint64_t position, const uint64_t 
     api_on_applied_elsewhere(((struct house *)owner)->api, position, orgs, count);
 }
 
+static void on_passed_elsewhere(void *owner, uint64_t lanes, uint64_t position)
+{
+    struct house *house = owner;
+    if (house->apply != NULL) {
+        apply_on_passed(house->apply, lanes, position);
+    }
+}
+
+static void on_free_elsewhere(void *owner)
+{
+    struct house *house = owner;
+    if (house->apply != NULL) {
+        apply_on_free(house->apply);
+    }
+}
+
 /* On an applier's thread: who waits here is told, then the other nodes. */
 static void on_applied(void *owner, uint64_t position, const uint64_t *orgs, uint32_t count)
 {
@@ -251,7 +237,9 @@ static enum err open_store(struct house *house, struct err_detail *detail)
                                           .owner = house,
                                           .on_change = on_change,
                                           .on_current = on_current,
-                                          .on_applied = on_applied_elsewhere};
+                                          .on_applied = on_applied_elsewhere,
+                                          .on_passed = on_passed_elsewhere,
+                                          .on_free = on_free_elsewhere};
     struct store_options options = {
         .url = url,
         .cache_mb = (uint32_t)settings->store_cache_mb,
@@ -357,22 +345,6 @@ static enum err start_sharing(struct house *house, struct err_detail *detail)
 static const char *text_or_null(const char *text)
 {
     return text[0] != '\0' ? text : NULL;
-}
-
-/* What an acknowledgement covers. */
-static const char *durability(const struct settings *settings)
-{
-    if (settings->nats_url[0] == '\0') {
-        return "fsync";
-    }
-    return strcmp(settings->nats_sync, "always") == 0 ? "jetstream_fsync" : "jetstream";
-}
-
-static uint32_t roles_of(const struct settings *settings)
-{
-    return (settings_has_role(settings, "intake") ? API_ROLE_INTAKE : 0u) |
-           (settings_has_role(settings, "apply") ? API_ROLE_APPLY : 0u) |
-           (settings_has_role(settings, "query") ? API_ROLE_QUERY : 0u);
 }
 
 static void log_recovery(const struct journal_state *state)
@@ -491,7 +463,7 @@ static enum err start_journal(struct house *house, struct err_detail *detail)
                  .pull_batch = (uint32_t)settings->nats_pull_batch,
                  .ack_wait_s = (uint32_t)settings->nats_ack_wait_s,
                  .ack_pending_max = (uint32_t)settings->nats_ack_pending,
-                 .is_shared = is_shared(settings),
+                 .is_shared = house_is_shared(settings),
                  .spools = settings->journal_spool != 0},
         .spool_directory = spool,
     };
@@ -533,8 +505,8 @@ static enum err open_api(struct house *house, struct err_detail *detail)
         .open_signup = settings->open_signup != 0,
         .journal_bytes_max = settings->journal_max_mb * MEBIBYTE,
         .metrics_moved = settings->metrics_port != 0,
-        .roles = roles_of(settings),
-        .durability = durability(settings),
+        .roles = house_roles(settings),
+        .durability = house_durability(settings),
     };
     return api_open(&house->api, &options, detail);
 }
@@ -580,7 +552,7 @@ static enum err open_apply(struct house *house, struct err_detail *detail)
         .batch_size = (uint32_t)settings->worker_batch_size,
         .batch_timeout_ms = (uint32_t)settings->worker_batch_timeout_ms,
         .appliers = house->appliers,
-        .is_exclusive = !is_shared(settings), /* else DATA_DIR is locked */
+        .is_exclusive = !house_is_shared(settings), /* else DATA_DIR is locked */
         .paused = settings->apply_paused != 0 && applies,
         .is_follower = !applies,
         .run = house->run,
@@ -617,7 +589,7 @@ static enum err refuse_unapplied(struct house *house, struct err_detail *detail)
  * that apply follows them: for what it accepted, and for who waits here. */
 static enum err start_apply(struct house *house, struct err_detail *detail)
 {
-    bool is_here = settings_has_role(house->settings, "apply") || is_shared(house->settings);
+    bool is_here = settings_has_role(house->settings, "apply") || house_is_shared(house->settings);
     enum err err = is_here ? open_apply(house, detail) : refuse_unapplied(house, detail);
     if (err == ERR_OK && house->api != NULL) {
         api_start(house->api, house->server, house->apply);

@@ -52,6 +52,11 @@ void apply_close(struct apply *apply);
 /* Everything up to it is queryable. Any thread. */
 uint64_t apply_position(const struct apply *apply);
 
+/* Any thread: what another node says of a journal that they share: each of these lanes is applied
+ * up to `position`; lanes can be taken. */
+void apply_on_passed(struct apply *apply, uint64_t lanes, uint64_t position);
+void apply_on_free(struct apply *apply);
+
 /* The base of a journal that the store may not have met (it is recorded there). These run as
  * store jobs on the caller's behalf, synchronously. */
 MUST_CHECK enum err apply_base(struct store *store, struct id journal, bool is_new,

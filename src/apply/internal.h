@@ -85,20 +85,21 @@ struct applier {
         struct store_job job;
         struct apply_lease look;
         bool is_posted;
-        bool is_new; /* what it says is not followed yet */
+        bool is_new;  /* what it says is not followed yet */
+        bool is_past; /* when it was posted, all frames from before the start were applied */
+        uint32_t silent_count;
         uint64_t due_ns;
         uint64_t looked_ns;
-        uint64_t advanced; /* up to here the cursors of all its lanes say */
-        bool is_past;      /* when it was posted, all frames from before the start were applied */
+        uint64_t advanced;        /* up to here the cursors of all its lanes say */
         struct apply_found found; /* out */
         /* Uploads that this node counts, of which nothing was heard; out: which are over. */
         struct id silent[APPLY_SILENT_MAX];
-        uint32_t silent_count;
         uint64_t silent_over;
     } lease;
     /* Of a shared stream: what uploads from before the start have left, whoever applies them. */
     struct apply_found found;
-    bool found_are_over; /* there are none, and none will come */
+    bool found_are_over;   /* there are none, and none will come */
+    atomic_bool is_called; /* to look at the leases now. Relaxed: a wake follows it */
     /* For what is told of all: stored here, loaded by any applier; relaxed. */
     atomic_uint_least64_t lanes;
     atomic_uint_least64_t unsettled; /* frames that were read and are not applied */

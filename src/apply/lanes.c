@@ -128,6 +128,55 @@ static void credit_mixed(struct applier *applier, uint64_t position)
     }
 }
 
+/* To the other nodes. It is true of these lanes whoever has them by then. */
+static void announce_passed(const struct apply *apply)
+{
+    uint64_t lanes = 0;
+    uint64_t least = UINT64_MAX;
+    for (uint32_t i = 0; i < apply->count; i++) {
+        lanes |= number_load(&apply->appliers[i]->lanes);
+    }
+    for (uint32_t i = 0; i < LIMIT_LANES; i++) {
+        uint64_t one = number_load(&apply->passed[i]);
+        least = has_lane(lanes, i) && one < least ? one : least;
+    }
+    if (lanes != 0 && journal_is_shared(apply->options.journal)) {
+        store_announce_passed(apply->options.store, lanes, least);
+    }
+}
+
+/* The sender may have another stream of that name: its positions lie in another range. */
+static bool is_of_journal(const struct apply *apply, uint64_t position)
+{
+    uint64_t own = journal_durable_position(apply->options.journal);
+    return journal_is_shared(apply->options.journal) &&
+           own >> LIMIT_RANGE_SHIFT == position >> LIMIT_RANGE_SHIFT;
+}
+
+void apply_on_passed(struct apply *apply, uint64_t lanes, uint64_t position)
+{
+    if (!is_of_journal(apply, position)) {
+        return;
+    }
+    for (uint32_t i = 0; i < LIMIT_LANES; i++) {
+        if (has_lane(lanes, i)) {
+            (void)number_raise(&apply->passed[i], position);
+        }
+    }
+    if (least_of(apply->passed) > apply_position(apply)) {
+        mailbox_wake(apply->appliers[0]->mailbox); /* tells it when it has nothing else to do */
+    }
+}
+
+void apply_on_free(struct apply *apply)
+{
+    for (uint32_t i = 0; i < apply->count; i++) {
+        struct applier *applier = apply->appliers[i];
+        atomic_store_explicit(&applier->is_called, true, memory_order_relaxed);
+        mailbox_wake(applier->mailbox);
+    }
+}
+
 bool apply_lanes_tell(struct applier *applier)
 {
     struct apply *apply = applier->apply;
@@ -145,6 +194,7 @@ bool apply_lanes_tell(struct applier *applier)
     uint64_t position = apply_position(apply);
     credit_mixed(applier, position);
     apply_uploads_tell(applier);
+    announce_passed(apply);
     journal_progress(applier->options.journal, position, oldest_ms(apply));
     return has_risen;
 }
@@ -288,6 +338,9 @@ static void on_look(struct store_job *job)
     }
     apply_uploads_take(applier);
     apply_uploads_settle(applier);
+    if ((look->given != 0 || look->is_over) && journal_is_shared(applier->options.journal)) {
+        store_announce_free(applier->options.store);
+    }
 }
 
 static void post_look(struct applier *applier, uint64_t lanes, uint64_t given, bool is_over)
@@ -381,6 +434,10 @@ bool apply_lanes_look(struct applier *applier, uint64_t now_ns)
 {
     if (!apply_has_leases(applier)) {
         return false;
+    }
+    if (!applier->lease.is_posted &&
+        atomic_exchange_explicit(&applier->is_called, false, memory_order_relaxed)) {
+        applier->lease.due_ns = 0;
     }
     if (must_follow(applier)) {
         if (applier->in_flight != NULL) {

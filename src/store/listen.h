@@ -28,6 +28,10 @@ struct store_listen_options {
     /* Another node has applied its journal up to `position`; the orgs whose data changed, NULL: it
      * may be any. */
     void (*on_applied)(void *owner, uint64_t position, const uint64_t *orgs, uint32_t count);
+    /* Another node: each of these lanes (bits) of the journal is applied up to `position`. */
+    void (*on_passed)(void *owner, uint64_t lanes, uint64_t position);
+    /* Another node has given lanes up. */
+    void (*on_free)(void *owner);
 };
 
 /* Argument: the store. Returns after store_stop; at once where one process has the database for
@@ -35,3 +39,6 @@ struct store_listen_options {
 void store_listener_run(void *store);
 /* This node has applied up to `position`: the others are told soon. */
 void store_announce(struct store *store, uint64_t position, const uint64_t *orgs, uint32_t count);
+/* The same of lanes of a journal that nodes share: how far they are; that some were given up. */
+void store_announce_passed(struct store *store, uint64_t lanes, uint64_t position);
+void store_announce_free(struct store *store);

@@ -39,6 +39,12 @@
 #define JOURNALS_KNOWN 256u
 #define NUMBER_BYTES   21u
 
+/* What is applied of some lanes. */
+struct passed {
+    uint64_t lanes;
+    uint64_t position;
+};
+
 struct store_listener {
     struct store_connection *connection;
     struct store_listen_options options;
@@ -46,6 +52,9 @@ struct store_listener {
     struct table *pending;          /* orgs to be told of */
     atomic_uint_least64_t position; /* to be told; release by announce, acquire here */
     uint64_t told;                  /* the last position that was */
+    struct table *passed;           /* one: both numbers are those of one moment */
+    struct passed told_passed;
+    atomic_bool has_free; /* relaxed: the wake follows it */
     uint64_t told_ms;
     uint64_t heard_ms; /* monotonic; the last message or look */
     uint64_t version;
@@ -69,6 +78,7 @@ enum err store_listener_create(struct store_listener **ret, struct store_connect
     listener->connection = connection;
     listener->options = *options;
     listener->pending = table_create(PENDING_MAX, sizeof(uint64_t));
+    listener->passed = table_create(1, sizeof(struct passed));
     *ret = listener;
     return ERR_OK;
 }
@@ -80,6 +90,7 @@ void store_listener_destroy(struct store_listener *listener)
     }
     listener->connection->backend->close(listener->connection);
     table_destroy(listener->pending);
+    table_destroy(listener->passed);
     mailbox_destroy(listener->mailbox);
     mem_free(listener);
 }
@@ -109,6 +120,40 @@ void store_listener_announce(struct store_listener *listener, uint64_t position,
     mailbox_wake(listener->mailbox);
 }
 
+static struct slice passed_key(void)
+{
+    return SLICE_LITERAL("passed");
+}
+
+struct passed_change {
+    struct passed to;
+    bool is_new;
+};
+
+static void visit_passed(void *value, void *context)
+{
+    struct passed *passed = value;
+    struct passed_change *change = context;
+    change->is_new = passed->lanes != change->to.lanes || passed->position != change->to.position;
+    *passed = change->to;
+}
+
+void store_listener_announce_passed(struct store_listener *listener, uint64_t lanes,
+                                    uint64_t position)
+{
+    struct passed_change change = {.to = {.lanes = lanes, .position = position}};
+    table_upsert(listener->passed, passed_key(), visit_passed, &change);
+    if (change.is_new) {
+        mailbox_wake(listener->mailbox);
+    }
+}
+
+void store_listener_announce_free(struct store_listener *listener)
+{
+    atomic_store_explicit(&listener->has_free, true, memory_order_relaxed);
+    mailbox_wake(listener->mailbox);
+}
+
 struct org_writer {
     char *to;
     size_t size;
@@ -126,14 +171,33 @@ static bool write_org(const void *value, void *context)
     return true;
 }
 
-static bool has_to_tell(const struct store_listener *listener)
+static bool has_applied(const struct store_listener *listener)
 {
     return atomic_load_explicit(&listener->position, memory_order_acquire) > listener->told ||
            table_count(listener->pending) > 0;
 }
 
+static bool has_passed(const struct store_listener *listener, struct passed *ret)
+{
+    const struct passed *told = &listener->told_passed;
+    return table_copy(listener->passed, passed_key(), ret) &&
+           (ret->lanes != told->lanes || ret->position != told->position);
+}
+
+static bool has_to_tell(const struct store_listener *listener)
+{
+    struct passed passed;
+    return has_applied(listener) || has_passed(listener, &passed) ||
+           atomic_load_explicit(&listener->has_free, memory_order_relaxed);
+}
+
+static enum err tell_message(struct store_listener *listener)
+{
+    return listener->connection->backend->ears->tell(listener->connection, listener->message);
+}
+
 /* Orgs that do not fit wait for the next. */
-static enum err tell(struct store_listener *listener)
+static enum err tell_applied(struct store_listener *listener)
 {
     uint64_t position = atomic_load_explicit(&listener->position, memory_order_acquire);
     struct org_writer writer = {.to = listener->message};
@@ -142,8 +206,33 @@ static enum err tell(struct store_listener *listener)
                          "applied %" PRIu64 " %" PRIu64, listener->options.node, position);
     table_erase_if(listener->pending, write_org, &writer);
     listener->told = position;
+    return tell_message(listener);
+}
+
+static enum err tell_passed(struct store_listener *listener, const struct passed *passed)
+{
+    (void)snprintf(listener->message, sizeof(listener->message),
+                   "passed %" PRIu64 " %" PRIu64 " %" PRIu64, listener->options.node, passed->lanes,
+                   passed->position);
+    listener->told_passed = *passed;
+    return tell_message(listener);
+}
+
+static enum err tell(struct store_listener *listener)
+{
+    struct passed passed;
+    enum err err = has_applied(listener) ? tell_applied(listener) : ERR_OK;
+    if (err == ERR_OK && has_passed(listener, &passed)) {
+        err = tell_passed(listener, &passed);
+    }
+    if (err == ERR_OK &&
+        atomic_exchange_explicit(&listener->has_free, false, memory_order_relaxed)) {
+        (void)snprintf(listener->message, sizeof(listener->message), "free %" PRIu64,
+                       listener->options.node);
+        err = tell_message(listener);
+    }
     listener->told_ms = clock_mono_ms();
-    return listener->connection->backend->ears->tell(listener->connection, listener->message);
+    return err;
 }
 
 /* --- hearing --------------------------------------------------------------------------------- */
@@ -197,6 +286,21 @@ static void hear_applied(struct store_listener *listener, struct slice words)
     }
 }
 
+static void hear_lanes(struct store_listener *listener, struct slice first, struct slice words)
+{
+    struct passed passed;
+    uint64_t node = 0;
+    if (!next_number(&words, &node) || node == listener->options.node) {
+        return;
+    }
+    if (slice_equal(first, SLICE_LITERAL("free"))) {
+        listener->options.on_free(listener->options.owner);
+    } else if (slice_equal(first, SLICE_LITERAL("passed")) && next_number(&words, &passed.lanes) &&
+               next_number(&words, &passed.position)) {
+        listener->options.on_passed(listener->options.owner, passed.lanes, passed.position);
+    }
+}
+
 static void hear_change(struct store_listener *listener, enum store_change change,
                         struct slice words)
 {
@@ -226,6 +330,7 @@ static void on_message(void *owner, struct slice message)
     if (slice_equal(first, SLICE_LITERAL("applied"))) {
         hear_applied(listener, words);
     }
+    hear_lanes(listener, first, words);
     for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
         if (slice_equal(first, slice_from_text(changes[i].word))) {
             hear_change(listener, changes[i].change, words);

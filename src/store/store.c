@@ -321,6 +321,20 @@ void store_announce(struct store *store, uint64_t position, const uint64_t *orgs
     }
 }
 
+void store_announce_passed(struct store *store, uint64_t lanes, uint64_t position)
+{
+    if (store->listener != NULL) {
+        store_listener_announce_passed(store->listener, lanes, position);
+    }
+}
+
+void store_announce_free(struct store *store)
+{
+    if (store->listener != NULL) {
+        store_listener_announce_free(store->listener);
+    }
+}
+
 void *store_reader(struct store *store, uint32_t index)
 {
     assert(index < store->reader_count);

@@ -2,6 +2,7 @@
 of them applies what any of them accepted, once; who waits is answered by the node that he asked; when one dies the
 others have its work within ten seconds."""
 import json
+import re
 import signal
 import threading
 import time
@@ -47,6 +48,25 @@ class Nodes:
 
     def holders(self):
         return int(self.sql("SELECT count(DISTINCT holder) FROM cursors WHERE holder <> 0"))
+
+    def notify(self, message):
+        self.sql(f"SELECT pg_notify('weir.public', '{message}')")
+
+    def listen(self):
+        """Gives a function: the numbers behind the sender's, in each message of a kind since now."""
+        session = postgres_server.Lock(self.settings["DATABASE_URL"])
+        session.rollback()
+        session.run('LISTEN "weir.public";')
+        heard = []
+
+        def said(kind):
+            session.run("SELECT 'end';")
+            while (line := session.process.stdout.readline()) != "end\n":
+                heard.extend(re.findall(r'with payload "(.*)" received', line))
+            return [tuple(int(one) for one in words[2:]) for words in (one.split() for one in heard)
+                    if words[0] == kind]
+
+        return said
 
     def wait_until_shared(self):
         until(lambda: self.sql("SELECT max(n) FROM (SELECT count(*) n FROM cursors WHERE lane < 64 AND holder <> 0"
@@ -232,6 +252,26 @@ def test_a_node_that_dies_is_replaced(nodes):
         post(nodes.a, number, subject=f"s{number}")
     until(lambda: numbers(nodes.a) == list(range(200)))  # that its leases end in time: tests/unit/apply/test_leases.c
     drained(nodes.a)
+
+
+def test_nodes_tell_each_other_how_far_lanes_are(nodes):
+    """What a node that applies says is heard and believed: here it is said by a test, while nobody applies."""
+    nodes.wait_until_shared()
+    nodes.b.stop()
+    nodes.b.settings["ROLES"] = "intake,query"
+    nodes.b.start()
+    post(nodes.a, 1)
+    drained(nodes.b)
+    said = nodes.listen()
+    position = int(nodes.b.post("/api/events", event(2)).json["position"], 16)
+    until(lambda: any(lanes == (1 << 64) - 1 and upto >= position for lanes, upto in said("passed")))
+    assert nodes.a.stop() == 0
+    until(lambda: said("free"))
+    post(nodes.b, 3)
+    end = nodes.b.get("/api/v1/status").json["durable_position"]
+    assert nodes.b.get("/api/v1/status").json["applied_position"] < end
+    nodes.notify(f"passed 1 {(1 << 64) - 1} {int(end, 16)}")
+    until(lambda: nodes.b.get("/api/v1/status").json["applied_position"] == end)
 
 
 def test_a_lane_that_a_transaction_has_holds_no_other_up(nodes):
