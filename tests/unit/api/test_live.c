@@ -17,6 +17,8 @@
 #define MANY_ORGS 20000u
 
 static uint64_t applied_position;
+static uint64_t spooled; /* this position is in the spool; 0: none */
+static uint64_t placed;  /* where it came to stand in the stream */
 static uint32_t timers_set;
 static uint32_t told;
 
@@ -24,6 +26,18 @@ uint64_t apply_position(const struct apply *apply)
 {
     (void)apply;
     return applied_position;
+}
+
+bool journal_is_spooled(const struct journal *journal, uint64_t position)
+{
+    (void)journal;
+    return position == spooled;
+}
+
+uint64_t journal_place(const struct journal *journal, uint64_t position)
+{
+    (void)journal;
+    return position == spooled ? placed : position;
 }
 
 void http_request_set_timer(struct http_request *request, uint32_t ms)
@@ -66,6 +80,7 @@ static struct api *make_api(uint32_t loops)
         api_live_begin(&api->loops[i]);
     }
     applied_position = 0;
+    spooled = 0;
     timers_set = 0;
     told = 0;
     return api;
@@ -131,6 +146,24 @@ static void test_waiter_is_not_told_early(void **state)
     free_api(api);
 }
 
+/* A position of the spool is looked at: nobody tells when it has a place in the stream. */
+static void test_waiter_for_the_spool_is_told_when_its_place_is_applied(void **state)
+{
+    (void)state;
+    struct api *api = make_api(1);
+    struct api_request waiter = make_request(&api->loops[0], 1);
+    spooled = 100;
+    placed = UINT64_MAX;
+    applied_position = 5000;
+    api_wait_for(&waiter, 100, on_told);
+    waiter.on_timer(&waiter);
+    assert_int_equal(told, 0);
+    placed = 4000;
+    waiter.on_timer(&waiter);
+    assert_int_equal(told, 1);
+    free_api(api);
+}
+
 static void test_tails_are_told_of_their_org_alone(void **state)
 {
     (void)state;
@@ -162,6 +195,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_waiter_is_told_beside_many_tails),
         cmocka_unit_test(test_waiter_is_not_told_early),
+        cmocka_unit_test(test_waiter_for_the_spool_is_told_when_its_place_is_applied),
         cmocka_unit_test(test_tails_are_told_of_their_org_alone),
     };
     return cmocka_run_group_tests(tests, start, NULL);
