@@ -9,7 +9,9 @@
  *
  * (scan_resume makes these transitions after bad bytes, journal_scan_next the others.)
  *
- * Happy path: one pread of up to 1 MiB, then pointers into it.
+ * Happy path: one pread of up to 1 MiB, then pointers into it. What a run that was killed left
+ * unwritten is looked at in the newest segment only, a page at a time: in an older one the first
+ * position of the next tells that nothing more can count.
  * Failure modes: bad bytes are passed over and named. A page that cannot be read reads as zeros as
  * long as the first page of the file can still be read; else the disk is gone, and saying that all
  * is damaged would be false. */
@@ -151,12 +153,22 @@ static enum err scan_try_frame(struct journal_scan *scan, uint64_t offset, uint6
     return ERR_OK;
 }
 
+static bool scan_is_zero(const uint8_t *at, size_t size)
+{
+    return at[0] == 0 && memcmp(at, at + 1, size - 1) == 0;
+}
+
 /* First multiple of 8 at or after `offset` where a frame's or a commit's magic stands; `end` when
  * there is none before. */
 static uint64_t scan_candidate(const struct journal_scan *scan, uint64_t offset, uint64_t end)
 {
     while (offset + JOURNAL_FRAME_HEAD_BYTES <= end) {
         const uint8_t *at = scan_at(scan, offset);
+        if (offset % JOURNAL_PAGE_BYTES == 0 && offset + JOURNAL_PAGE_BYTES <= end &&
+            scan_is_zero(at, JOURNAL_PAGE_BYTES)) {
+            offset += JOURNAL_PAGE_BYTES - JOURNAL_ALIGN_BYTES; /* the last's magic is behind it */
+            continue;
+        }
         if (journal_is_frame(at) || (offset % JOURNAL_PAGE_BYTES == 0 && journal_is_commit(at))) {
             return offset;
         }
@@ -207,13 +219,17 @@ static bool scan_is_void(const struct journal_scan *scan, const struct journal_s
     return item->frame.position >= scan->void_position;
 }
 
-/* Nothing verifies at scan->offset: names the bad bytes and where to go on. */
+/* Nothing verifies at scan->offset: names the bad bytes and where to go on. When all that may count
+ * was read, what follows is the rest of a segment whose run was killed: nothing is looked for. */
 static enum err scan_resume(struct journal_scan *scan, uint64_t limit,
                             struct journal_scan_item *ret)
 {
     struct journal_scan_item found = {.kind = JOURNAL_SCAN_END};
     uint64_t offset = limit;
-    enum err err = scan_search(scan, scan->offset, limit, &found, &offset);
+    enum err err = ERR_OK;
+    if (scan->next_position < scan->void_position) {
+        err = scan_search(scan, scan->offset, limit, &found, &offset);
+    }
     if (err != ERR_OK) {
         return err;
     }
@@ -242,7 +258,7 @@ enum err journal_scan_zeros(struct journal_scan *scan, uint64_t from, uint64_t t
             return err;
         }
         const uint8_t *at = scan_at(scan, from);
-        for (size_t i = 0; i < size; i++) {
+        for (size_t i = scan_is_zero(at, size) ? size : 0; i < size; i++) {
             last = at[i] != 0 ? from + i + 1 : last;
         }
         from += size;

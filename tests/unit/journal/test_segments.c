@@ -1,5 +1,6 @@
 /* Promise: segments are prepared, recycled and let go without a frame lost or one of an earlier
- * life of a file read again; what a failed commit left on disk stays void. link: journal_rig.c */
+ * life of a file read again; what a failed commit left on disk stays void, and what a killed run
+ * left unwritten costs no reader anything. link: journal_rig.c */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,8 @@
 #include "support/journal_rig.h"
 
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 static uint32_t numbers[RIG_FRAMES_MAX];
@@ -227,6 +230,44 @@ static void test_torn_closing_page_of_recycled_file(void **state)
     rig_finish(&rig);
 }
 
+/* Bytes that this process has read from files. */
+static uint64_t count_read(void)
+{
+    static const char name[] = "rchar: ";
+    char line[64];
+    FILE *file = fopen("/proc/self/io", "re");
+    assert_non_null(file);
+    assert_non_null(fgets(line, sizeof(line), file));
+    assert_int_equal(fclose(file), 0);
+    assert_memory_equal(line, name, sizeof(name) - 1);
+    return strtoull(line + sizeof(name) - 1, NULL, 10);
+}
+
+static void test_the_rest_of_killed_segments_is_not_read(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_init(&rig);
+    rig.options.segment_bytes = 16u << 20u;
+    for (uint32_t run = 0; run < 4; run++) {
+        rig_open(&rig, 0);
+        (void)rig_append(&rig, run, 100);
+        rig_run(&rig);
+        if (run < 3) {
+            rig_close(&rig, false);
+        }
+    }
+    assert_int_equal(rig_segment_count(&rig), 4);
+    uint64_t before = count_read();
+    assert_int_equal(rig_read(&rig, 0, numbers, NULL, RIG_FRAMES_MAX), 4);
+    /* Of each one window, and some pages. */
+    assert_in_range(count_read() - before, 1, 4 * (2u << 20u));
+    for (uint32_t run = 0; run < 4; run++) {
+        assert_int_equal(numbers[run], run);
+    }
+    rig_finish(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -236,6 +277,7 @@ int main(void)
         cmocka_unit_test(test_only_released_segments_go),
         cmocka_unit_test(test_failed_commit_stays_void),
         cmocka_unit_test(test_torn_closing_page_of_recycled_file),
+        cmocka_unit_test(test_the_rest_of_killed_segments_is_not_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
