@@ -43,7 +43,7 @@ struct apply_upload {
     enum err failed;              /* its file cannot be read: this is why */
     struct record_result *result; /* somebody waits for it */
     uint64_t waiter;
-    uint64_t pending_count; /* of one of an earlier run: accepted and not applied when loaded */
+    uint64_t pending_count; /* accepted and not applied: so many records of the backlog */
     uint64_t retry_ns;      /* not before */
     uint32_t pause_ms;
     uint32_t io_errors; /* in a row */

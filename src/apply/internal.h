@@ -45,6 +45,9 @@ struct apply {
     atomic_uint_least64_t passed[LIMIT_LANES];
     atomic_uint_least64_t written[LIMIT_LANES];
     atomic_uint_least64_t position; /* the lowest of passed: release here, acquire by who asks */
+    /* The highest frame of several lanes that is in some applier's list: each is in one, whoever
+     * reads it again. */
+    atomic_uint_least64_t mixed_counted;
     /* Who has lane 0, and counts frames of several lanes and looks at telemetry. Relaxed: a hint */
     atomic_uint_least32_t first;
     atomic_bool has_readings; /* readings were applied; relaxed: its setter wakes who looks */

@@ -12,7 +12,8 @@
  * queryable. The cursors of lanes that nothing touched follow once a second.
  *
  * A frame of several lanes leaves the backlog when the last lane has passed it. Who has lane 0
- * keeps a list of them.
+ * keeps a list of them. What is in it stays there when the lane goes: who has it next does not list
+ * what was listed, since who has lost it may not know yet.
  *
  * Failure modes: the store is away: the look is repeated; what it held it goes on to apply, and
  * who took it over meanwhile is met at the commit (ERR_CLOSED): then everything is dropped. */
@@ -212,14 +213,16 @@ bool apply_lanes_has_room(const struct applier *applier, const struct journal_fr
 
 void apply_lanes_count(struct applier *applier, const struct journal_frame *frame)
 {
-    if (!is_counted(applier, frame)) {
+    if (!is_counted(applier, frame) ||
+        !number_raise(&applier->apply->mixed_counted, frame->position)) {
         return;
     }
+    bool is_upload = frame->form == RECORD_FORM_UPLOAD_END; /* its records leave by its slices */
     uint32_t last = (applier->mixed_first + applier->mixed_count++) % APPLY_MIXED_MAX;
     applier->mixed[last] = (struct apply_mixed){.position = frame->position,
                                                 .org = frame->org,
                                                 .bytes = frame->bytes,
-                                                .records = frame->record_count};
+                                                .records = is_upload ? 0 : frame->record_count};
 }
 
 int64_t apply_applied_until_ms(const struct apply *apply)
@@ -267,14 +270,6 @@ uint64_t apply_lanes_written(const struct apply *apply)
 /* What was read and is not applied is read again, by whoever has the lane then. */
 static void drop_frames(struct applier *applier)
 {
-    uint64_t place = number_load(&applier->apply->passed[0]);
-    while (applier->mixed_count > 0) {
-        uint32_t last = (applier->mixed_first + applier->mixed_count - 1) % APPLY_MIXED_MAX;
-        if (applier->mixed[last].position <= place) {
-            break;
-        }
-        applier->mixed_count--;
-    }
     apply_batch_reset(applier->filling);
     applier->is_held = false;
     journal_reader_close(applier->reader);

@@ -147,6 +147,13 @@ static void answer_frame(struct applier *applier, const struct apply_batch *batc
 /* --- uploads
  * -------------------------------------------------------------------------------------- */
 
+static void credit_records(struct applier *applier, struct apply_upload *upload, uint64_t count)
+{
+    count = count < upload->pending_count ? count : upload->pending_count;
+    upload->pending_count -= count;
+    journal_credit(applier->options.journal, upload->frame.org, 0, (uint32_t)count);
+}
+
 void apply_upload_end(struct applier *applier, struct apply_upload *upload, enum err err)
 {
     struct record_share *share = &applier->share;
@@ -156,6 +163,7 @@ void apply_upload_end(struct applier *applier, struct apply_upload *upload, enum
     share->total = 0;
     share->upload = upload->end.upload;
     share->result.item_count = 0;
+    credit_records(applier, upload, upload->pending_count); /* of one that failed or was deleted */
     if (upload->result != NULL) {
         share->waiter = upload->waiter;
         share->result = *upload->result;
@@ -189,8 +197,7 @@ static void settle_slice(struct applier *applier, struct apply_batch *batch, uin
         if (upload->result != NULL) {
             add_events(upload->result, batch, &batch->frames[i]);
         }
-        journal_credit(applier->options.journal, upload->frame.org, 0,
-                       batch->frames[i].credit_records);
+        credit_records(applier, upload, batch->frames[i].credit_records);
         observe_latency(&batch->frames[i], batch->frames[i].credit_records, now_ms);
     }
     if (upload->table == APPLY_TABLE_UNWRITTEN) {

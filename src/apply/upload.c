@@ -209,6 +209,7 @@ enum err apply_upload_create(struct apply_upload **ret, struct applier *applier,
         goto out;
     }
     upload->position = position;
+    upload->pending_count = upload->end.accepted_count;
     take_waiter(applier, upload);
     *ret = upload;
     upload = NULL;

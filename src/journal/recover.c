@@ -89,6 +89,14 @@ static bool recover_is_unapplied(const struct recovery *recovery, const struct j
     return frame->position > recovery->applied.after[lane];
 }
 
+/* Whether lane 0 has passed it and another of its lanes may not have. An upload's end record is
+ * lane 0's alone. */
+static bool recover_is_early(const struct recovery *recovery, const struct journal_frame *frame)
+{
+    return frame->lane >= LIMIT_LANES && frame->form != RECORD_FORM_UPLOAD_END &&
+           frame->position > recovery->applied_least;
+}
+
 static void recover_frame(struct recovery *recovery, const struct journal_frame *frame)
 {
     struct journal *journal = recovery->journal;
@@ -114,6 +122,9 @@ static void recover_frame(struct recovery *recovery, const struct journal_frame 
             journal_room_force(&journal->room, frame->org, end.stored_bytes);
             journal_slots_force(&journal->slots, frame->org);
         }
+    } else if (recover_is_early(recovery, frame)) {
+        journal_room_force_early(&journal->room, frame->org, frame->bytes, frame->record_count,
+                                 frame->position);
     }
 }
 

@@ -11,6 +11,7 @@
  * forgotten, so its bound starts anew, and its bytes stay in the sum until the next start. */
 #include "journal/room.h"
 
+#include "base/mem.h"
 #include "base/table.h"
 
 #include <assert.h>
@@ -18,6 +19,7 @@
 #define ROOM_ORGS_MAX     131072u
 #define ROOM_RETRY_MAX_S  60u
 #define ROOM_RETRY_IDLE_S 10u
+#define ROOM_EARLY_FIRST  64u
 #define NS_PER_S          1000000000u
 
 struct room_change {
@@ -32,6 +34,12 @@ struct room_change {
 struct room_sum {
     uint64_t bytes;
     uint64_t position; /* of the last of them */
+};
+
+struct journal_room_early {
+    uint64_t org;
+    uint64_t bytes;
+    uint64_t records;
 };
 
 struct room_org {
@@ -51,6 +59,8 @@ void journal_room_finish(struct journal_room *room)
 {
     table_destroy(room->orgs);
     room->orgs = NULL;
+    mem_free(room->early);
+    room->early = NULL;
 }
 
 static struct slice room_key(const uint64_t *org)
@@ -205,8 +215,59 @@ void journal_room_durable(struct journal_room *room, uint64_t records, int64_t w
                                             memory_order_relaxed, memory_order_relaxed);
 }
 
+static uint64_t room_subtract_at_most(atomic_uint_fast64_t *number, uint64_t amount)
+{
+    uint_fast64_t before = room_load(number);
+    uint64_t after;
+    do {
+        after = before > amount ? before - amount : 0;
+    } while (!atomic_compare_exchange_weak_explicit(number, &before, after, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return after;
+}
+
+void journal_room_force_early(struct journal_room *room, uint64_t org, uint64_t bytes,
+                              uint64_t records, uint64_t position)
+{
+    uint32_t count = room->early_count;
+    journal_room_force(room, org, bytes);
+    journal_room_durable(room, records, 0);
+    atomic_store_explicit(&room->early_position, position, memory_order_relaxed);
+    if (count > 0 && room->early[count - 1].org == org) {
+        room->early[count - 1].bytes += bytes;
+        room->early[count - 1].records += records;
+        return;
+    }
+    if (count == room->early_capacity) {
+        struct journal_room_early *before = room->early;
+        room->early_capacity = count == 0 ? ROOM_EARLY_FIRST : count * 2;
+        room->early = mem_alloc_array(room->early_capacity, sizeof(*room->early));
+        if (count > 0) {
+            memcpy(room->early, before, count * sizeof(*before));
+        }
+        mem_free(before);
+    }
+    room->early[room->early_count++] = (struct journal_room_early){org, bytes, records};
+}
+
+/* Several appliers may say the same position at the same time. */
+static void room_leave_early(struct journal_room *room, uint64_t position)
+{
+    uint_fast64_t last = room_load(&room->early_position);
+    if (last == 0 || position < last ||
+        !atomic_compare_exchange_strong_explicit(&room->early_position, &last, 0,
+                                                 memory_order_relaxed, memory_order_relaxed)) {
+        return;
+    }
+    for (uint32_t i = 0; i < room->early_count; i++) {
+        (void)room_subtract_at_most(&room->records, room->early[i].records);
+        journal_room_give(room, room->early[i].org, room->early[i].bytes);
+    }
+}
+
 void journal_room_progress(struct journal_room *room, uint64_t position, uint64_t oldest_ms)
 {
+    room_leave_early(room, position);
     atomic_store_explicit(&room->before_oldest, position, memory_order_relaxed);
     if (oldest_ms != 0) { /* else what is durable and was not read has its time already */
         atomic_store_explicit(&room->oldest_ms, oldest_ms, memory_order_relaxed);
@@ -225,17 +286,6 @@ static void room_measure_drain(struct journal_room *room, uint64_t bytes, uint64
     uint64_t drained = atomic_exchange_explicit(&room->window_bytes, 0, memory_order_relaxed);
     uint64_t elapsed_s = start == 0 ? 1 : (now_ns - start) / NS_PER_S;
     atomic_store_explicit(&room->drain_bytes_s, drained / elapsed_s, memory_order_relaxed);
-}
-
-static uint64_t room_subtract_at_most(atomic_uint_fast64_t *number, uint64_t amount)
-{
-    uint_fast64_t before = room_load(number);
-    uint64_t after;
-    do {
-        after = before > amount ? before - amount : 0;
-    } while (!atomic_compare_exchange_weak_explicit(number, &before, after, memory_order_relaxed,
-                                                    memory_order_relaxed));
-    return after;
 }
 
 void journal_room_not_durable(struct journal_room *room, uint64_t records)

@@ -33,6 +33,12 @@ struct journal_room {
     /* The oldest unapplied frame, as apply has said last. */
     atomic_uint_fast64_t before_oldest; /* its position - 1 */
     atomic_uint_fast64_t oldest_ms;
+    /* What nobody will credit, see below: one for each run of frames of an org. Set before the
+     * threads; who exchanges the position for 0 takes them off. */
+    struct journal_room_early *early;
+    uint32_t early_count;
+    uint32_t early_capacity;
+    atomic_uint_fast64_t early_position; /* of the last of them; 0: there are none */
 };
 
 void journal_room_init(struct journal_room *room, uint64_t bytes_max, bool is_placed);
@@ -47,6 +53,10 @@ static inline uint64_t journal_room_org_max(const struct journal_room *room)
 }
 /* As take, whatever the bounds say: what recovery found is there already. */
 void journal_room_force(struct journal_room *room, uint64_t org, uint64_t bytes);
+/* The same of a frame of several lanes that the one which is credited with it has passed, and
+ * others have not. All of these leave when all lanes have passed the last of them. */
+void journal_room_force_early(struct journal_room *room, uint64_t org, uint64_t bytes,
+                              uint64_t records, uint64_t position);
 /* So many frames, and bytes of uploads, are left of what was there at the start. They count for the
  * bound of all, not for an org's. */
 void journal_room_found(struct journal_room *room, uint64_t frames);
