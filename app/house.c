@@ -393,7 +393,8 @@ static enum err find_cursors(struct house *house, struct id *ret_id, struct jour
     if (!house_find_journal(house->settings, ret_id)) {
         return ERR_OK; /* it is new, or opening says why */
     }
-    enum err err = apply_cursors_of(house->store, *ret_id, ret);
+    enum err err = house_is_shared(house->settings) ? apply_cursors_of(house->store, *ret_id, ret)
+                                                    : apply_take_over(house->store, *ret_id, ret);
     if (err == ERR_OK && house->settings->nats_url[0] != '\0') {
         house->former = *ret_id;
         err = refuse_open_uploads(house, *ret_id, detail);

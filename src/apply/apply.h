@@ -66,6 +66,11 @@ MUST_CHECK enum err apply_store_id(struct store *store, struct id *ret);
 /* How far each lane of this journal is; 0: none. */
 MUST_CHECK enum err apply_cursors_of(struct store *store, struct id journal,
                                      struct journal_from *ret);
+/* The same, when nobody else applies this journal: a commit of a run that was killed may still be
+ * on its way in the database, and is waited for, so that the journal counts what apply will find.
+ */
+MUST_CHECK enum err apply_take_over(struct store *store, struct id journal,
+                                    struct journal_from *ret);
 /* The least of them. */
 MUST_CHECK enum err apply_cursor_of(struct store *store, struct id journal, uint64_t *ret_position);
 /* Whether there are uploads whose bodies this journal has and that are not applied to the end. */

@@ -63,6 +63,12 @@ static enum err cursors_run(struct store_job *job, struct store_connection *conn
     return apply_lease_read(connection, query->journal, &query->cursors);
 }
 
+static enum err take_over_run(struct store_job *job, struct store_connection *connection)
+{
+    enum err err = apply_lease_void(connection, ((struct cursor_query *)job)->journal);
+    return err == ERR_OK ? cursors_run(job, connection) : err;
+}
+
 /* Above every position that was given by a journal of this store. */
 static enum err insert_base(struct store_connection *connection, struct cursor_query *query)
 {
@@ -160,6 +166,19 @@ enum err apply_cursors_of(struct store *store, struct id journal, struct journal
 {
     struct cursor_query query = {.journal = journal};
     enum err err = run_query(store, &query, cursors_run);
+    if (err == ERR_OK) {
+        *ret = query.cursors;
+    }
+    return err;
+}
+
+enum err apply_take_over(struct store *store, struct id journal, struct journal_from *ret)
+{
+    struct cursor_query query = {.journal = journal};
+    enum err err = ERR_BUSY;
+    for (uint32_t i = 0; i < APPLY_OPEN_TRIES && err == ERR_BUSY; i++) {
+        err = run_query(store, &query, take_over_run);
+    }
     if (err == ERR_OK) {
         *ret = query.cursors;
     }

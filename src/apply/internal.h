@@ -30,6 +30,7 @@
 #define APPLY_ARENA_BYTES_MAX (APPLY_BYTES_MAX + (8u << 20u))
 #define APPLY_MIXED_MAX       32768u /* frames of several lanes that some applier has not passed */
 #define APPLY_RESULTS_MAX     4096u
+#define APPLY_OPEN_TRIES      10u /* the database ends one of two jobs that wait for each other */
 #define APPLY_SILENT_MAX      32u /* asked about in one look */
 
 /* All of them. */

@@ -19,6 +19,10 @@
 MUST_CHECK enum err apply_lease_read(struct store_connection *connection, struct id journal,
                                      struct journal_from *ret);
 
+/* Whoever held lanes of this journal is dead, and what he has in hand with the database is over
+ * when this returns: committed, or refused. */
+MUST_CHECK enum err apply_lease_void(struct store_connection *connection, struct id journal);
+
 /* At the start: a row for each lane, and every holder of this process makes itself known. */
 struct apply_lease_open {
     struct id journal;

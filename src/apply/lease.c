@@ -157,7 +157,7 @@ static enum err make_known(struct store_connection *connection, struct id journa
     return store_execute(statement);
 }
 
-static enum err forget_others(struct store_connection *connection, struct id journal)
+enum err apply_lease_void(struct store_connection *connection, struct id journal)
 {
     enum err err = run_of_journal(connection, journal,
                                   "UPDATE cursors SET holder = 0, until_ms = 0 WHERE journal = $1"
@@ -182,7 +182,7 @@ enum err apply_lease_open(struct store_connection *connection, struct apply_leas
                              "DELETE FROM cursors WHERE journal = $1 AND lane = 64");
     }
     if (err == ERR_OK && open->is_exclusive) {
-        err = forget_others(connection, open->journal);
+        err = apply_lease_void(connection, open->journal);
     }
     for (uint32_t i = 0; i < open->holder_count && err == ERR_OK; i++) {
         err = make_known(connection, open->journal, open->holders[i], now_ms + APPLY_LEASE_MS);
@@ -303,6 +303,19 @@ static uint64_t choose(const struct lease_row rows[LIMIT_LANES], uint64_t holder
     return lanes;
 }
 
+/* Whether a lane that is read was somebody else's meanwhile. Were it taken again in the same look,
+ * who reads it would not know, and go on from where he was: he has to drop it first. */
+static bool has_lost(const struct apply_lease *lease, const struct lease_row rows[LIMIT_LANES])
+{
+    uint64_t lanes = lease->lanes & ~lease->given;
+    for (uint32_t i = 0; i < LIMIT_LANES; i++) {
+        if ((lanes >> i & 1u) != 0 && rows[i].holder != lease->holder) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Whether somebody has more than a share. */
 static bool is_uneven(const struct lease_row rows[LIMIT_LANES], uint32_t limit)
 {
@@ -370,7 +383,8 @@ enum err apply_lease_look(struct store_connection *connection, struct apply_leas
         err = read_rows(connection, lease, rows);
     }
     uint32_t limit = (LIMIT_LANES + live - 1) / live;
-    uint64_t wanted = lease->is_over ? 0 : choose(rows, lease->holder, limit, now_ms);
+    bool may_take = !lease->is_over && !has_lost(lease, rows);
+    uint64_t wanted = may_take ? choose(rows, lease->holder, limit, now_ms) : 0;
     if (err == ERR_OK && wanted != 0) {
         err = take(connection, lease, wanted, now_ms);
     }

@@ -108,7 +108,10 @@ static enum err open_leases(struct apply *apply, struct journal_from *ret)
         apply->appliers[i]->lease.look.journal = apply->journal;
         apply->appliers[i]->lease.look.holder = holder;
     }
-    enum err err = store_run_here(apply->options.store, &job.job);
+    enum err err = ERR_BUSY;
+    for (uint32_t i = 0; i < APPLY_OPEN_TRIES && err == ERR_BUSY; i++) {
+        err = store_run_here(apply->options.store, &job.job);
+    }
     if (err == ERR_OK) {
         *ret = job.open.cursors;
     }

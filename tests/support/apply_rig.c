@@ -51,7 +51,7 @@ void apply_rig_open(struct apply_rig *rig)
     rig->store.appliers = 4;
     store_fixture_open(&rig->store, true);
     if (journal_identify(rig->journal_directory, &state.id) == ERR_OK) {
-        assert_int_equal(apply_cursors_of(rig->store.store, state.id, &cursors), ERR_OK);
+        assert_int_equal(apply_take_over(rig->store.store, state.id, &cursors), ERR_OK);
     }
     if (journal_open(&rig->journal, &options, &cursors, &detail) != ERR_OK) {
         fail_msg("journal_open: %s", detail.text);

@@ -184,6 +184,27 @@ static void test_a_dead_one_is_replaced_when_its_time_is_over(void **state)
     assert_int_equal(position_of(0), 800);
 }
 
+/* Its time was over, another had a lane and gave it back: it hears that before it has it again. */
+static void test_who_lost_a_lane_hears_of_it_before_he_has_it_again(void **state)
+{
+    (void)state;
+    (void)begin(1, true, 1000);
+    struct apply_lease one = {.holder = 1};
+    struct apply_lease two = {.holder = 2};
+    look(&one, 1000);
+    look(&two, 1000 + APPLY_LEASE_MS);
+    assert_true(two.lanes == APPLY_LANES_ALL);
+    two.is_over = true;
+    two.passed = 800;
+    look(&two, 1000 + APPLY_LEASE_MS);
+    assert_true(one.lanes == APPLY_LANES_ALL); /* those that it reads */
+    look(&one, 1000 + APPLY_LEASE_MS);
+    assert_true(one.lanes == 0 && one.is_hungry);
+    look(&one, 1000 + APPLY_LEASE_MS);
+    assert_true(one.lanes == APPLY_LANES_ALL);
+    assert_int_equal(one.cursors[0], 800);
+}
+
 static void test_cursors_move_together_or_not_at_all(void **state)
 {
     (void)state;
@@ -258,6 +279,8 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_dead_one_is_replaced_when_its_time_is_over, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_who_lost_a_lane_hears_of_it_before_he_has_it_again,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_cursors_move_together_or_not_at_all, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_cursor_of_all_lanes_becomes_theirs, setup,
                                         teardown),
