@@ -258,6 +258,8 @@ def test_a_read_that_is_under_way_when_the_replica_goes_is_begun_anew(weir, data
     lock = postgres.Lock(database.url(database.name), "ACCESS EXCLUSIVE")
     lock.run(f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE;")
     database.sql("SELECT pg_switch_wal()")  # what tells the replica of the lock leaves the primary
+    held = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND locktype = 'relation'"
+    until(lambda: int(standby.sql(held)) >= len(names))
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'weir'"
     answers = []
     reader = threading.Thread(target=lambda: answers.append(server.get(path)))
