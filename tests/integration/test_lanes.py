@@ -130,7 +130,7 @@ class Node:
 
 
 @pytest.mark.seconds(60)  # leases of the killed have to end, four times
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_any_pool_size_of_nodes_on_one_stream(weir, database, nats, tmp_path, count):
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
