@@ -239,6 +239,10 @@ static void api_stream_begin(struct api_job *job)
     }
     api_reply_headers(request);
     http_stream_begin(request->http, 200, "text/event-stream", HTTP_IDENTITY);
+    if (http_request_method(request->http) == HTTP_HEAD) {
+        http_stream_end(request->http); /* the next request does not wait for an end */
+        return;
+    }
     if (http_stream_write(request->http, SLICE_LITERAL("retry: 1000\n\n")) != ERR_OK) {
         http_stream_abort(request->http);
         return;

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from black_box import is_small, until
+from black_box import is_small, read_all, until
 
 READ_SECONDS = 30
 
@@ -66,6 +66,18 @@ def test_live_events_in_order(server):
         got = [tail.next() for _ in range(20)]
         assert [e["payload"] for e in got] == list(range(20)) and [e["id"] for e in got] == ids
         assert set(got[0]) >= {"type", "event_type", "created_at", "delivery_status"}
+
+
+def test_head_is_over_at_once(server):
+    """It is the head of the stream alone, so the next request on the connection is answered."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=READ_SECONDS) as one:
+        request = f"HTTP/1.1\r\nHost: x\r\nX-API-Key: {server.key}\r\n"
+        one.sendall(f"HEAD /api/v1/events/stream {request}\r\n"
+                    f"GET /health/live {request}Connection: close\r\n\r\n".encode())
+        stream, live, _ = read_all(one).split(b"\r\n\r\n")
+    assert stream.startswith(b"HTTP/1.1 200 ") and b"text/event-stream" in stream
+    assert live.startswith(b"HTTP/1.1 200 ")
+    until(lambda: metric(server, "event_stream_subscribers") == 0)
 
 
 def test_resume_without_a_gap(server):
