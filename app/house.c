@@ -12,7 +12,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,6 +27,7 @@
 #include "base/sys.h"
 #include "base/thread.h"
 #include "gate/gate.h"
+#include "house_locks.h"
 #include "house_plan.h"
 #include "http/http.h"
 #include "journal/journal.h"
@@ -53,8 +53,9 @@ enum house_group {
 
 struct house {
     const struct settings *settings;
-    int lock_fd;
-    uint64_t run; /* random number of this process */
+    int lock_fd;       /* of DATA_DIR */
+    int store_lock_fd; /* of a database in a file, wherever it lies */
+    uint64_t run;      /* random number of this process */
     uint32_t loops;
     uint32_t readers;
     uint32_t appliers;       /* 0: one without leases */
@@ -109,9 +110,9 @@ static enum err refuse_half_restore(const struct settings *settings, struct err_
 
 enum err house_open(struct house **ret, const struct settings *settings, struct err_detail *detail)
 {
-    char path[HOUSE_PATH_BYTES];
     struct house *house = mem_alloc(sizeof(*house));
     house->lock_fd = -1;
+    house->store_lock_fd = -1;
     house->settings = settings;
     house->loops = settings->loops != 0 ? (uint32_t)settings->loops : thread_cpu_count();
     house->readers = house_readers(settings);
@@ -123,31 +124,16 @@ enum err house_open(struct house **ret, const struct settings *settings, struct 
         hash_random(&house->run, sizeof(house->run));
         err = make_directory(settings->data_dir, detail);
     }
-    if (err != ERR_OK) {
-        goto out;
+    if (err == ERR_OK) {
+        err = house_lock_data(settings->data_dir, &house->lock_fd, detail);
     }
-    (void)snprintf(path, sizeof(path), "%s/weir.lock", settings->data_dir);
-    house->lock_fd = sys_open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (house->lock_fd < 0) {
-        err = err_from_errno(errno);
-        err_detail_set(detail, "%s: %s; give this user the directory, or set DATA_DIR", path,
-                       err_text(err));
-        goto out;
+    if (err == ERR_OK) {
+        err = refuse_half_restore(settings, detail);
     }
-    if (sys_lock(house->lock_fd) != 0) {
-        err = ERR_LOCKED;
-        err_detail_set(detail,
-                       "%s is in use by another weir process; stop it, or set another DATA_DIR",
-                       settings->data_dir);
-        goto out;
+    if (err == ERR_OK) {
+        *ret = house;
+        house = NULL;
     }
-    err = refuse_half_restore(settings, detail);
-    if (err != ERR_OK) {
-        goto out;
-    }
-    *ret = house;
-    house = NULL;
-out:
     house_close(house);
     return err;
 }
@@ -257,7 +243,10 @@ static enum err open_store(struct house *house, struct err_detail *detail)
         .max_lifetime_ms = (uint32_t)settings->connection_lifetime_ms,
         .listen = &listen,
     };
-    enum err err = store_open(&house->store, &options, detail);
+    enum err err = house_lock_store(url, &house->store_lock_fd, detail);
+    if (err == ERR_OK) {
+        err = store_open(&house->store, &options, detail);
+    }
     err_detail_prefix(err != ERR_OK ? detail : NULL, "open store");
     return err;
 }
@@ -749,6 +738,9 @@ void house_close(struct house *house)
         return;
     }
     close_stages(house);
+    if (house->store_lock_fd >= 0) {
+        (void)sys_close(house->store_lock_fd);
+    }
     if (house->lock_fd >= 0) {
         (void)sys_close(house->lock_fd);
     }

@@ -309,6 +309,24 @@ def test_a_data_directory_in_use_by_another_process(weir):
     assert [one["id"] for one in events(first)] == [acknowledged]
 
 
+@pytest.mark.sqlite_alone
+def test_a_database_in_use_by_another_process(weir):
+    """By a server with another data directory: of two, one would let in keys that are dead at the other."""
+    first = weir()
+    acknowledged = post(first, 1)
+    second = weir(start=False, DATABASE_URL=f"sqlite:{first.data_dir}/weir.db")
+    line = refused_start(second)
+    assert "in use by another" in line and f"{first.data_dir}/weir.db" in line and "DATABASE_URL" in line
+    listed = second.command("key", "list", check=False)
+    assert listed.returncode == 1 and "in use by another" in listed.stderr
+    drained(first)
+    assert [one["id"] for one in events(first)] == [acknowledged]
+    first.kill()  # its lock goes with it
+    second.key = first.key
+    second.start()
+    assert [one["id"] for one in events(second)] == [acknowledged]
+
+
 def test_a_data_directory_without_permission(weir, tmp_path):
     """Run as an ordinary user: root has every permission."""
     place = tmp_path / "closed"
