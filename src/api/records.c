@@ -78,6 +78,8 @@ static bool api_records_count(struct api_request *request, uint64_t bytes)
         request->counted_bytes += bytes;
         return true;
     }
+    /* What of this body was counted is told as there again: it comes back here. */
+    window.remaining += request->counted_bytes;
     api_records_uncount(request);
     request->window = window;
     if (request->intake != NULL && intake_cancel(request->intake)) {

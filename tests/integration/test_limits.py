@@ -107,6 +107,7 @@ def test_an_upload_above_the_limit_leaves_nothing(server):
     answer = server.request("POST", "/api/events/batch", body * 2000, {"Content-Type": "application/x-ndjson"},
                             key=key)
     assert answer.status == 429 and answer.json["code"] == "bytes_limited"
+    assert answer.headers["x-ratelimit-remaining"] == "1048576"  # its own first pieces count nowhere
     assert server.get("/api/v1/events?type=big").json["events"] == []
 
 
