@@ -115,12 +115,12 @@ static const struct settings_row rows[] = {
     ROW("NATS_SYNC", TEXT, "interval", 0, 0, "", nats_sync,
         "What jetstream.sync_interval is at the NATS servers, for durability in answers: always, "
         "or interval (an acknowledged record may still be in their page cache)."),
-    ROW("NATS_PULL_BATCH_SIZE", WHOLE, "100", 1, 1000, "frames", nats_pull_batch,
-        "Frames asked for at a time."),
+    ROW("NATS_PULL_BATCH_SIZE", WHOLE, "100", 1, 1000, "messages", nats_pull_batch,
+        "Messages of up to 16 frames, asked for at a time."),
     ROW("NATS_ACK_WAIT", WHOLE, "30", 1, 3600, "s", nats_ack_wait_s,
-        "Frames that are not applied by then are given again, and passed over."),
-    ROW("NATS_MAX_ACK_PENDING", WHOLE, "1000", 1, 65536, "frames", nats_ack_pending,
-        "Frames given to apply and not yet applied."),
+        "What is not applied by then is given again, and passed over."),
+    ROW("NATS_MAX_ACK_PENDING", WHOLE, "1000", 1, 65536, "messages", nats_ack_pending,
+        "Messages given to apply and not yet applied."),
     ROW("JOURNAL_SPOOL", SWITCH, "0", 0, 1, "", journal_spool,
         "1: while NATS takes nothing (away, full, no quorum) records go to segments in DATA_DIR, "
         "and from there to NATS, in order, when it is back; 0: they are answered 503."),

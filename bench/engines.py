@@ -95,20 +95,20 @@ class Pair:
 # --- P18 -----------------------------------------------------------------------------------------
 
 
-def message_bytes(cluster, stream):
-    """Of the mean message as it stands in the stream, with its subject and header."""
+def request_bytes(cluster, stream, requests):
+    """What a request takes of the stream in the mean: several may be in one message, whose subject and header they share."""
     state = cluster.servers[0].stream(stream)["state"]
-    return round(state["bytes"] / state["messages"])
+    return round(state["bytes"] / state["messages"] * state["last_seq"] / requests)
 
 
 def p18_round(bench, database, cluster, paused, **options):
     pair = Pair(bench, database, cluster, APPLY_PAUSED=int(paused))
     with Watch(pair.a.pid) as one, Watch(pair.b.pid) as two:
         got = pair.load(event_bytes=EVENT_BYTES, **options)
-    made = {"messages_per_s": sum(each["requests_per_s"] for each in got),
+    made = {"requests_per_s": sum(each["requests_per_s"] for each in got),
             "events_per_s": sum(each["events_per_s"] for each in got),
             "p99_ms": max(each["p99_ms"] for each in got),
-            "bytes": message_bytes(cluster, pair.stream),
+            "bytes": request_bytes(cluster, pair.stream, sum(each["requests"] for each in got)),
             "rss_mb": max(one.rss_mb, two.rss_mb), "cpu_percent": one.cpu_percent + two.cpu_percent}
     pair.close()
     return made
@@ -131,11 +131,11 @@ def p18_intake(bench, database, cluster):
                 ours.append(p18_round(bench, database, cluster, paused, connections=connections, seconds=seconds,
                                       batch=batch))
                 theirs.append(p18_publish(cluster, seconds, ours[-1]["bytes"], 2 * connections))
-            mine = median([one["messages_per_s"] for one in ours])
+            mine = median([one["requests_per_s"] for one in ours])
             ratio = mine / median(theirs)
             what = "single events" if batch < NDJSON_FROM else f"NDJSON batches of {batch:,}"
             bench.add("P18", f"{what}, {2 * connections} in flight, applying {'paused' if paused else 'on'}",
-                      f"{mine:,.0f} messages/s of {ours[-1]['bytes']:,} bytes", ">= 0.7", ratio >= .7,
+                      f"{mine:,.0f} requests/s of {ours[-1]['bytes']:,} bytes", ">= 0.7", ratio >= .7,
                       f"libnats async publish, as many in flight, the same bytes and acks: {median(theirs):,.0f}/s",
                       f"{ratio:.2f}", max(one["rss_mb"] for one in ours), median([one["cpu_percent"] for one in ours]),
                       f"{median([one['events_per_s'] for one in ours]):,.0f} events/s; p99 "

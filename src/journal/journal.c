@@ -255,13 +255,20 @@ void journal_release(struct journal *journal, uint64_t position)
     atomic_store_explicit(&journal->released, position, memory_order_relaxed);
 }
 
-/* Of a shared stream: frames from before the start, whoever accepted them, above `position`, which
+/* Frames between positions; of a stream messages, with at least one in each. */
+static uint64_t frames_between(const struct journal *journal, uint64_t after, uint64_t until)
+{
+    uint64_t run = UINT64_C(1) << journal->run_bits;
+    return until > after ? (until - after + run - 1) / run : 0;
+}
+
+/* Of a shared stream: what is from before the start, whoever accepted it, above `position`, which
  * is 0 when nothing of a new stream was read. */
 static uint64_t frames_found(const struct journal *journal, uint64_t position)
 {
     uint64_t found = journal->recovered_position;
     uint64_t from = position > journal->state.base ? position : journal->state.base;
-    return found > from ? found - from : 0;
+    return frames_between(journal, from, found);
 }
 
 void journal_backlog(struct journal *journal, struct journal_backlog *ret)
@@ -278,7 +285,8 @@ void journal_backlog(struct journal *journal, struct journal_backlog *ret)
                    atomic_load_explicit(&journal->charged, memory_order_relaxed);
     ret->oldest_received_ms =
         ret->bytes == 0 ? 0 : atomic_load_explicit(&room->oldest_ms, memory_order_relaxed);
-    ret->frames = ret->bytes == 0 || durable < before ? unread : durable - before;
+    ret->frames =
+        ret->bytes == 0 || durable < before ? unread : frames_between(journal, before, durable);
 }
 
 void journal_progress(struct journal *journal, uint64_t position, uint64_t oldest_ms)

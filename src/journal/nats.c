@@ -4,8 +4,10 @@
  *   subjects  <stream>.frames.<lane>; frames of several lanes: <stream>.frames.mixed
  *   results   <stream>.results.<run>, in no stream: nats_results.c
  *   uploads   in a stream of their own: nats_upload.c
- *   message   a frame as it stands in a segment, its position field zero: the stream's own number
- *             is its place. Position = base + that number.
+ *   message   up to 16 frames as they stand in a segment, 64 KiB in all, or one frame of any
+ *             size; in each one's position field the number of frames that follow it in its
+ *             message. Position = base + 16 x the stream's own number - that. In a stream that the
+ *             version before has made: one frame, and base + number.
  *   journal   is named by the stream's name and the time it was made, so one that was deleted and
  *             made anew is another journal, whose base lies above what was applied.
  *
@@ -462,6 +464,26 @@ static enum err drop_pending_uploads(struct journal *journal, struct err_detail 
     return err;
 }
 
+/* The range of positions ends some day: not without a word. */
+static enum err check_numbers(const struct nats_journal *nats, struct err_detail *detail)
+{
+    uint64_t max = journal_nats_sequence_max(nats);
+    if (nats->last_sequence >= max) {
+        err_detail_set(detail,
+                       "NATS: stream %s has given its last number, %" PRIu64
+                       "; wait until all of it is applied, and set another NATS_STREAM",
+                       nats->stream, max);
+        return ERR_CONFIG;
+    }
+    if (nats->last_sequence >= max / 2) {
+        log_write(LOG_WARN, "journal",
+                  "NATS: stream %s is at message %" PRIu64 " of the %" PRIu64
+                  " that it can hold: set another NATS_STREAM some day",
+                  nats->stream, nats->last_sequence, max);
+    }
+    return ERR_OK;
+}
+
 /* The server and its streams, as they must be. */
 static enum err nats_meet(struct journal *journal, struct err_detail *detail)
 {
@@ -485,7 +507,8 @@ static enum err nats_meet(struct journal *journal, struct err_detail *detail)
         nats->is_met = true;
         nats->first_sequence = info->State.FirstSeq;
         nats->last_sequence = info->State.LastSeq;
-        nats->frame_bytes = info->State.Msgs > 0 ? info->State.Bytes / info->State.Msgs : 0;
+        nats->message_bytes = info->State.Msgs > 0 ? info->State.Bytes / info->State.Msgs : 0;
+        err = check_numbers(nats, detail);
         atomic_store_explicit(&nats->met_sequence, info->State.LastSeq, memory_order_relaxed);
     }
     jsStreamInfo_Destroy(info);
@@ -497,6 +520,7 @@ static void nats_go_without(struct journal *journal, const struct err_detail *de
 {
     log_write(LOG_WARN, "journal", "%s: starting without it", detail->text);
     stream_identify(journal, journal->nats->spool->state.created);
+    journal->nats->run_bits = journal->nats->spool->state.run_bits;
     atomic_fetch_add_explicit(&journal->nats->generation, 1, memory_order_release);
 }
 
@@ -539,11 +563,12 @@ static enum err nats_start(struct journal *journal, uint64_t base, struct err_de
 {
     struct nats_journal *nats = journal->nats;
     nats->base = base;
-    journal->room.found_frame_bytes = nats->frame_bytes;
+    journal->room.found_frame_bytes = nats->message_bytes;
+    journal->run_bits = nats->run_bits;
     journal->state.base = base;
-    journal->state.last_position = base + nats->last_sequence;
-    journal->recovered_position = base + nats->last_sequence;
-    atomic_store_explicit(&journal->durable_position, base + nats->last_sequence,
+    journal->state.last_position = journal_nats_position(nats, nats->last_sequence);
+    journal->recovered_position = journal->state.last_position;
+    atomic_store_explicit(&journal->durable_position, journal->state.last_position,
                           memory_order_release);
     if (nats->is_met) {
         log_write(LOG_INFO, "journal", "NATS: stream %s holds messages %" PRIu64 " to %" PRIu64,
@@ -581,7 +606,7 @@ static void nats_close(struct journal *journal)
 static void purge_note(struct nats_journal *nats, uint64_t released, uint64_t now_ns,
                        uint64_t window_ns)
 {
-    uint64_t sequence = released > nats->base ? released - nats->base : 0;
+    uint64_t sequence = journal_nats_sequence(nats, released);
     const struct nats_purge *last =
         nats->purge_count == 0 ? NULL : &nats->purges[nats->purge_count - 1];
     bool is_new = sequence > (last == NULL ? nats->purged : last->sequence);

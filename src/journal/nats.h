@@ -12,11 +12,14 @@
 
 #define NATS_NAME_BYTES    64u
 #define NATS_SUBJECT_BYTES 128u
-#define NATS_CONSUMER      "ingest_workers" /* of the one reader; others add to the name */
-#define NATS_WAIT_MS       2000             /* for an answer of JetStream's own */
-#define NATS_IN_FLIGHT_MAX 4096u            /* frames published and not acknowledged */
-#define NATS_RESEND_MS     1000u            /* a frame without acknowledgement is sent again */
-#define NATS_GIVE_UP_MS    5000u            /* … and then answered as failed */
+#define NATS_CONSUMER      "ingest_workers"     /* of the one reader; others add to the name */
+#define NATS_WAIT_MS       2000                 /* for an answer of JetStream's own */
+#define NATS_IN_FLIGHT_MAX 4096u                /* frames published and not acknowledged */
+#define NATS_RUN_BITS      4u                   /* of a position: so many frames in a message */
+#define NATS_RUN_BYTES     65536u               /* 64 * 1024; of a message of several frames */
+#define NATS_LAST_MARGIN   (UINT64_C(1) << 20u) /* messages, of all nodes, that are on the way */
+#define NATS_RESEND_MS     1000u  /* a message without acknowledgement is sent again */
+#define NATS_GIVE_UP_MS    5000u  /* … and then answered as failed */
 #define NATS_DUPLICATES_MS 120000 /* JetStream knows message ids for so long: far above both */
 #define NATS_LOOK_MS       250
 #define NATS_PURGES        64u
@@ -48,6 +51,9 @@ struct nats_slot {
     uint32_t frame;              /* its number in the batch */
     uint32_t uses;               /* so that a late acknowledgement finds another name */
     uint32_t next_free;          /* number + 1; 0: none */
+    uint32_t next;               /* of its message, number + 1; 0: it is the last */
+    uint32_t following;          /* frames of its message behind it */
+    bool is_first;               /* of its message, which what follows here is about */
     size_t offset;               /* in the batch */
     uint64_t message;            /* its id for JetStream's own detection of duplicates */
     uint64_t after; /* known to be in the stream when it was first sent: its own is higher */
@@ -58,9 +64,11 @@ struct nats_slot {
     struct journal_ticket ticket; /* of the spool's segments */
 };
 
-/* A frame as it is published, and where to its acknowledgement goes. */
+/* Frames as they are published, and where to their acknowledgement goes. */
 struct nats_message {
-    const uint8_t *bytes;
+    struct slice bytes;
+    uint8_t lane;   /* RECORD_LANE_MIXED: of several */
+    bool is_single; /* one frame, whose id it has */
     const char *inbox;
     uint32_t number; /* with uses its name there */
     uint32_t uses;
@@ -90,6 +98,7 @@ struct nats_publisher {
     struct journal_batch *batch; /* the one that is being published, from `offset` on */
     uint32_t frame;
     size_t offset;
+    uint8_t *gathered; /* NATS_RUN_BYTES: a message of several frames */
     uint64_t looked_ns;
     uint64_t went_back; /* the number behind which the stream was found to have gone back; logged */
     uint64_t verify_ns; /* a look at the stream that failed is repeated then */
@@ -116,8 +125,9 @@ struct nats_journal {
     bool is_met; /* when it was opened; else the next two are 0 */
     uint64_t first_sequence;
     uint64_t last_sequence; /* when it was opened */
-    uint64_t frame_bytes;   /* in the mean, when it was opened */
+    uint64_t message_bytes; /* in the mean, when it was opened */
     uint64_t base;          /* set by start, before the threads */
+    uint32_t run_bits;      /* of this stream's positions; 0: a frame is a message */
     /* Stored (release) by the library's callbacks, loaded (acquire) by our threads. Each
      * connection that is made raises the generation; one is verified when the stream was seen to be
      * the same. */
@@ -143,6 +153,26 @@ struct nats_journal {
     uint32_t purge_count;
     uint64_t purged; /* sequence */
 };
+
+/* A message's position is that of its last frame; others of it lie right below: each by the number
+ * in its own position field, which is how many follow it. One that is sent alone later on may keep
+ * its number. */
+static inline uint64_t journal_nats_position(const struct nats_journal *nats, uint64_t sequence)
+{
+    return nats->base + (sequence << nats->run_bits);
+}
+
+/* The last message all of whose frames lie at or below. */
+static inline uint64_t journal_nats_sequence(const struct nats_journal *nats, uint64_t position)
+{
+    return position > nats->base ? (position - nats->base) >> nats->run_bits : 0;
+}
+
+/* How many messages the positions of one journal have room for. */
+static inline uint64_t journal_nats_sequence_max(const struct nats_journal *nats)
+{
+    return (UINT64_C(1) << (LIMIT_RANGE_SHIFT - nats->run_bits)) - NATS_LAST_MARGIN;
+}
 
 /* --- nats.c ----------------------------------------------------------------------------------- */
 /* Whether frames can be published and read now. Any thread. */
@@ -179,7 +209,7 @@ void journal_nats_tell_went_back(struct nats_journal *nats, uint64_t number, uin
 
 /* --- nats_owner.c -------------------------------------------------------------------------------
  */
-/* ERR_CONFIG: it is another store's. */
+/* Says in which form the stream is, too. ERR_CONFIG: it is another store's. */
 MUST_CHECK enum err journal_nats_own(struct journal *journal, struct err_detail *detail);
 
 /* --- nats_held.c: any thread --------------------------------------------------------------------

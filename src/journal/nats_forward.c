@@ -105,7 +105,9 @@ static void fill(struct nats_spool *spool, uint64_t now_ns)
 static void frame_send(struct nats_spool *spool, struct spool_frame *frame, uint64_t now_ns)
 {
     struct journal *journal = spool->journal;
-    struct nats_message message = {.bytes = frame->bytes,
+    struct nats_message message = {.bytes = slice_make(frame->bytes, (size_t)frame->frame.bytes),
+                                   .lane = frame->frame.lane,
+                                   .is_single = true,
                                    .inbox = spool->acks.inbox,
                                    .number = (uint32_t)(frame - spool->ring),
                                    .uses = frame->uses,
@@ -113,7 +115,7 @@ static void frame_send(struct nats_spool *spool, struct spool_frame *frame, uint
                                    .message = frame->message,
                                    .is_renamed = frame->is_renamed};
     if (frame->after == 0) {
-        frame->after = journal_durable_position(journal) - journal->nats->base;
+        frame->after = journal_nats_sequence(journal->nats, journal_durable_position(journal));
     }
     journal_nats_send(journal, &message);
     frame->sent_ns = now_ns;
@@ -154,7 +156,8 @@ static void frame_settle(struct nats_spool *spool, const struct spool_frame *fra
 {
     struct journal *journal = spool->journal;
     struct nats_journal *nats = journal->nats;
-    uint64_t met = nats->base + atomic_load_explicit(&nats->met_sequence, memory_order_relaxed);
+    uint64_t met = journal_nats_position(
+        nats, atomic_load_explicit(&nats->met_sequence, memory_order_relaxed));
     journal_nats_tell_durable(journal, place);
     if (journal_is_shared(journal)) {
         journal_nats_place(journal, &frame->frame, place);
@@ -219,7 +222,7 @@ static void frame_on_stored(struct nats_spool *spool, struct spool_frame *frame,
     frame->is_stored = true;
     spool->credit++;
     spool->left -= spool->left > 0;
-    frame_settle(spool, frame, nats->base + stored->sequence);
+    frame_settle(spool, frame, journal_nats_position(nats, stored->sequence));
     take_off_stored(spool);
 }
 

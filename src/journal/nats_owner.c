@@ -1,7 +1,9 @@
 /* NATS owner: the store that a stream is for.
  *
  *   subject   <stream>.uploads.store, in the stream of large bodies: its one message is kept for
- * ever message   the id of the store as text
+ *             ever
+ *   message   the id of the store as text; behind it "/16" where a message of the stream may hold
+ *             so many frames, nothing where each is one
  *
  * The first that starts on a stream without one leaves its own, unless another was faster: the
  * server takes the message only while there is none. It stands there and not in the configuration
@@ -11,11 +13,15 @@
  * its cursor and ours would say of one another's frames that they are applied. */
 #include "journal/nats.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
 #define OWNER_SUBJECT_BYTES ((size_t)2 * NATS_NAME_BYTES)
+#define OWNER_FORM          "/16"
 #define OWNER_TRIES         3 /* to leave it, or to read who was faster */
+
+static_assert(1u << NATS_RUN_BITS == 16, "as the form says");
 
 static void owner_subject(char to[OWNER_SUBJECT_BYTES], const struct nats_journal *nats)
 {
@@ -25,13 +31,20 @@ static void owner_subject(char to[OWNER_SUBJECT_BYTES], const struct nats_journa
 /* NATS_NOT_FOUND: there is none. */
 static natsStatus owner_read(struct nats_journal *nats, char ret[ID_TEXT_BYTES])
 {
+    const size_t form = sizeof(OWNER_FORM) - 1;
     char subject[OWNER_SUBJECT_BYTES];
     natsMsg *message = NULL;
     jsOptions options = journal_nats_options();
     owner_subject(subject, nats);
     natsStatus status = js_GetLastMsg(&message, nats->js, nats->uploads, subject, &options, NULL);
-    if (status == NATS_OK && natsMsg_GetDataLength(message) == ID_TEXT_BYTES) {
-        memcpy(ret, natsMsg_GetData(message), ID_TEXT_BYTES);
+    struct slice text = status == NATS_OK ? slice_make(natsMsg_GetData(message),
+                                                       (size_t)natsMsg_GetDataLength(message))
+                                          : slice_make("", 0);
+    bool has_form = text.size == ID_TEXT_BYTES + form &&
+                    memcmp(text.data + ID_TEXT_BYTES, OWNER_FORM, form) == 0;
+    if (has_form || text.size == ID_TEXT_BYTES) {
+        memcpy(ret, text.data, ID_TEXT_BYTES);
+        nats->run_bits = has_form ? NATS_RUN_BITS : 0;
     }
     natsMsg_Destroy(message);
     return status;
@@ -39,13 +52,15 @@ static natsStatus owner_read(struct nats_journal *nats, char ret[ID_TEXT_BYTES])
 
 static natsStatus owner_leave(struct nats_journal *nats, const char own[ID_TEXT_BYTES])
 {
+    char text[ID_TEXT_BYTES + sizeof(OWNER_FORM)];
     char subject[OWNER_SUBJECT_BYTES];
     jsPubOptions options;
     (void)jsPubOptions_Init(&options);
     options.MaxWait = NATS_WAIT_MS;
     options.ExpectNoMessage = true;
     owner_subject(subject, nats);
-    return js_Publish(NULL, nats->js, subject, own, ID_TEXT_BYTES, &options, NULL);
+    int size = snprintf(text, sizeof(text), "%.*s" OWNER_FORM, ID_TEXT_BYTES, own);
+    return js_Publish(NULL, nats->js, subject, text, size, &options, NULL);
 }
 
 enum err journal_nats_own(struct journal *journal, struct err_detail *detail)
@@ -58,6 +73,7 @@ enum err journal_nats_own(struct journal *journal, struct err_detail *detail)
     for (int i = 0; i < OWNER_TRIES && status != NATS_OK; i++) {
         status = owner_read(nats, found);
         if (status == NATS_NOT_FOUND && owner_leave(nats, own) == NATS_OK) {
+            nats->run_bits = NATS_RUN_BITS;
             return ERR_OK;
         }
     }

@@ -1,9 +1,10 @@
 /* NATS publisher: the committer's thread of the JetStream backend.
  *
- * Happy path: take all mail; publish the frames of the batches that wait, each with a reply address
- * that names its slot; JetStream's acknowledgements come back as mail and say the frames' numbers
- * in the stream; a batch whose frames are all acknowledged goes back to its producer. Nothing waits
- * for anything else: up to 4,096 frames are on the way at a time.
+ * Happy path: take all mail; publish the frames of the batches that wait, as many in a message as
+ * there are and fit, each message with a reply address that names its first slot; JetStream's
+ * acknowledgements come back as mail and say the messages' numbers in the stream, which is the
+ * outcome of all their frames; a batch whose frames are all acknowledged goes back to its producer.
+ * Nothing waits for anything else: up to 4,096 frames are on the way at a time.
  *
  *   free -- publish --> SENT -- acknowledged, or refused --> free
  *                        |  ^
@@ -12,11 +13,12 @@
  *                        +-- no word for five seconds --> failed, free
  *
  * Failure modes: away: batches are answered ERR_AWAY at once, and what is on the way is sent again
- * when the server is back within five seconds. A frame that was sent and never acknowledged may be
- * in the stream all the same, once: its sender was told to try again, and equal dedup_ids meet in
- * the store. Sending again makes no second one, since JetStream knows the message's id. The stream
- * is full: ERR_FULL; its disk: ERR_NO_SPACE. With a spool (nats_spool.c) all these frames go there.
- */
+ * when the server is back within five seconds. What was sent and never acknowledged may be in the
+ * stream all the same, once: its senders were told to try again, and equal dedup_ids meet in the
+ * store. A message is sent again as it was, which makes no second one, since JetStream knows its
+ * id. The stream is full: ERR_FULL; its disk: ERR_NO_SPACE. With a spool (nats_spool.c) all these
+ * frames go there, and each is a message of its own: its id must be what the spool forwards it
+ * under. */
 #include "journal/spool.h"
 
 #include "base/clock.h"
@@ -108,9 +110,6 @@ void journal_nats_slot_settle(struct journal *journal, struct nats_slot *slot, e
         journal_nats_held_settle(journal, &frame, err == ERR_OK ? position : 0);
     }
     if (err == ERR_OK) {
-        if (!slot->is_spooled) {
-            journal_nats_tell_durable(journal, position);
-        }
         if (!slot->is_spooled && journal_is_shared(journal)) {
             journal_nats_place(journal, &frame, position);
         }
@@ -136,13 +135,15 @@ void journal_nats_slot_settle(struct journal *journal, struct nats_slot *slot, e
 /* --- sending -----------------------------------------------------------------------------------
  */
 
-/* A frame is known by its own id, so that it is the same one however it comes to be sent. One that
- * has none (zero), or must be another message, is known by who sends it, and its number there. */
+/* A frame alone is known by its own id, so that it is the same one however it comes to be sent. One
+ * that has none (zero), or must be another message, and a message of several frames, is known by
+ * who sends it, and its number there. */
 static void message_id(const struct nats_message *message, const struct journal_frame *frame,
                        char to[2 * NAME_BYTES + 1])
 {
     struct id id = {{0}};
-    bool has_id = !message->is_renamed && record_frame_id(frame->bytes_slice, &id);
+    bool has_id =
+        message->is_single && !message->is_renamed && record_frame_id(frame->bytes_slice, &id);
     if (has_id && !id_equal(id, (struct id){{0}})) {
         hex_put_u64(buffer_get_u64(id.bytes), to);
         hex_put_u64(buffer_get_u64(id.bytes + 8), to + NAME_BYTES);
@@ -161,9 +162,9 @@ static natsStatus message_make(struct journal *journal, const struct nats_messag
     char id[2 * NAME_BYTES + 1] = {0};
     char name[NAME_BYTES + 1] = {0};
     struct journal_frame frame;
-    journal_frame_peek(message->bytes, &frame);
-    if (frame.lane < LIMIT_LANES) {
-        (void)snprintf(subject, sizeof(subject), "%s.frames.%u", nats->stream, frame.lane);
+    journal_frame_peek(message->bytes.data, &frame);
+    if (message->lane < LIMIT_LANES) {
+        (void)snprintf(subject, sizeof(subject), "%s.frames.%u", nats->stream, message->lane);
     } else {
         (void)snprintf(subject, sizeof(subject), "%s.frames.mixed", nats->stream);
     }
@@ -171,8 +172,8 @@ static natsStatus message_make(struct journal *journal, const struct nats_messag
     hex_put_u32(message->uses, name + 8);
     (void)snprintf(reply, sizeof(reply), "%s.%s", message->inbox, name);
     message_id(message, &frame, id);
-    natsStatus status =
-        natsMsg_Create(ret, subject, reply, (const char *)message->bytes, (int)frame.bytes);
+    natsStatus status = natsMsg_Create(ret, subject, reply, (const char *)message->bytes.data,
+                                       (int)message->bytes.size);
     return status == NATS_OK ? natsMsgHeader_Set(*ret, "Nats-Msg-Id", id) : status;
 }
 
@@ -185,10 +186,43 @@ void journal_nats_send(struct journal *journal, const struct nats_message *messa
     natsMsg_Destroy(made);
 }
 
+static struct nats_slot *slot_next(struct nats_publisher *publisher, const struct nats_slot *slot)
+{
+    return slot->next == 0 ? NULL : &publisher->slots[slot->next - 1];
+}
+
+/* The frames of a message, one behind the other; *ret_lane is the lane of all of them. */
+static struct slice slot_gather(struct nats_publisher *publisher, const struct nats_slot *first,
+                                uint8_t *ret_lane)
+{
+    struct journal_frame frame;
+    size_t size = 0;
+    const uint8_t *bytes = first->batch->bytes + first->offset;
+    journal_frame_peek(bytes, &frame);
+    *ret_lane = frame.lane;
+    if (first->next == 0) {
+        return slice_make(bytes, (size_t)frame.bytes);
+    }
+    for (const struct nats_slot *slot = first; slot != NULL; slot = slot_next(publisher, slot)) {
+        bytes = slot->batch->bytes + slot->offset;
+        journal_frame_peek(bytes, &frame);
+        assert(frame.bytes <= NATS_RUN_BYTES - size);
+        memcpy(publisher->gathered + size, bytes, (size_t)frame.bytes);
+        size += (size_t)frame.bytes;
+        *ret_lane = frame.lane == *ret_lane ? frame.lane : RECORD_LANE_MIXED;
+    }
+    return slice_make(publisher->gathered, size);
+}
+
+/* The message that begins with it. */
 static void slot_send(struct journal *journal, struct nats_slot *slot, uint64_t now_ns)
 {
-    const struct nats_publisher *publisher = &journal->nats->publisher;
-    struct nats_message message = {.bytes = slot->batch->bytes + slot->offset,
+    struct nats_publisher *publisher = &journal->nats->publisher;
+    uint8_t lane;
+    struct slice bytes = slot_gather(publisher, slot, &lane);
+    struct nats_message message = {.bytes = bytes,
+                                   .lane = lane,
+                                   .is_single = slot->next == 0,
                                    .inbox = publisher->acks.inbox,
                                    .number = (uint32_t)(slot - publisher->slots),
                                    .uses = slot->uses,
@@ -224,7 +258,7 @@ bool journal_nats_name_read(const natsMsg *message, uint32_t *ret_number, uint32
            hex_get(name + 9, ret_uses);
 }
 
-/* The slot that the address names; NULL when it is not its turn any more. */
+/* The first slot of the message that the address names; NULL when it is not its turn any more. */
 static struct nats_slot *slot_find(struct nats_publisher *publisher, const natsMsg *message)
 {
     uint32_t number;
@@ -233,7 +267,7 @@ static struct nats_slot *slot_find(struct nats_publisher *publisher, const natsM
         return NULL;
     }
     struct nats_slot *slot = &publisher->slots[number];
-    bool is_sent = slot->batch != NULL && !slot->is_spooled;
+    bool is_sent = slot->batch != NULL && slot->is_first && !slot->is_spooled;
     return is_sent && slot->uses == uses ? slot : NULL;
 }
 
@@ -298,16 +332,33 @@ void journal_nats_tell_went_back(struct nats_journal *nats, uint64_t number, uin
     }
 }
 
+/* The outcome of all frames of a message; `sequence` where it is ERR_OK. */
+static void message_settle(struct journal *journal, struct nats_slot *first, enum err err,
+                           uint64_t sequence)
+{
+    struct nats_journal *nats = journal->nats;
+    uint64_t last = err == ERR_OK ? journal_nats_position(nats, sequence) : 0;
+    struct nats_slot *slot = first;
+    if (err == ERR_OK) {
+        journal_nats_tell_durable(journal, last);
+    }
+    while (slot != NULL) {
+        struct nats_slot *next = slot_next(&nats->publisher, slot); /* the slot goes */
+        journal_nats_slot_settle(journal, slot, err, err == ERR_OK ? last - slot->following : 0);
+        slot = next;
+    }
+}
+
 /* A number that was somebody else's before: the stream has lost its end (a restored copy, a cluster
- * that went back), and whoever has applied that far would pass over the frame. It goes once more,
- * as another message, until its number is a new one; a copy that is read all the same has the same
+ * that went back), and whoever has applied that far would pass over it. It goes once more, as
+ * another message, until its number is a new one; a copy that is read all the same has the same
  * ids.
  */
 static void slot_on_number(struct journal *journal, struct nats_slot *slot, uint64_t number)
 {
     struct nats_journal *nats = journal->nats;
     if (number > slot->after) {
-        journal_nats_slot_settle(journal, slot, ERR_OK, nats->base + number);
+        message_settle(journal, slot, ERR_OK, number);
         return;
     }
     journal_nats_tell_went_back(nats, number, slot->after);
@@ -330,7 +381,7 @@ static void ack_take(struct journal *journal, const natsMsg *message)
     } else if (err == ERR_OK) {
         slot_on_number(journal, slot, stored.sequence);
     } else {
-        journal_nats_slot_settle(journal, slot, err, 0);
+        message_settle(journal, slot, err, 0);
     }
 }
 
@@ -344,39 +395,6 @@ static void on_ack(struct mail *mail)
 /* --- publishing --------------------------------------------------------------------------------
  */
 
-/* The frame at the publisher's place in its batch. */
-static void publish_frame(struct journal *journal, uint64_t now_ns)
-{
-    struct nats_publisher *publisher = &journal->nats->publisher;
-    struct journal_batch *batch = publisher->batch;
-    struct journal_frame frame;
-    struct nats_slot *slot = slot_take(publisher);
-    uint64_t durable = journal_durable_position(journal);
-    uint8_t *bytes = batch->bytes + publisher->offset;
-    journal_frame_seal(bytes, 0, journal->nats->salt);
-    journal_frame_peek(bytes, &frame);
-    *slot = (struct nats_slot){
-        .batch = batch,
-        .frame = publisher->frame,
-        .uses = slot->uses,
-        .offset = publisher->offset,
-        .message = publisher->messages++,
-        .after = durable > journal->nats->base ? durable - journal->nats->base : 0,
-        .first_ns = now_ns};
-    publisher->offset += frame.bytes;
-    publisher->frame++;
-    /* Before it is sent: it may be applied before its acknowledgement is here. */
-    journal_room_durable(&journal->room, frame.record_count, clock_wall_ms());
-    if (journal_is_shared(journal)) {
-        journal_nats_held_publish(journal, &frame);
-    }
-    if (journal_nats_spool_is_on(journal->nats)) {
-        journal_nats_spool_take(journal, slot);
-    } else {
-        slot_send(journal, slot, now_ns);
-    }
-}
-
 static void batch_begin(struct nats_publisher *publisher, struct journal_batch *batch)
 {
     batch->outcomes = mem_alloc_array(batch->frame_count, sizeof(*batch->outcomes));
@@ -386,39 +404,117 @@ static void batch_begin(struct nats_publisher *publisher, struct journal_batch *
     publisher->offset = 0;
 }
 
-static void batch_end(struct nats_publisher *publisher)
+/* ERR_OK: what comes now may be published. */
+static enum err publish_err(const struct journal *journal)
 {
+    const struct nats_journal *nats = journal->nats;
+    uint64_t sequence = journal_nats_sequence(nats, journal_durable_position(journal));
+    if (sequence >= journal_nats_sequence_max(nats)) {
+        return ERR_FULL;
+    }
+    return nats->spool == NULL && !journal_nats_is_ready(nats) ? ERR_AWAY : ERR_OK;
+}
+
+/* The publisher stands at a frame; false: none waits. Batches are answered when that is no use. */
+static bool has_frame(struct journal *journal)
+{
+    struct nats_publisher *publisher = &journal->nats->publisher;
+    struct journal_batch_list *pending = &journal->committer.pending;
+    while (publisher->batch == NULL && pending->first != NULL) {
+        struct journal_batch *batch = journal_batch_list_take(pending);
+        batch->err = publish_err(journal);
+        if (batch->err == ERR_OK) {
+            batch_begin(publisher, batch);
+        } else {
+            journal_batch_return(batch);
+        }
+    }
+    return publisher->batch != NULL;
+}
+
+/* Whether the frame at the publisher's place goes behind `size` bytes of `count` frames. */
+static bool may_follow(const struct journal *journal, uint32_t count, size_t size)
+{
+    const struct nats_journal *nats = journal->nats;
+    struct journal_frame frame;
+    journal_frame_peek(nats->publisher.batch->bytes + nats->publisher.offset, &frame);
+    return nats->spool == NULL && count < UINT32_C(1) << nats->run_bits &&
+           frame.bytes + size <= NATS_RUN_BYTES;
+}
+
+/* A slot for the frame at the publisher's place, which moves on. */
+static struct nats_slot *slot_fill(struct journal *journal, uint64_t now_ns, size_t *size)
+{
+    struct nats_publisher *publisher = &journal->nats->publisher;
     struct journal_batch *batch = publisher->batch;
-    publisher->batch = NULL;
-    if (batch->waiting_count == 0) {
-        journal_batch_return(batch);
+    struct journal_frame frame;
+    struct nats_slot *slot = slot_take(publisher);
+    journal_frame_peek(batch->bytes + publisher->offset, &frame);
+    *slot = (struct nats_slot){.batch = batch,
+                               .frame = publisher->frame,
+                               .uses = slot->uses,
+                               .offset = publisher->offset,
+                               .message = publisher->messages++,
+                               .first_ns = now_ns};
+    publisher->offset += frame.bytes;
+    publisher->frame++;
+    *size += (size_t)frame.bytes;
+    /* Before it is sent: it may be applied before its acknowledgement is here. */
+    journal_room_durable(&journal->room, frame.record_count, clock_wall_ms());
+    if (journal_is_shared(journal)) {
+        journal_nats_held_publish(journal, &frame);
+    }
+    if (publisher->offset == batch->size) {
+        publisher->batch = NULL; /* it goes back with its last outcome */
+    }
+    return slot;
+}
+
+/* Each frame of a message says how many follow it. */
+static void message_seal(struct journal *journal, struct nats_slot *first, uint32_t count)
+{
+    struct nats_publisher *publisher = &journal->nats->publisher;
+    for (struct nats_slot *slot = first; slot != NULL; slot = slot_next(publisher, slot)) {
+        slot->following = --count;
+        journal_frame_seal(slot->batch->bytes + slot->offset, slot->following, journal->nats->salt);
     }
 }
 
-/* Publishes what waits, as far as there are slots; answers it at once when that is no use. */
-static bool publish_pending(struct journal *journal)
+/* The frame at the publisher's place, and what waits behind it as far as it fits: one message. */
+static void publish_message(struct journal *journal, uint64_t now_ns)
 {
     struct nats_journal *nats = journal->nats;
     struct nats_publisher *publisher = &nats->publisher;
-    struct journal_batch_list *pending = &journal->committer.pending;
+    uint32_t count = 1;
+    size_t size = 0;
+    struct nats_slot *first = slot_fill(journal, now_ns, &size);
+    struct nats_slot *last = first;
+    first->is_first = true;
+    first->after = journal_nats_sequence(nats, journal_durable_position(journal));
+    while (publisher->free_first != 0 && has_frame(journal) && may_follow(journal, count, size)) {
+        struct nats_slot *slot = slot_fill(journal, now_ns, &size);
+        last->next = (uint32_t)(slot - publisher->slots) + 1;
+        last = slot;
+        count++;
+    }
+    message_seal(journal, first, count);
+    if (journal_nats_spool_is_on(nats)) {
+        journal_nats_spool_take(journal, first);
+    } else {
+        slot_send(journal, first, now_ns);
+    }
+}
+
+/* Publishes what waits, as far as there are slots. */
+static bool publish_pending(struct journal *journal)
+{
+    struct nats_publisher *publisher = &journal->nats->publisher;
     uint64_t now_ns = clock_mono_ns();
     bool has_done = false;
-    while ((publisher->batch != NULL || pending->first != NULL) && publisher->free_first != 0 &&
+    while (publisher->free_first != 0 && has_frame(journal) &&
            journal_nats_spool_has_room(journal)) {
+        publish_message(journal, now_ns);
         has_done = true;
-        if (publisher->batch == NULL) {
-            struct journal_batch *batch = journal_batch_list_take(pending);
-            if (nats->spool == NULL && !journal_nats_is_ready(nats)) {
-                batch->err = ERR_AWAY;
-                journal_batch_return(batch);
-                continue;
-            }
-            batch_begin(publisher, batch);
-        }
-        publish_frame(journal, now_ns);
-        if (publisher->offset == publisher->batch->size) {
-            batch_end(publisher);
-        }
     }
     return has_done;
 }
@@ -440,7 +536,7 @@ static void look_at_slots(struct journal *journal, uint64_t now_ns, bool send_al
     bool is_ready = journal_nats_is_ready(journal->nats);
     for (uint32_t i = 0; i < NATS_IN_FLIGHT_MAX && publisher->in_flight > 0; i++) {
         struct nats_slot *slot = &publisher->slots[i];
-        if (slot->batch == NULL || slot->is_spooled) {
+        if (slot->batch == NULL || !slot->is_first || slot->is_spooled) {
             continue;
         }
         if (is_silent(journal->nats, slot, now_ns)) {
@@ -448,7 +544,7 @@ static void look_at_slots(struct journal *journal, uint64_t now_ns, bool send_al
             return;
         }
         if (now_ns - slot->first_ns >= NATS_GIVE_UP_MS * NS_PER_MS) {
-            journal_nats_slot_settle(journal, slot, ERR_AWAY, 0);
+            message_settle(journal, slot, ERR_AWAY, 0);
         } else if (is_ready && (send_all || now_ns - slot->sent_ns >= NATS_RESEND_MS * NS_PER_MS)) {
             slot_send(journal, slot, now_ns);
         }
@@ -556,6 +652,7 @@ enum err journal_nats_publisher_open(struct journal *journal)
     struct nats_publisher *publisher = &journal->nats->publisher;
     publisher->slots = mem_alloc_array(NATS_IN_FLIGHT_MAX, sizeof(*publisher->slots));
     publisher->placed = mem_alloc_array(NATS_PLACED_MAX, sizeof(*publisher->placed));
+    publisher->gathered = mem_alloc(NATS_RUN_BYTES);
     for (uint32_t i = NATS_IN_FLIGHT_MAX; i > 0; i--) {
         publisher->slots[i - 1].next_free = publisher->free_first;
         publisher->free_first = i;
@@ -573,6 +670,7 @@ void journal_nats_publisher_close(struct journal *journal)
     struct nats_publisher *publisher = &journal->nats->publisher;
     journal_nats_feed_close(&publisher->acks);
     (void)mailbox_run_all(journal->committer_mailbox); /* late acknowledgements */
+    mem_free(publisher->gathered);
     mem_free(publisher->placed);
     mem_free(publisher->slots);
 }

@@ -6,15 +6,17 @@
  * (given again after NATS_ACK_WAIT) is passed over. So nothing of the consumer itself need outlive
  * anything: one server of a cluster has it, in memory, and nobody has to agree or to be elected.
  *
- * Happy path: a request for NATS_PULL_BATCH_SIZE frames waits at the server; messages become mail
- * and wake the subscriber; when the last one of the request has come, the next request goes. What
- * is applied is acknowledged, all at once up to a place. Each reader has a consumer of its own.
+ * Happy path: a request for NATS_PULL_BATCH_SIZE messages waits at the server; messages become mail
+ * and wake the subscriber; the frames of one are given one by one; when the last message of the
+ * request has come, the next request goes. What is applied is acknowledged, all at once up to a
+ * place. Each reader has a consumer of its own.
  *
  * Failure modes: away: nothing more for now; looked at again twice a second. A cluster forgets a
  * request when the server that has the consumer goes, so that server says each second that it has
  * it; three without a word: the consumer is made anew. In a cluster under a new name each time: to
- * delete the old one first, its server, which may stand still, would be waited for. A message that
- * does not verify is damage: logged, counted, passed over. The stream ends before the reader's
+ * delete the old one first, its server, which may stand still, would be waited for. Bytes of a
+ * message that do not verify are damage: logged, counted, passed over up to the next frame that
+ * does, and the message is kept in quarantine. The stream ends before the reader's
  * place: it is an older copy of itself, whose new frames would be taken for old ones: ERR_CORRUPT.
  */
 #include "journal/nats.h"
@@ -40,9 +42,9 @@
 #define READER_RETRY_NS    UINT64_C(500000000)
 #define NS_PER_S           UINT64_C(1000000000)
 
-/* A frame that was given and is not applied. */
+/* A message that was given and is not applied. */
 struct reader_given {
-    uint64_t position;
+    uint64_t position;              /* of its last frame */
     char reply[READER_REPLY_BYTES]; /* where to it is acknowledged */
 };
 
@@ -56,8 +58,11 @@ struct nats_reader {
     char consumer[NATS_NAME_BYTES];
     struct mail *arrived; /* in order */
     struct mail **arrived_last;
-    struct nats_mail *given; /* the frame of the last call */
-    uint64_t after;          /* number of the last message that was given */
+    struct nats_mail *given; /* the message that is being given */
+    size_t offset;           /* in it: of the next frame */
+    size_t bad_bytes;        /* in it, up to there */
+    uint64_t after;          /* number of the last message that was begun */
+    uint64_t after_position; /* frames up to here are applied */
     uint64_t delivered;      /* by this consumer: number of its last delivery */
     uint64_t generation;     /* of the connection that it was made on */
     bool is_made;
@@ -199,7 +204,7 @@ static enum err find_ends(const struct journal *journal, uint64_t after, uint64_
     jsStreamInfo *info = NULL;
     uint64_t durable = journal_durable_position(journal);
     uint64_t first = nats->first_sequence;
-    uint64_t last = durable > nats->base ? durable - nats->base : 0;
+    uint64_t last = journal_nats_sequence(nats, durable);
     last = last > nats->last_sequence ? last : nats->last_sequence;
     if (after > last || !nats->is_met) {
         jsOptions options = journal_nats_options();
@@ -318,21 +323,22 @@ static bool reader_accept(struct nats_reader *reader, natsMsg *message, uint64_t
     return *ret_sequence > reader->after;
 }
 
-/* Frames of other runs, and of other nodes, were not charged to this one's backlog. */
-static void reader_charge(struct journal *journal, const struct journal_frame *frame)
+/* Frames of other runs, and of other nodes, were not charged to this one's backlog. `last`: of its
+ * message. */
+static void reader_charge(struct journal *journal, const struct journal_frame *frame, uint64_t last)
 {
     struct record_frame record;
     struct record_upload_end end;
     if (journal_is_shared(journal)) {
-        journal_nats_tell_durable(journal, frame->position);
+        journal_nats_tell_durable(journal, last);
         return; /* each node counts its own */
     }
     if (record_frame_decode(frame->bytes_slice, &record) != ERR_OK ||
         record.run == journal->options.run) {
         return;
     }
-    if (frame->position > journal->nats->base + atomic_load_explicit(&journal->nats->met_sequence,
-                                                                     memory_order_relaxed)) {
+    uint64_t met = atomic_load_explicit(&journal->nats->met_sequence, memory_order_relaxed);
+    if (frame->position > journal_nats_position(journal->nats, met)) {
         return; /* forwarded by this run, whose spool had it at the start */
     }
     journal_room_force(&journal->room, frame->org, frame->bytes);
@@ -344,40 +350,54 @@ static void reader_charge(struct journal *journal, const struct journal_frame *f
     journal_room_durable(&journal->room, frame->record_count, record.received_ms);
 }
 
-static bool reader_decode(struct nats_reader *reader, natsMsg *message, uint64_t sequence,
-                          struct journal_frame *ret)
+/* The next frame of the message that is being given that verifies; false: there is none. Places
+ * that do not are looked through as those of segments are. */
+static bool reader_decode(struct nats_reader *reader, struct slice bytes, struct journal_frame *ret)
 {
-    struct nats_journal *nats = reader_nats(reader);
-    const uint8_t *bytes = (const uint8_t *)natsMsg_GetData(message);
-    int size = natsMsg_GetDataLength(message);
-    bool is_whole = size >= (int)JOURNAL_FRAME_HEAD_BYTES &&
-                    journal_frame_claimed_size(bytes) == (uint64_t)size &&
-                    journal_frame_decode(bytes, nats->salt, ret);
-    if (!is_whole) {
-        log_write(LOG_ERROR, "journal", "NATS: message %" PRIu64 " is damaged, it is passed over",
-                  sequence);
-        metrics_add(METRIC_JOURNAL_DAMAGED, (uint64_t)size);
-        journal_quarantine_message(reader->base.journal, sequence, slice_make(bytes, (size_t)size));
-        return false;
+    const struct nats_journal *nats = reader_nats(reader);
+    while (bytes.size - reader->offset >= JOURNAL_FRAME_HEAD_BYTES) {
+        const uint8_t *at = bytes.data + reader->offset;
+        uint64_t size = journal_frame_claimed_size(at);
+        if (size != 0 && size <= bytes.size - reader->offset &&
+            journal_frame_decode(at, nats->salt, ret) && ret->position >> nats->run_bits == 0) {
+            reader->offset += (size_t)size;
+            return true;
+        }
+        reader->offset += JOURNAL_ALIGN_BYTES;
+        reader->bad_bytes += JOURNAL_ALIGN_BYTES;
     }
-    ret->position = nats->base + sequence;
-    return true;
+    reader->bad_bytes += bytes.size - reader->offset;
+    reader->offset = bytes.size;
+    return false;
 }
 
-static void reader_note(struct nats_reader *reader, const struct journal_frame *frame,
-                        natsMsg *message)
+/* Of the message that was given, what was not. */
+static void reader_tell_damage(struct nats_reader *reader, struct slice bytes)
+{
+    if (reader->bad_bytes == 0 && bytes.size > 0) {
+        return;
+    }
+    log_write(LOG_ERROR, "journal",
+              "NATS: message %" PRIu64 " is damaged, %zu of its %zu bytes are passed over",
+              reader->after, reader->bad_bytes, bytes.size);
+    metrics_add(METRIC_JOURNAL_DAMAGED, reader->bad_bytes);
+    journal_quarantine_message(reader->base.journal, reader->after, bytes);
+}
+
+static void reader_note(struct nats_reader *reader, uint64_t sequence, natsMsg *message)
 {
     if (reader->ring_count == reader->ring_size) {
         return; /* acknowledged with a later one */
     }
     uint32_t at = (reader->ring_first + reader->ring_count) % reader->ring_size;
-    reader->ring[at].position = frame->position;
+    reader->ring[at].position = journal_nats_position(reader_nats(reader), sequence);
     (void)snprintf(reader->ring[at].reply, sizeof(reader->ring[at].reply), "%s",
                    natsMsg_GetReply(message));
     reader->ring_count++;
 }
 
-/* What the stream held at the start and was not given yet: at least a record each. */
+/* What the stream held at the start and was not given yet: at least a record each. A message counts
+ * until its last frame is charged, so that the sum is never zero in between. */
 static void reader_tell_unread(struct nats_reader *reader)
 {
     const struct nats_journal *nats = reader_nats(reader);
@@ -388,28 +408,62 @@ static void reader_tell_unread(struct nats_reader *reader)
     }
 }
 
+static void reader_begin(struct nats_reader *reader, struct nats_mail *mail, uint64_t sequence)
+{
+    reader->given = mail;
+    reader->offset = 0;
+    reader->bad_bytes = 0;
+    reader->after = sequence;
+    reader_note(reader, sequence, mail->message);
+}
+
+/* The next frame of the message that is being given; when there is none, it goes. */
+static bool reader_give(struct nats_reader *reader, struct journal_frame *ret)
+{
+    struct journal *journal = reader->base.journal;
+    struct nats_mail *mail = reader->given;
+    if (mail == NULL) {
+        return false;
+    }
+    struct slice bytes =
+        slice_make(natsMsg_GetData(mail->message), (size_t)natsMsg_GetDataLength(mail->message));
+    uint64_t last = journal_nats_position(journal->nats, reader->after);
+    while (reader_decode(reader, bytes, ret)) {
+        ret->position = last - ret->position;
+        if (ret->position > reader->after_position) {
+            reader_charge(journal, ret, last);
+            if (reader->offset == bytes.size) {
+                reader_tell_unread(reader);
+            }
+            return true;
+        }
+    }
+    reader_tell_unread(reader);
+    reader_tell_damage(reader, bytes);
+    journal_nats_mail_free(mail);
+    reader->given = NULL;
+    return false;
+}
+
 /* The next frame among what arrived. */
 static bool reader_take(struct nats_reader *reader, struct journal_frame *ret)
 {
     struct nats_mail *mail;
-    while (reader->is_made && (mail = arrived_take(reader)) != NULL) {
+    while (!reader_give(reader, ret)) {
         uint64_t sequence;
+        if (!reader->is_made || (mail = arrived_take(reader)) == NULL) {
+            return false;
+        }
         reader->heard_ns = clock_mono_ns();
         if (natsMsg_GetReply(mail->message) == NULL) {
             reader_on_status(reader, mail->message);
         } else if (reader_accept(reader, mail->message, &sequence)) {
-            reader->after = sequence;
-            reader_tell_unread(reader);
-            if (reader_decode(reader, mail->message, sequence, ret)) {
-                reader_charge(reader->base.journal, ret);
-                reader_note(reader, ret, mail->message);
-                reader->given = mail;
-                return true;
-            }
+            reader_begin(reader, mail, sequence);
+            continue;
         }
         journal_nats_mail_free(mail);
     }
-    return false;
+    return true;
 }
 
 /* A consumer, and a request that waits at the server. */
@@ -439,10 +493,6 @@ enum err journal_nats_reader_next(struct journal_reader *base, struct journal_fr
                                   bool *ret_has)
 {
     struct nats_reader *reader = reader_of(base);
-    if (reader->given != NULL) {
-        journal_nats_mail_free(reader->given);
-        reader->given = NULL;
-    }
     *ret_has = reader_take(reader, ret);
     if (!*ret_has) {
         (void)mailbox_run_all(reader->mailbox);
@@ -521,7 +571,7 @@ enum err journal_nats_reader_open(struct journal_reader **ret, struct journal *j
                                   uint64_t after_position)
 {
     struct nats_journal *nats = journal->nats;
-    uint64_t after = after_position > nats->base ? after_position - nats->base : 0;
+    uint64_t after = journal_nats_sequence(nats, after_position);
     bool is_early = !nats->is_met && !journal_nats_is_ready(nats);
     enum err err = is_early ? ERR_OK : reader_check_place(journal, after);
     if (err != ERR_OK) {
@@ -530,6 +580,7 @@ enum err journal_nats_reader_open(struct journal_reader **ret, struct journal *j
     struct nats_reader *reader = mem_alloc(sizeof(*reader));
     reader->base.journal = journal;
     reader->after = after;
+    reader->after_position = after_position;
     reader->is_unchecked = is_early;
     reader->arrived_last = &reader->arrived;
     reader->ring_size = journal->options.nats.ack_pending_max;

@@ -146,7 +146,7 @@ static void set_on(struct nats_spool *spool)
     const struct nats_journal *nats = spool->journal->nats;
     spool->was_taking = false;
     spool->empty_ns = 0;
-    spool->begun_at = journal_durable_position(spool->journal) - nats->base;
+    spool->begun_at = journal_nats_sequence(nats, journal_durable_position(spool->journal));
     spool->went_back = nats->publisher.went_back;
     atomic_store_explicit(&spool->since_ms, (uint64_t)clock_wall_ms(), memory_order_relaxed);
     atomic_store_explicit(&spool->is_on, true, memory_order_relaxed);
@@ -166,9 +166,11 @@ static void begin_state(struct nats_spool *spool)
     memset(spool->state.stream, 0, sizeof(spool->state.stream));
     memcpy(spool->state.stream, nats->stream, strlen(nats->stream));
     spool->state.created = nats->created;
+    spool->state.run_bits = nats->run_bits;
     spool->base = segments->committer.base;
     atomic_store_explicit(&spool->forwarded, spool->state.forwarded, memory_order_relaxed);
-    atomic_store_explicit(&spool->place, nats->is_met ? nats->base + nats->last_sequence : 0,
+    atomic_store_explicit(&spool->place,
+                          nats->is_met ? journal_nats_position(nats, nats->last_sequence) : 0,
                           memory_order_relaxed);
 }
 
@@ -230,9 +232,10 @@ void journal_nats_spool_close(struct journal *journal)
 void journal_nats_spool_met(struct journal *journal)
 {
     struct nats_journal *nats = journal->nats;
-    uint64_t met = nats->base + atomic_load_explicit(&nats->met_sequence, memory_order_relaxed);
+    uint64_t sequence = atomic_load_explicit(&nats->met_sequence, memory_order_relaxed);
+    uint64_t met = journal_nats_position(nats, sequence);
     journal_nats_tell_durable(journal, met);
-    nats->spool->begun_at = met - nats->base;
+    nats->spool->begun_at = sequence;
     atomic_store_explicit(&nats->spool->place, met, memory_order_release);
 }
 

@@ -15,6 +15,7 @@
 struct spool_state {
     char stream[NATS_NAME_BYTES]; /* the one that was met last; empty: none */
     int64_t created;              /* its time, which names it */
+    uint32_t run_bits;            /* of its positions */
     struct id segments;           /* the journal that `forwarded` is of */
     uint64_t forwarded;           /* frames up to here are in the stream */
 };

@@ -7,7 +7,8 @@
  *       80    8  when it was made, as JetStream says
  *       88   16  id of the journal of the segments
  *      104    8  frames of it up to this position are in the stream
- *      112   16  zero
+ *      112    4  bits of a position below the number of a message
+ *      116   12  zero
  *
  * Numbers are little-endian. It is written in place: it lies within one sector.
  *
@@ -31,9 +32,10 @@ enum {
     STATE_AT_CREATED = STATE_AT_STREAM + NATS_NAME_BYTES,
     STATE_AT_SEGMENTS = STATE_AT_CREATED + 8,
     STATE_AT_FORWARDED = STATE_AT_SEGMENTS + 16,
+    STATE_AT_RUN_BITS = STATE_AT_FORWARDED + 8,
     STATE_BYTES = 128,
 };
-static_assert(STATE_AT_FORWARDED + 8 <= STATE_BYTES, "all of it has room");
+static_assert(STATE_AT_RUN_BITS + 4 <= STATE_BYTES, "all of it has room");
 
 #define STATE_MAGIC UINT64_C(0x314c505352494557)
 
@@ -46,13 +48,15 @@ static bool state_decode(const uint8_t bytes[STATE_BYTES], struct spool_state *r
 {
     if (buffer_get_u64(bytes) != state_checksum(bytes) ||
         buffer_get_u64(bytes + STATE_AT_MAGIC) != STATE_MAGIC ||
-        bytes[STATE_AT_STREAM + NATS_NAME_BYTES - 1] != 0) {
+        bytes[STATE_AT_STREAM + NATS_NAME_BYTES - 1] != 0 ||
+        buffer_get_u32(bytes + STATE_AT_RUN_BITS) > NATS_RUN_BITS) {
         return false;
     }
     memcpy(ret->stream, bytes + STATE_AT_STREAM, sizeof(ret->stream));
     ret->created = (int64_t)buffer_get_u64(bytes + STATE_AT_CREATED);
     memcpy(ret->segments.bytes, bytes + STATE_AT_SEGMENTS, sizeof(ret->segments.bytes));
     ret->forwarded = buffer_get_u64(bytes + STATE_AT_FORWARDED);
+    ret->run_bits = buffer_get_u32(bytes + STATE_AT_RUN_BITS);
     return true;
 }
 
@@ -89,6 +93,7 @@ enum err journal_spool_state_write(int fd, const struct spool_state *state, bool
     buffer_put_u64(bytes + STATE_AT_CREATED, (uint64_t)state->created);
     memcpy(bytes + STATE_AT_SEGMENTS, state->segments.bytes, sizeof(state->segments.bytes));
     buffer_put_u64(bytes + STATE_AT_FORWARDED, state->forwarded);
+    buffer_put_u32(bytes + STATE_AT_RUN_BITS, state->run_bits);
     buffer_put_u64(bytes, state_checksum(bytes));
     ssize_t size = sys_pwrite(fd, bytes, sizeof(bytes), 0);
     if (size != STATE_BYTES) {

@@ -59,7 +59,7 @@ def test_one_event_and_many(weir, nats):
     assert answer.status == 201 and answer.json["accepted"] == 1500 and answer.json["upload_id"], answer
     assert numbers(server) == list(range(1, 2000))
     state = one.stream()["state"]
-    assert state["messages"] == 4 and state["last_seq"] == 4, "a frame is a message, an upload's end record too"
+    assert state["messages"] == 4 and state["last_seq"] == 4, "each alone is a message, an upload's end record too"
     assert set(one.ask("$JS.API.CONSUMER.NAMES.weir")["consumers"]) == {"ingest_workers"}
     consumer = one.ask("$JS.API.CONSUMER.INFO.weir.ingest_workers")
     assert consumer["config"]["max_deliver"] == -1 and consumer["num_pending"] == 0
@@ -72,7 +72,7 @@ def test_positions_rise_over_restarts(weir, nats):
     assert server.stop() == 0
     server.start()
     second = server.post("/api/events?wait=stored", event(2)).json["position"]
-    assert int(first, 16) + 1 == int(second, 16)
+    assert int(first, 16) + 16 == int(second, 16), "a message has sixteen positions"
     assert numbers(server) == [1, 2]
 
 

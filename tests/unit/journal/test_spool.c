@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #define FRAMES     1000u
+#define RUN        UINT64_C(16) /* positions of a message */
 #define SPOOL_BASE (UINT64_C(1) << LIMIT_RANGE_SHIFT)
 #define THREADS    5
 
@@ -225,8 +226,8 @@ static void test_what_comes_while_it_is_away_is_forwarded(void **state)
     struct ticket *tickets = mem_alloc_array(FRAMES, sizeof(*tickets));
     rig_init(&rig);
     append_many(&rig, tickets, 0, 10);
-    assert_int_equal(tickets[9].position, 10);
-    assert_int_equal(journal_place(rig.journal, 10), 10);
+    assert_int_equal(tickets[9].position, 10 * RUN); /* a message each */
+    assert_int_equal(journal_place(rig.journal, 10 * RUN), 10 * RUN);
     nats_server_kill(&rig.server);
     wait_until_spooling(&rig, true);
     append_many(&rig, tickets, 10, FRAMES - 10);
@@ -237,8 +238,8 @@ static void test_what_comes_while_it_is_away_is_forwarded(void **state)
     assert_true(journal_place(rig.journal, last) == UINT64_MAX);
     nats_server_start(&rig.server);
     wait_until_spooling(&rig, false);
-    assert_int_equal(journal_place(rig.journal, last), FRAMES);
-    assert_int_equal(journal_accepted_position(rig.journal), FRAMES);
+    assert_int_equal(journal_place(rig.journal, last), FRAMES * RUN);
+    assert_int_equal(journal_accepted_position(rig.journal), FRAMES * RUN);
     check_stream(&rig, FRAMES);
     rig_finish(&rig);
     mem_free(tickets);
@@ -306,8 +307,11 @@ static void test_the_state_is_read_as_it_was_written(void **state)
 {
     (void)state;
     char directory[] = "./spool_test_XXXXXX";
-    struct spool_state written = {
-        .stream = "weir", .created = 1234567, .segments = {{1, 2, 3}}, .forwarded = 77};
+    struct spool_state written = {.stream = "weir",
+                                  .created = 1234567,
+                                  .segments = {{1, 2, 3}},
+                                  .forwarded = 77,
+                                  .run_bits = 4};
     struct spool_state read = {.forwarded = 1};
     uint8_t bytes[200];
     int fd = -1;
@@ -321,11 +325,13 @@ static void test_the_state_is_read_as_it_was_written(void **state)
     assert_int_equal(buffer_get_u64(bytes + 80), 1234567);
     assert_memory_equal(bytes + 88, "\1\2\3\0", 4);
     assert_int_equal(buffer_get_u64(bytes + 104), 77);
+    assert_int_equal(buffer_get_u32(bytes + 112), 4);
     assert_int_equal(close(fd), 0);
     assert_int_equal(journal_spool_state_open(directory, &fd, &read), ERR_OK);
     assert_string_equal(read.stream, "weir");
     assert_int_equal(read.created, 1234567);
     assert_int_equal(read.forwarded, 77);
+    assert_int_equal(read.run_bits, 4);
     assert_true(id_equal(read.segments, written.segments));
     for (off_t at = 0; at < 128; at++) { /* whichever byte is wrong */
         uint8_t wrong = bytes[at] ^ 1u;
