@@ -108,9 +108,23 @@ def test_every_table_is_carried_both_ways(weir, database_server, target, tmp_pat
     assert sql(database_server, "SELECT max(number) FROM orgs") == "2"
 
 
+def whole(server, path, cursor=None):
+    """The first page's tag, and the list to its end: a page that takes long ends early, with a cursor."""
+    tag, found = None, []
+    while True:
+        answer = server.get(path + (f"&cursor={cursor}" if cursor else ""))
+        assert answer.status == 200, answer
+        rows, = (value for value in answer.json.values() if isinstance(value, list))
+        tag, found = tag or answer.headers.get("etag"), found + rows
+        cursor = answer.json["next_cursor"]
+        if cursor is None:
+            return tag, found
+
+
 def test_the_same_server_goes_on(weir, database_server, target, tmp_path):
     server = weir()
     other = server.new_org("other")
+    assert server.request("PUT", "/api/v1/settings", {"silence_hours": 0}).status == 200  # no event of ours
     plant = Plant(server, "plant")
     for n in range(5):
         assert plant.send(plant.message(n / 10, at=ms(60 - n))).status in (200, 201)
@@ -125,17 +139,22 @@ def test_the_same_server_goes_on(weir, database_server, target, tmp_path):
     server.start()
     for n in range(40, 60):
         post(server, n)
-    gets = ["/api/v1/events?limit=1000", "/api/inbox?limit=1000", "/api/v1/events?subject=s2&limit=100",
-            f"/api/v1/readings?device_id={plant.device['id']}", "/api/v1/dead-letters",
-            "/api/v1/parameters", f"/api/v1/events?limit=7&order=asc&cursor={page['next_cursor']}"]
-    before = [(one.status, one.headers.get("etag"), one.json) for one in map(server.get, gets)]
-    assert len(before[3][2]["readings"]) == 5
+
+    def answers():
+        lists = [whole(server, path) for path in (
+            "/api/v1/events?limit=1000", "/api/inbox?limit=1000", "/api/v1/events?subject=s2&limit=100",
+            f"/api/v1/readings?device_id={plant.device['id']}", "/api/v1/dead-letters?limit=100",
+            "/api/v1/parameters?limit=100")]
+        return [*lists, whole(server, "/api/v1/events?limit=7&order=asc", page["next_cursor"])]
+
+    before = answers()
+    assert len(before[3][1]) == 5 and len(before[6][1]) == 40 - 13 - len(page["events"])
     dead = letters(server)
     server.stop()
     migrate(server, "sqlite:", target)
     server.settings["DATABASE_URL"] = target
     server.start()
-    assert [(one.status, one.headers.get("etag"), one.json) for one in map(server.get, gets)] == before
+    assert answers() == before
     assert letters(server) == dead and len(dead) == 1
     assert server.get("/api/v1/events", key=other).json["events"] == []
     server.stop()
@@ -143,7 +162,7 @@ def test_the_same_server_goes_on(weir, database_server, target, tmp_path):
     server.start()  # what the journal holds beyond the store is applied, once
     drained(server)
     assert {one["payload"]["number"] for one in events(server)} >= set(range(40, 60))
-    assert len(events(server)) == 40 - 13 + 20 + sum(one["type"] == "device.silent" for one in events(server))
+    assert len(events(server)) == 40 - 13 + 20
     again = server.post("/api/events?wait=stored", event(0, subject="s0", app="a"))
     assert again.status == 200 and again.json["id"] == kept[0]
     server.stop()
@@ -184,7 +203,7 @@ def refused(server, url):
     del server.settings["DATABASE_URL"]
 
 
-@pytest.mark.seconds(6)
+@pytest.mark.seconds(10)
 def test_killed_half_way_it_is_refused_and_begins_anew(weir, database_server, target, tmp_path):
     server = weir(start=False)
     server.new_org("one")
