@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from black_box import WAIT_SECONDS, check_problem, problem_of, read_all, status_of, until
+from black_box import SLOWER, WAIT_SECONDS, check_problem, problem_of, read_all, status_of, until
 from test_batch import NDJSON, events, lines, stored
 
 
@@ -157,7 +157,7 @@ class Sender:
     def __init__(self, server, key, body):
         self.body = body
         self.answer = None
-        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=120)
+        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=120 * SLOWER)
         self.socket.sendall((f"POST /api/events/batch HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\n"
                              "Content-Type: application/x-ndjson\r\nConnection: close\r\n"
                              f"Content-Length: {len(body)}\r\n\r\n").encode())
@@ -176,7 +176,7 @@ class Sender:
         self.thread.start()
 
     def wait(self):
-        self.thread.join(WAIT_SECONDS)
+        self.thread.join(WAIT_SECONDS * SLOWER)
         assert self.answer, "no answer"
         self.socket.close()
         return status_of(self.answer)
@@ -190,7 +190,7 @@ def hold(server, name, body):
 
 def test_a_full_backlog_pushes_back_and_goes_on(weir):
     """Half way it is not read further until there is room; at the head it is told at once."""
-    server = weir(JOURNAL_MAX_MB=16, APPLY_PAUSED=1)
+    server = weir(JOURNAL_MAX_MB=16, APPLY_PAUSED=1, HTTP_RATE_GRACE=10 * SLOWER)  # others are let in meanwhile
     body = random_lines(10)
     late = [Sender(server, server.new_org(f"waits-{n}"), body[:body.rindex(b"\n", 0, 5 * MEGABYTE) + 1])
             for n in range(2)]
@@ -216,7 +216,7 @@ def test_a_full_backlog_pushes_back_and_goes_on(weir):
 @pytest.mark.seconds(30)
 def test_a_backlog_that_stays_full_ends_a_body(weir):
     """30 s without room: 503, and nothing of it is left."""
-    server = weir(JOURNAL_MAX_MB=16, APPLY_PAUSED=1)
+    server = weir(JOURNAL_MAX_MB=16, APPLY_PAUSED=1, HTTP_RATE_GRACE=10 * SLOWER)  # others are let in meanwhile
     body = random_lines(10)
     late = Sender(server, server.key, body)
     late.send(0, 300_000)
