@@ -34,6 +34,8 @@ LONG = bool(os.environ.get("WEIR_TEST_LONG"))
 RELEASED = os.environ.get("WEIR_TEST_PRESET", "release") == "release"
 START_SECONDS = 30 if RELEASED else 180
 ANSWER_SECONDS = 60 if RELEASED else 360
+# A hash of the usual cost takes longer than most requests; test_keys.py asks for that one.
+CHEAP_KEYS = {"ARGON2_MEMORY_KIB": "64", "ARGON2_PASSES": "1"}
 DURABILITY = {"local": "fsync", "nats": "jetstream"}[JOURNAL]
 
 sys.path.insert(0, str(ROOT / "tests/support"))
@@ -144,7 +146,7 @@ class Weir:
 
     def __init__(self, data_dir, settings, start=True, wrap=()):
         self.data_dir = pathlib.Path(data_dir)
-        self.settings = {"PORT": "0", "DATA_DIR": str(self.data_dir), "DISK_RESERVE_MB": "16"}
+        self.settings = {"PORT": "0", "DATA_DIR": str(self.data_dir), "DISK_RESERVE_MB": "16", **CHEAP_KEYS}
         if STORE == "postgres":
             self.settings.update(databases.settings(self.data_dir))
         if JOURNAL == "nats":
@@ -319,6 +321,23 @@ def pytest_collection_modifyitems(items):
         items[:] = [item for item in items if item.get_closest_marker("released") is None]
     items[:] = [item for item in items if LONG == bool(item.get_closest_marker("long"))]
     items.sort(key=lambda item: -max([mark.args[0] for mark in item.iter_markers("seconds")], default=0))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Several workers: whoever is free takes the next. xdist's own way gives each a part of all at the start: the slowest to
+    the first worker, who ends long after the others."""
+    from xdist.scheduler import LoadScheduling  # not there without xdist
+
+    class Next(LoadScheduling):
+        def _send_tests(self, node, num):
+            # Each has one that runs and the next; of the quick ones a few of a file, which share a server.
+            is_slow = len(self.pending) > len(self.collection) * 7 // 8
+            room = (2 if is_slow else 8) - len(self.node2pending[node])
+            if room > 0:
+                super()._send_tests(node, min(num, room))
+
+    return Next(config, log)
 
 
 @pytest.fixture

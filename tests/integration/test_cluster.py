@@ -117,6 +117,7 @@ def nodes(weir, cluster):
     database.close()
 
 
+@pytest.mark.seconds(20)
 @pytest.mark.sqlite_alone
 def test_who_waits_is_answered_though_the_word_of_the_other_node_was_lost(weir, cluster):
     """The server that node a speaks to stands still while a applies what b accepted, and then dies: what a said to it

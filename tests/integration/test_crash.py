@@ -6,7 +6,7 @@ import pytest
 import crash_rounds
 
 
-@pytest.mark.seconds(32)
+@pytest.mark.seconds(45)
 def test_kill_9_at_random_instants_loses_and_repeats_nothing():
     check_rounds(20)
 

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from black_box import hold_database, until
+from conftest import CHEAP_KEYS
 
 
 def make(server, **body):
@@ -31,6 +32,19 @@ def test_create(server):
     listed = {key["id"]: key for key in server.get("/api/keys").json["keys"]}
     assert listed[got["id"]]["scopes"] == ["read"] and "api_key" not in listed[got["id"]]
     assert listed[got["id"]]["revoked_at"] is None
+
+
+def test_the_usual_cost_is_what_owasp_asks_for(weir):
+    """19 MiB and two passes; and keys of another cost stay good."""
+    server = weir()
+    for name in CHEAP_KEYS:
+        del server.settings[name]
+    server.stop()
+    server.start()
+    key = make(server)["api_key"]
+    assert works(server, server.key) and works(server, key)
+    count = "SELECT count(*) FROM keys WHERE hash LIKE '$argon2id$v=19$m={},t={},p=1$%'"
+    assert server.number_in_store(count.format(64, 1)) == 1 == server.number_in_store(count.format(19456, 2))
 
 
 def test_defaults(server):

@@ -52,6 +52,7 @@ def in_order(server):
         last[one["subject"]] = number
 
 
+@pytest.mark.seconds(25)
 def test_any_pool_size_and_kill_9_lose_and_repeat_nothing(weir, database, tmp_path):
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")

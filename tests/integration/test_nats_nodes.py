@@ -154,6 +154,7 @@ def test_who_waits_at_a_node_that_does_not_apply_is_answered(nodes, roles):
     assert nodes.holders() == 1
 
 
+@pytest.mark.seconds(8)
 def test_who_waits_while_nobody_applies_is_told_that_it_is_durable(nodes):
     nodes.a.kill()
     nodes.b.stop()
@@ -204,6 +205,7 @@ def test_an_upload_leaves_the_backlog_though_nobody_heard_that_it_is_over(nodes,
     assert numbers(nodes.a) == list(range(2000))
 
 
+@pytest.mark.seconds(13)
 def test_a_node_that_starts_counts_what_waits(nodes, nats):
     """Frames of its earlier run as well: else each start would let the same again in."""
     for node in (nodes.a, nodes.b):
@@ -245,6 +247,7 @@ def test_the_backlog_is_let_go_wherever_it_is_applied(nodes):
     assert numbers(nodes.a) == list(range(300))
 
 
+@pytest.mark.seconds(11)
 def test_a_node_that_dies_is_replaced(nodes):
     nodes.wait_until_shared()
     nodes.b.kill()
@@ -274,6 +277,7 @@ def test_nodes_tell_each_other_how_far_lanes_are(nodes):
     until(lambda: nodes.b.get("/api/v1/status").json["applied_position"] == end)
 
 
+@pytest.mark.seconds(11)
 def test_a_lane_that_a_transaction_has_holds_no_other_up(nodes):
     """As of a node that stands still within one: what else it had is taken over at once, and that lane after it."""
     nodes.b.stop()
@@ -295,6 +299,7 @@ def test_a_lane_that_a_transaction_has_holds_no_other_up(nodes):
     lock.close()
 
 
+@pytest.mark.seconds(13)
 def test_a_node_that_stands_still_holds_nobody_up(nodes):
     """It is stopped within a transaction, whose locks the other needs."""
     nodes.wait_until_shared()
@@ -313,6 +318,7 @@ def test_a_node_that_stands_still_holds_nobody_up(nodes):
     assert numbers(nodes.b) == list(range(100))
 
 
+@pytest.mark.seconds(30)
 def test_nodes_are_killed_in_turn_under_load(nodes, tmp_path):
     stop = threading.Event()
     ids = {}
@@ -345,6 +351,7 @@ def test_nodes_are_killed_in_turn_under_load(nodes, tmp_path):
         assert audit(nodes.a, tmp_path / name) > 0
 
 
+@pytest.mark.seconds(9)
 def test_nodes_spool_each_for_itself(weir, database_server):
     """NATS is away for both; one of them is killed and comes back before NATS does. Each subject was written through one
     node, so its order holds, whichever of the two applies it."""

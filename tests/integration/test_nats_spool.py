@@ -235,6 +235,7 @@ def test_a_stream_that_was_replaced_meanwhile(weir, nats):  # noqa: F811
     assert numbers(server) == [0, 1, 2, 3]
 
 
+@pytest.mark.seconds(10)
 def test_the_first_start_needs_nats(weir, nats):  # noqa: F811
     one = nats()
     one.kill()

@@ -97,6 +97,7 @@ def test_positions_of_journals_are_apart(nodes):
     assert int(again, 16) == int(answers[4], 16) + 1
 
 
+@pytest.mark.seconds(8)
 def test_an_upload_is_its_node_s(nodes):
     """A node that starts leaves the other's upload alone, whose file it has not."""
     body = "\n".join('{"type":"u","payload":{"n":%d}}' % n for n in range(200000)).encode()
@@ -177,6 +178,7 @@ def test_a_key_made_on_one_is_good_on_the_other(nodes):
     until(lambda: not refused(nodes.b, key)())
 
 
+@pytest.mark.seconds(16)
 def test_limits_of_an_org(nodes):
     def quota(node):
         return node.get("/api/inbox").headers.get("ratelimit-policy", "")
@@ -200,6 +202,7 @@ def test_what_is_posted_on_one_is_seen_on_the_other(nodes):
     assert nodes.b.get(f"/api/v1/events?limit=1&wait_for={answer['position']}").status == 200
 
 
+@pytest.mark.seconds(11)
 def test_what_is_not_applied_is_waited_for(nodes):
     """The failing twin: a position of the other that nothing has applied."""
     nodes.a.stop()
@@ -292,6 +295,7 @@ def test_roles_need_a_store_that_nodes_share(weir):
 # --- what is done once ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.seconds(15)
 def test_periodic_work_moves_when_its_node_dies(nodes):
     """Each node is killed once, so the holder of the lease is; the other finds the device that falls silent."""
     def silent(node):

@@ -188,7 +188,7 @@ def sessions_on(server, name):
     return int(server.sql(f"SELECT count(*) FROM pg_stat_activity WHERE application_name = 'weir' AND datname = '{name}'"))
 
 
-@pytest.mark.seconds(6)
+@pytest.mark.seconds(8)
 def test_a_replica_is_read_from_and_never_shows_less_than_was_told(weir, database, standby):
     server = weir(**settings(database, DATABASE_READ_URL=standby.url(database.name)))
 
@@ -216,6 +216,7 @@ def test_a_replica_is_read_from_and_never_shows_less_than_was_told(weir, databas
         told_is_found(number)
 
 
+@pytest.mark.seconds(7)
 def test_readers_go_back_to_a_replica_while_they_are_busy(weir, database, standby):
     server = weir(**settings(database, DATABASE_READ_URL=standby.url(database.name), DATABASE_MIN_CONNECTIONS=3,
                              DATABASE_MAX_CONNECTIONS=6))
