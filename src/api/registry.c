@@ -249,21 +249,29 @@ static enum err api_registry_get_query(struct api_job *job, struct store_connect
 static enum err api_registry_create_query(struct api_job *job, struct store_connection *connection)
 {
     struct api_registry_job *one = (struct api_registry_job *)job;
-    enum err err = manage_registry_create(connection, one->kind, &one->entity, &one->fault);
+    enum err err = manage_registry_lock(connection, job->org);
+    if (err == ERR_OK) {
+        err = manage_registry_create(connection, one->kind, &one->entity, &one->fault);
+    }
     return err != ERR_OK ? err : api_registry_get_query(job, connection);
 }
 
 static enum err api_registry_update_query(struct api_job *job, struct store_connection *connection)
 {
     struct api_registry_job *one = (struct api_registry_job *)job;
-    enum err err = manage_registry_update(connection, one->kind, &one->entity, &one->fault);
+    enum err err = manage_registry_lock(connection, job->org);
+    if (err == ERR_OK) {
+        err = manage_registry_update(connection, one->kind, &one->entity, &one->fault);
+    }
     return err != ERR_OK ? err : api_registry_get_query(job, connection);
 }
 
 static enum err api_registry_delete_query(struct api_job *job, struct store_connection *connection)
 {
     struct api_registry_job *one = (struct api_registry_job *)job;
-    return manage_registry_delete(connection, one->kind, job->org, one->entity.id);
+    enum err err = manage_registry_lock(connection, job->org);
+    return err != ERR_OK ? err
+                         : manage_registry_delete(connection, one->kind, job->org, one->entity.id);
 }
 
 static enum query_list api_registry_cursor(const struct manage_list *list)

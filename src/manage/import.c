@@ -497,6 +497,9 @@ enum err manage_import(struct store_connection *connection, enum manage_file fil
     format_csv_begin(&in.csv, bytes);
     enum err err = buffer_reserve(&in.values, 8 * TEXT_BYTES_MAX);
     if (err == ERR_OK) {
+        err = manage_registry_lock(connection, import->org);
+    }
+    if (err == ERR_OK) {
         err = load_customer(&in);
     }
     if (err == ERR_OK) {

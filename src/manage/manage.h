@@ -87,6 +87,9 @@ struct manage_fault {
     const char *field;
     const char *message;
 };
+/* First in each job that changes the registry of an org, so that jobs of several nodes follow each
+ * other: import and publish take it themselves. */
+MUST_CHECK enum err manage_registry_lock(struct store_connection *connection, uint64_t org);
 /* ERR_INVALID: *ret_fault says why; ERR_EXISTS. All of these run inside a durable job and raise the
  * org's data version. */
 MUST_CHECK enum err manage_registry_create(struct store_connection *connection,

@@ -346,6 +346,20 @@ static enum err check_range(const struct manage_value *min, const struct manage_
                                                  : ERR_OK;
 }
 
+enum err manage_registry_lock(struct store_connection *connection, uint64_t org)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    enum err err = store_prepare(connection, store_texts(connection)->lock_registry, &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_i64(statement, 1, (int64_t)org);
+    err = store_step(statement, &has_row);
+    store_reset(statement);
+    return err;
+}
+
 enum err manage_registry_create(struct store_connection *connection, enum manage_kind kind,
                                 struct manage_entity *entity, struct manage_fault *ret_fault)
 {

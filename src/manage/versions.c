@@ -115,7 +115,10 @@ enum err manage_publish(struct store_connection *connection, uint64_t org, struc
     uint64_t number = 0;
     int64_t version = 0;
     buffer_init(&config, CONFIG_BYTES_MAX);
-    enum err err = manage_registry_number(connection, MANAGE_PROJECT, org, project, &number);
+    enum err err = manage_registry_lock(connection, org);
+    if (err == ERR_OK) {
+        err = manage_registry_number(connection, MANAGE_PROJECT, org, project, &number);
+    }
     if (err == ERR_OK) {
         err = make_config(connection, org, project, &config);
     }

@@ -35,6 +35,7 @@
 #define DOUBT_PAUSE_MS 50
 #define NOW_MS         "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"
 #define SCHEMA_LOCK    "5075435918210245993" /* any number that nobody else uses */
+#define REGISTRY_LOCK  "5075436000000000000" /* and the org's number */
 
 static void postgres_close(struct store_connection *connection)
 {
@@ -408,7 +409,8 @@ const struct store_backend store_postgres = {
               .forget_appliers =
                   STORE_FORGET_APPLIERS " journal = $1 AND holder IN (SELECT holder FROM appliers"
                                         " WHERE" STORE_GONE_APPLIERS " FOR UPDATE SKIP LOCKED)",
-              .now = "SELECT " NOW_MS},
+              .now = "SELECT " NOW_MS,
+              .lock_registry = "SELECT pg_advisory_xact_lock(" REGISTRY_LOCK " + $1)"},
     .open = postgres_open,
     .close = postgres_close,
     .schema_version = postgres_schema_version,

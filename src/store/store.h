@@ -163,8 +163,8 @@ struct store_texts {
      * that a transaction has. */
     const char *claim_lanes;
     const char *forget_appliers;
-    /* One row: the database's clock, ms. */
-    const char *now;
+    const char *now;           /* one row: the database's clock, ms */
+    const char *lock_registry; /* one row: that of the org $1, until the transaction ends */
 };
 const struct store_texts *store_texts(const struct store_connection *connection);
 

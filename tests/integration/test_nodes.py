@@ -1,5 +1,6 @@
 """Promise: two nodes on one PostgreSQL, each with its own journal, are one service: what is posted on either is
 applied once and seen on both, and neither touches what is the other's."""
+import concurrent.futures
 import http.client
 import pathlib
 import threading
@@ -187,6 +188,33 @@ def test_limits_of_an_org(nodes):
     nodes.sql("UPDATE orgs SET tier = 'free'")
     until(lambda: '"org";q=100;' in quota(nodes.b))
     until(lambda: '"org";q=100;' in quota(nodes.a))
+
+
+def at_once(nodes, count, ask):
+    """`ask(node)` on both nodes in turn, all at the same moment; the answers."""
+    barrier = threading.Barrier(count)
+
+    def one(number):
+        barrier.wait()
+        return ask((nodes.a, nodes.b)[number % 2])
+
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def test_the_registry_is_changed_by_one_at_a_time(nodes):
+    """Each of those who publish gets a version of its own, and of those who import the same file one makes the rows
+    and the others find them."""
+    for number in range(5):
+        project = nodes.a.post("/api/v1/projects", {"name": f"project {number}"}).json["id"]
+        published = at_once(nodes, 8, lambda node, to=f"/api/v1/projects/{project}/versions/publish": node.post(to, b""))
+        assert sorted(one.status == 201 and one.json["version"] for one in published) == list(range(1, 9)), published
+        file = "project_name,site_name,device_name\n" + "".join(
+            f"imported {number},site {line % 5},device {line}\n" for line in range(300))
+        imported = at_once(nodes, 6, lambda node, csv=file: node.post("/api/v1/registry/import", csv,
+                                                                      headers={"Content-Type": "text/csv"}))
+        assert [one.status for one in imported] == [200] * 6, imported
+        assert sorted(one.json["created"]["devices"] for one in imported) == [0] * 5 + [300], imported
 
 
 def test_what_is_posted_on_one_is_seen_on_the_other(nodes):
