@@ -7,7 +7,8 @@
  *   - a segment that ends before the position that its successor was opened after has lost its end:
  *     damage too;
  *   - in the newest segment, what the last commit head claims behind the last good frame, or what
- *     is not zero there in a file that held zeros, is a torn tail: nobody was told that it is safe.
+ *     is not zero there in a file that held zeros, is a torn tail: nobody was told that it is safe;
+ *   - when the first segment begins behind what the store has applied, the store is an older copy.
  *
  * Damage is copied to quarantine/, counted and named; reading passes over it. Tails are cut simply
  * by opening a new segment, whose first position voids them.
@@ -250,6 +251,27 @@ static void recover_take_head(struct recovery *recovery, const struct journal_se
         recovery->durable < head->durable_before ? head->durable_before : recovery->durable;
 }
 
+/* What was let go is in the store that it was let go for. One that has not applied it is an older
+ * copy, or another; what only the lost frames named (raw bodies) must not go as well, now or later.
+ */
+static void recover_check_begin(struct recovery *recovery, const struct journal_segment_head *head)
+{
+    struct journal *journal = recovery->journal;
+    uint64_t from = recovery->applied_least + 1;
+    uint64_t to = head->durable_before + 1;
+    to = head->first_position < to ? head->first_position : to;
+    if (from >= to || journal->options.spool_of != NULL) {
+        return; /* a spool's begin says nothing: what it lets go is in the stream */
+    }
+    recovery->missing += to - from;
+    log_write(LOG_ERROR, "journal",
+              "frames %" PRIu64 " to %" PRIu64 " were applied and let go, and the store does not "
+              "have them: it is an older copy; bring the newer one back",
+              from, to - 1);
+    metrics_add(METRIC_JOURNAL_DROPPED, to - from);
+    journal_quarantine_message(journal, from, (struct slice){NULL, 0});
+}
+
 /* A segment whose head is lost keeps its place, and its first position, by its name. */
 static void recover_lost_segment(struct recovery *recovery, struct recovery_segment *segment)
 {
@@ -279,6 +301,9 @@ static enum err recover_segment(struct recovery *recovery, uint32_t i, struct er
     } else if (err == ERR_OK) {
         if (bad_bytes > 0) {
             recover_damage(recovery, &segment, 0, bad_bytes);
+        }
+        if (i == 0) {
+            recover_check_begin(recovery, &segment.head);
         }
         recover_take_head(recovery, &segment.head);
         err = recover_scan(recovery, &segment, void_position, recover_durable_after(recovery, i));

@@ -1,16 +1,19 @@
 """Promise: after a stop of any kind the server starts by itself, serves everything that was acknowledged and
 is not damaged on disk, and says what it found (I5, R5)."""
+import contextlib
 import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
+import sqlite3
 import time
 
 import pytest
 
-from black_box import drained, event, events, head, post, until
+from black_box import drained, event, events, head, metric, post, until
 from conftest import JOURNAL
 
 PAGE = 4096
@@ -110,6 +113,53 @@ def test_flipped_bits_are_quarantined_and_the_rest_is_served(weir):
     found.append(post(server, "after"))
     drained(server)
     assert [one["id"] for one in events(server)] == found
+
+
+def upload(server, name):
+    """A body that is kept in a file: its path, once it is applied."""
+    lines = "\n".join(json.dumps(event(f"{name}-{number}", pad="x" * 200)) for number in range(2000))
+    answer = server.post("/api/events/batch?wait=stored", lines, headers={"Content-Type": "application/x-ndjson"})
+    assert answer.status == 201, answer
+    return server.data_dir / "uploads" / f"{answer.json['upload_id']}.up"
+
+
+@pytest.mark.sqlite_alone
+@pytest.mark.local_journal_alone
+def test_an_older_copy_of_the_database_is_told_of_and_costs_no_upload(weir, tmp_path):
+    """What the journal has let go since cannot come back by itself: the log says so, and raw bodies that the copy
+    does not know stay, also at later starts."""
+    server = weir(JOURNAL_SEGMENT_MB=1, JOURNAL_REPLAY_SECONDS=0)
+    known = upload(server, "known")
+    assert server.stop() == 0
+    shutil.copy(server.data_dir / "weir.db", tmp_path)
+    server.start()
+    unknown = upload(server, "unknown")
+    before = set(server.data_dir.glob("journal/*.seg"))
+    number = 0
+
+    def are_gone():
+        nonlocal number
+        number += 1
+        post(server, number, pad="x" * 100_000)
+        return not before & set(server.data_dir.glob("journal/*.seg"))
+
+    until(are_gone)
+    assert server.stop() == 0
+    for one in server.data_dir.glob("weir.db-*"):
+        one.unlink()
+    shutil.copy(tmp_path / "weir.db", server.data_dir)
+    with contextlib.closing(sqlite3.connect(server.data_dir / "weir.db")) as database:
+        database.execute("UPDATE uploads SET raw_deleted = 1")  # so that its file goes when all are looked at
+        database.commit()
+    server.start()
+    assert "the store does not have them: it is an older copy" in log_of(server)
+    assert metric(server, "journal_records_dropped_total") > 0
+    until(lambda: not known.exists())
+    assert unknown.exists()
+    assert list(server.data_dir.glob("journal/quarantine/*"))  # which tells later starts
+    assert server.stop() == 0
+    server.start()
+    assert "an older copy" not in log_of(server)  # of what is missing now nothing is news
 
 
 def test_a_stale_lock_and_socket_do_not_stop_a_start(weir):
