@@ -184,6 +184,8 @@ bool apply_lanes_tell(struct applier *applier)
     bool has_risen = false;
     if (applier->reader != NULL) {
         uint64_t place = passed(applier);
+        /* What others apply is passed, too: else a journal in NATS would stop to give more. */
+        journal_reader_applied(applier->reader, place);
         for (uint32_t i = 0; i < LIMIT_LANES; i++) {
             if (has_lane(applier->from.lanes, i)) {
                 (void)number_raise(&apply->passed[i], place);

@@ -305,7 +305,6 @@ void apply_settle_part(struct applier *applier, struct apply_batch *batch)
     batch->part_from = batch->part_to;
     if (batch->upload == NULL) {
         note_written(applier, batch, part);
-        journal_reader_applied(applier->reader, last->position);
     }
     (void)apply_lanes_tell(applier);
     for (uint32_t i = part; i < batch->part_to; i++) {

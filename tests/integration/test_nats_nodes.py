@@ -385,3 +385,16 @@ def test_nodes_spool_each_for_itself(weir, database_server):
             assert metric(node, "spool_frames") == 0
     finally:
         one.close()
+
+
+def test_a_node_whose_lanes_get_nothing_reads_on(nodes):
+    """All is of one subject, and more than a consumer is given ahead: the other node passes over it."""
+    for one in (nodes.a, nodes.b):
+        one.stop()
+        one.settings["NATS_MAX_ACK_PENDING"] = "10"
+        one.start()
+    nodes.wait_until_shared()
+    for number in range(100):
+        post(nodes.a, number, subject="s")
+    drained(nodes.a)
+    assert numbers(nodes.b) == list(range(100))
