@@ -47,6 +47,7 @@ struct apply_upload {
     uint64_t retry_ns;      /* not before */
     uint32_t pause_ms;
     uint32_t io_errors; /* in a row */
+    bool is_again;      /* its row is of an earlier frame: the journal was given it twice */
     struct journal_upload_reader *reader;
 };
 
@@ -67,6 +68,7 @@ struct apply_frame {
     enum apply_frame_kind kind;
     uint8_t form;
     uint64_t position;
+    uint64_t checksum; /* names it in the journal */
     uint64_t org;
     struct id id;
     int64_t received_ms;
@@ -79,6 +81,7 @@ struct apply_frame {
     uint32_t first_reading; /* of messages */
     uint8_t lane;
     uint64_t lanes;         /* of its records that are the applier's */
+    uint64_t all_lanes;     /* of all its records */
     uint32_t event_total;   /* in all; below event_count: others apply the rest */
     uint64_t element_count; /* rejected ones too; of a slice: elements done after this step */
     struct apply_upload *upload;

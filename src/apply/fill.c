@@ -153,11 +153,13 @@ static bool takes_event(const struct applier *applier, struct apply_frame *frame
     uint8_t lane = frame->lane;
     if (lane >= LIMIT_LANES) {
         lane = record_event_lane(frame->org, event);
+        frame->all_lanes |= UINT64_C(1) << lane;
         if (!journal_from_wants(&applier->from, lane, frame->position)) {
             return false;
         }
     }
     frame->lanes |= UINT64_C(1) << lane;
+    frame->all_lanes |= frame->lanes;
     return true;
 }
 
@@ -192,6 +194,7 @@ static enum err read_elements(struct applier *applier, struct apply_batch *batch
 static bool is_its(const struct applier *applier, struct apply_frame *frame)
 {
     uint8_t lane = frame->lane < LIMIT_LANES ? frame->lane : 0;
+    frame->all_lanes |= UINT64_C(1) << lane;
     if (!journal_from_wants(&applier->from, lane, frame->position)) {
         return false;
     }
@@ -220,6 +223,7 @@ static enum err make_unreadable(const struct applier *applier, struct apply_batc
     frame->event_count = 0;
     frame->event_total = 0;
     frame->lanes = 0;
+    frame->all_lanes = 0;
     if (!is_its(applier, frame)) {
         return ERR_OK;
     }
@@ -308,6 +312,7 @@ enum err apply_fill_frame(struct applier *applier, struct apply_batch *batch,
     frame->form = source->form;
     frame->lane = source->lane;
     frame->position = source->position;
+    frame->checksum = source->checksum;
     frame->org = source->org;
     bool is_credited = source->lane < LIMIT_LANES || !apply_has_leases(applier);
     enum err err = read_frame(applier, batch, frame, source);

@@ -31,6 +31,7 @@
 #define APPLY_MIXED_MAX       32768u /* frames of several lanes that some applier has not passed */
 #define APPLY_RESULTS_MAX     4096u
 #define APPLY_OPEN_TRIES      10u /* the database ends one of two jobs that wait for each other */
+#define APPLY_RUNS_MAX        64u /* whose frames one part may hold, all told of */
 #define APPLY_SILENT_MAX      32u /* asked about in one look */
 
 /* All of them. */
@@ -75,6 +76,7 @@ struct applier {
     bool was_slice; /* what the last batch was */
     uint32_t part_rows;
     uint32_t pause_ms;
+    uint32_t told_capacity;
     uint64_t retry_ns;   /* the part in hand is tried again then; 0: it is with the writer */
     uint64_t handed_ns;  /* when the last batch was handed over */
     struct list uploads; /* those of the org that was served last come last */
@@ -109,6 +111,7 @@ struct applier {
     atomic_uint_least64_t unsettled; /* frames that were read and are not applied */
     atomic_int_least64_t until_ms;   /* wall: what came before is applied */
     struct buffer chunk;             /* decoded bytes of a slice */
+    struct record_applied *told;     /* to the journal, of one part */
     struct record_share share;
     uint64_t orgs[APPLY_ORGS_TOLD_MAX];
     /* Retention of raw uploads. */

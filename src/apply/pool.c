@@ -39,6 +39,7 @@ static void applier_destroy(struct applier *applier)
     buffer_finish(&applier->chunk);
     mailbox_destroy(applier->mailbox);
     mem_free(applier->mixed);
+    mem_free(applier->told);
     mem_free(applier);
 }
 

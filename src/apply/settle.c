@@ -226,7 +226,11 @@ static void settle_frame(struct applier *applier, struct apply_batch *batch,
         if (frame->upload->table == APPLY_TABLE_WRITTEN) {
             buffer_finish(&frame->upload->errors); /* they are in its row */
         }
-        list_push_back(&applier->uploads, &frame->upload->link);
+        if (frame->upload->is_again) {
+            apply_upload_destroy(frame->upload);
+        } else {
+            list_push_back(&applier->uploads, &frame->upload->link);
+        }
         frame->upload = NULL; /* open from here on */
     } else if (frame->waiter != RECORD_WAITER_NONE) {
         answer_frame(applier, batch, frame);
@@ -293,6 +297,49 @@ static void note_written(struct applier *applier, const struct apply_batch *batc
     apply_lanes_write(applier, lanes, position);
 }
 
+static uint32_t find_runs(const struct apply_batch *batch, uint32_t from,
+                          uint64_t ret[APPLY_RUNS_MAX])
+{
+    uint32_t count = 0;
+    for (uint32_t i = from; i < batch->part_to; i++) {
+        uint32_t at = 0;
+        while (at < count && ret[at] != batch->frames[i].run) {
+            at++;
+        }
+        if (at == count && count < APPLY_RUNS_MAX) {
+            ret[count++] = batch->frames[i].run;
+        }
+    }
+    return count;
+}
+
+/* Who accepted them keeps them until then. */
+static void tell_journal(struct applier *applier, const struct apply_batch *batch, uint32_t from)
+{
+    uint64_t runs[APPLY_RUNS_MAX];
+    uint32_t room = batch->part_to - from;
+    if (!journal_keeps(applier->options.journal)) {
+        return;
+    }
+    if (applier->told_capacity < room) {
+        mem_free(applier->told);
+        applier->told = mem_alloc_array(room, sizeof(*applier->told));
+        applier->told_capacity = room;
+    }
+    uint32_t run_count = find_runs(batch, from, runs);
+    for (uint32_t run = 0; run < run_count; run++) {
+        uint32_t count = 0;
+        for (uint32_t i = from; i < batch->part_to; i++) {
+            const struct apply_frame *frame = &batch->frames[i];
+            if (frame->run == runs[run]) {
+                applier->told[count++] = (struct record_applied){
+                    .checksum = frame->checksum, .lanes = frame->lanes, .all = frame->all_lanes};
+            }
+        }
+        journal_tell_applied(applier->options.journal, runs[run], applier->told, count);
+    }
+}
+
 void apply_settle_part(struct applier *applier, struct apply_batch *batch)
 {
     struct record_result sum = {.err = ERR_OK};
@@ -305,6 +352,7 @@ void apply_settle_part(struct applier *applier, struct apply_batch *batch)
     batch->part_from = batch->part_to;
     if (batch->upload == NULL) {
         note_written(applier, batch, part);
+        tell_journal(applier, batch, part);
     }
     (void)apply_lanes_tell(applier);
     for (uint32_t i = part; i < batch->part_to; i++) {

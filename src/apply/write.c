@@ -214,11 +214,34 @@ static enum err write_late_table(struct store_connection *connection,
     return err != ERR_OK ? err : write_slice_rows(connection, upload);
 }
 
-static enum err write_upload(struct store_connection *connection, const struct apply_upload *upload,
+/* Its row is there already. As this part may have been committed before without our knowing, that
+ * is another frame only if it has another place. */
+static enum err find_first_frame(struct store_connection *connection, struct apply_upload *upload)
+{
+    struct store_statement *statement = NULL;
+    bool has_row = false;
+    enum err err =
+        store_prepare(connection, "SELECT position FROM uploads WHERE id = $1", &statement);
+    if (err != ERR_OK) {
+        return err;
+    }
+    store_bind_blob(statement, 1, slice_make(upload->end.upload.bytes, 16));
+    err = store_step(statement, &has_row);
+    if (err == ERR_OK && has_row) {
+        upload->is_again = (uint64_t)store_column_i64(statement, 0) != upload->position;
+        store_reset(statement);
+    }
+    return err;
+}
+
+static enum err write_upload(struct store_connection *connection, struct apply_upload *upload,
                              const struct id *journal)
 {
     enum err err = write_upload_row(connection, upload, journal);
-    if (err == ERR_OK) {
+    if (err == ERR_OK && store_changes(connection) == 0) {
+        err = find_first_frame(connection, upload);
+    }
+    if (err == ERR_OK && !upload->is_again) {
         err = write_slice_rows(connection, upload);
     }
     return err != ERR_OK ? err : store_raise_version(connection, upload->frame.org);

@@ -60,6 +60,10 @@
     X(JOURNAL_DAMAGED, "journal_damaged_bytes_total", "", "Bytes quarantined at start.")           \
     X(JOURNAL_DROPPED, "journal_records_dropped_total", "",                                        \
       "Acknowledged records lost: always 0.")                                                      \
+    X(JOURNAL_RESENT, "journal_resent_frames_total", "",                                           \
+      "Acknowledged frames given to the stream again because nobody had applied them.")            \
+    X(JOURNAL_UNKEPT, "journal_unkept_frames_total", "",                                           \
+      "Acknowledged frames that were not kept until they were applied: more than fit.")            \
     X(SPOOL_FORWARDED, "spool_forwarded_total", "", "Frames of the spool given to the stream.")    \
     X(APPLY_DEAD_LETTERS, "ingest_dlq_total", "reason=\"refused\"",                                \
       "Records given up and kept as dead letters.")                                                \

@@ -219,6 +219,7 @@ void journal_frame_encode(const struct journal_frame_parts *parts, uint8_t *to)
 void journal_frame_peek(const uint8_t *from, struct journal_frame *ret)
 {
     uint32_t payload = buffer_get_u32(from + FRAME_AT_BYTES);
+    ret->checksum = buffer_get_u64(from);
     ret->position = buffer_get_u64(from + FRAME_AT_POSITION);
     ret->org = buffer_get_u64(from + FRAME_AT_ORG);
     ret->record_count = buffer_get_u32(from + FRAME_AT_RECORDS);

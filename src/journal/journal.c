@@ -203,6 +203,19 @@ void journal_answer(struct journal *journal, const struct record_share *share)
     journal_nats_results_send(journal, share);
 }
 
+bool journal_keeps(const struct journal *journal)
+{
+    return journal->nats != NULL;
+}
+
+void journal_tell_applied(struct journal *journal, uint64_t run,
+                          const struct record_applied *frames, uint32_t count)
+{
+    if (journal_keeps(journal)) {
+        journal_nats_kept_tell(journal, run, frames, count);
+    }
+}
+
 void journal_on_share(struct journal *journal, journal_take_share take, void *context)
 {
     journal->share_context = context;
@@ -281,7 +294,10 @@ void journal_backlog(struct journal *journal, struct journal_backlog *ret)
     if (journal_is_shared(journal)) { /* what was there at the start: at least a record each */
         unread = frames_found(journal, before);
     }
-    ret->records = unread + atomic_load_explicit(&room->records, memory_order_relaxed) +
+    uint64_t records = atomic_load_explicit(&room->records, memory_order_relaxed);
+    uint64_t kept = journal_keeps(journal) ? journal_nats_kept_records(journal) : 0;
+    /* All lanes may have passed a frame that is not in the store. */
+    ret->records = unread + (records > kept ? records : kept) +
                    atomic_load_explicit(&journal->charged, memory_order_relaxed);
     ret->oldest_received_ms =
         ret->bytes == 0 ? 0 : atomic_load_explicit(&room->oldest_ms, memory_order_relaxed);
@@ -292,6 +308,9 @@ void journal_backlog(struct journal *journal, struct journal_backlog *ret)
 void journal_progress(struct journal *journal, uint64_t position, uint64_t oldest_ms)
 {
     journal_room_progress(&journal->room, position, oldest_ms);
+    if (journal->nats != NULL) {
+        atomic_store_explicit(&journal->nats->has_unsettled, oldest_ms != 0, memory_order_relaxed);
+    }
     if (journal_is_shared(journal)) {
         journal_room_found(&journal->room, frames_found(journal, position));
     }

@@ -29,6 +29,7 @@ struct journal_producer;
 struct journal_reader;
 struct journal_upload;
 struct journal_upload_reader;
+struct journal_upload_walk;
 
 /* A stream of NATS JetStream in place of segments. */
 struct journal_nats_options {
@@ -56,7 +57,6 @@ struct journal_options {
     const char *spool_directory; /* NULL: there never was one */
     struct journal *spool_of;    /* the journal that opens this one as its spool */
 };
-
 struct journal_state { /* what open found */
     struct id id;      /* of this journal, for ever in its segments' headers */
     bool is_new;
@@ -66,7 +66,6 @@ struct journal_state { /* what open found */
     uint64_t damaged_bytes; /* quarantined below it */
     bool clean;             /* the last run wrote its closing frame; true when new */
 };
-
 /* How far each lane is applied: bit i of `lanes`, and after[i], for lane i. */
 struct journal_from {
     uint64_t lanes;
@@ -156,8 +155,7 @@ MUST_CHECK enum err journal_upload_flush(struct journal_upload *upload, bool *re
 MUST_CHECK enum err journal_upload_end(struct journal_upload *upload,
                                        const struct journal_frame_parts *parts,
                                        struct journal_ticket *ticket);
-/* The file goes. NULL is fine. */
-void journal_upload_abort(struct journal_upload *upload);
+void journal_upload_abort(struct journal_upload *upload); /* the file goes; NULL is fine */
 
 MUST_CHECK enum err journal_upload_open(struct journal_upload_reader **ret, struct journal *journal,
                                         struct id id);
@@ -171,13 +169,11 @@ void journal_upload_close(struct journal_upload_reader *reader);
 MUST_CHECK enum err journal_upload_delete(struct journal *journal, struct id id);
 
 /* Those that earlier runs made whole, in no order: for finding what nothing knows any more. */
-struct journal_upload_walk;
 MUST_CHECK enum err journal_upload_walk_open(struct journal_upload_walk **ret,
                                              struct journal *journal);
 MUST_CHECK enum err journal_upload_walk_next(struct journal_upload_walk *walk, struct id *ret,
                                              bool *ret_has);
-/* NULL is fine. */
-void journal_upload_walk_close(struct journal_upload_walk *walk);
+void journal_upload_walk_close(struct journal_upload_walk *walk); /* NULL is fine */
 /* What earlier runs made durable: their end records lie at or below it. */
 uint64_t journal_recovered_position(const struct journal *journal);
 /* Whether frames were ever lost, or that cannot be told; an end record may be among them. */
@@ -190,6 +186,7 @@ struct journal_frame {
     uint8_t lane, form;
     uint32_t record_count;
     uint64_t bytes;           /* against the backlog; to be given back by journal_credit */
+    uint64_t checksum;        /* names it in its journal, whatever its position is */
     struct slice bytes_slice; /* head and body, for record_frame_decode */
 };
 /* Several at a time. Gives what journal_from_wants. */
@@ -219,8 +216,7 @@ void journal_charge(struct journal *journal, uint64_t org, uint64_t bytes, uint6
 void journal_charge_shared(struct journal *journal, uint64_t bytes, uint64_t record_count);
 /* Every lane's durable cursor has passed it: older segments may go. */
 void journal_release(struct journal *journal, uint64_t position);
-/* All up to `position` is applied; the oldest that was read and is not came at `oldest_ms` (wall).
- */
+/* All up to `position` is applied; the oldest that was read and is not came at `oldest_ms`. */
 void journal_progress(struct journal *journal, uint64_t position, uint64_t oldest_ms);
 /* Accepted and unapplied. Frames and the oldest are as apply has said last. */
 struct journal_backlog {
@@ -233,6 +229,11 @@ void journal_backlog(struct journal *journal, struct journal_backlog *ret);
 bool journal_is_shared(const struct journal *journal);
 /* Any thread: to the node of share->run, at most once. */
 void journal_answer(struct journal *journal, const struct record_share *share);
+/* Whether frames are kept until the store has them. Any thread: some that `run` accepted are there.
+ * One that it is not told of is given to the journal again when all lanes have passed it. */
+bool journal_keeps(const struct journal *journal);
+void journal_tell_applied(struct journal *journal, uint64_t run,
+                          const struct record_applied *frames, uint32_t count);
 /* Up to `max` uploads that this process counts, though all below `position` is applied, and of
  * which nothing was heard for a while; each again after a while. */
 uint32_t journal_uploads_silent(struct journal *journal, uint64_t position, struct id *to,
@@ -287,8 +288,7 @@ MUST_CHECK enum err journal_copy(const struct journal_copy *copy, struct journal
 
 /* --- offline: weir journal check|dump -------------------------------------------------------- */
 struct journal_check_report {
-    uint64_t segments, commits, frames, bytes;
-    uint64_t first_position, last_position;
+    uint64_t segments, commits, frames, bytes, first_position, last_position;
     uint64_t torn_bytes, damaged_bytes, damaged_places;
     bool clean;
 };

@@ -554,6 +554,9 @@ static enum err nats_open(struct journal *journal, const struct journal_from *ap
         err = journal_nats_publisher_open(journal);
     }
     if (err == ERR_OK) {
+        err = journal_nats_kept_open(journal);
+    }
+    if (err == ERR_OK) {
         err = journal_nats_results_open(journal);
     }
     return err;
@@ -584,8 +587,10 @@ static void nats_close(struct journal *journal)
         return;
     }
     journal_nats_feed_close(&nats->results);
+    journal_nats_kept_leave(journal);
     journal_nats_spool_close(journal);
     journal_nats_publisher_close(journal);
+    journal_nats_kept_close(journal);
     journal_nats_held_close(journal);
     jsCtx_Destroy(nats->js);
     if (nats->connection != NULL) {

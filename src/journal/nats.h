@@ -145,10 +145,13 @@ struct nats_journal {
     atomic_uint_fast64_t wake_ns;
     /* The stream is full: the replay window is given up. Relaxed, as above. */
     atomic_bool is_full;
-    struct table *held;                    /* own uploads by id; any thread */
-    struct nats_spool *spool;              /* NULL: none */
-    struct nats_publisher publisher;       /* the committer's thread */
-    struct nats_feed results;              /* taken by the committer's thread */
+    atomic_bool has_unsettled;       /* by apply: frames were read and are not applied. Relaxed */
+    atomic_uint_fast64_t starved_ns; /* when a reader last found nothing; monotonic. Relaxed */
+    struct table *held;              /* own uploads by id; any thread */
+    struct nats_spool *spool;        /* NULL: none */
+    struct nats_publisher publisher; /* the committer's thread */
+    struct nats_kept *kept;          /* the committer's thread */
+    struct nats_feed results;        /* taken by the committer's thread */
     struct nats_purge purges[NATS_PURGES]; /* the preparer's thread */
     uint32_t purge_count;
     uint64_t purged; /* sequence */
@@ -232,6 +235,26 @@ enum err journal_nats_reader_next(struct journal_reader *base, struct journal_fr
                                   bool *ret_has);
 void journal_nats_reader_applied(struct journal_reader *base, uint64_t position);
 void journal_nats_reader_close(struct journal_reader *base);
+
+/* --- nats_kept.c: the committer's thread --------------------------------------------------------
+ */
+MUST_CHECK enum err journal_nats_kept_open(struct journal *journal);
+void journal_nats_kept_leave(struct journal *journal); /* its feeds; late mail may still come */
+void journal_nats_kept_close(struct journal *journal);
+/* A frame is on its way; then it is in the stream at `position`, or (0) its sender was refused. */
+void journal_nats_kept_publish(struct journal *journal, const uint8_t *bytes);
+void journal_nats_kept_settle(struct journal *journal, const uint8_t *bytes, uint64_t position);
+/* Sends again what all lanes have passed and nobody has applied. */
+void journal_nats_kept_look(struct journal *journal, uint64_t now_ns);
+bool journal_nats_kept_is_empty(const struct journal *journal);
+/* A frame that is in the stream, and not kept. */
+void journal_nats_kept_without(struct journal *journal, uint64_t position);
+/* Nothing that this run gave to the stream is missing in the store, wherever the lanes stand. */
+bool journal_nats_kept_is_all_applied(const struct journal *journal);
+/* Any thread. */
+uint64_t journal_nats_kept_records(const struct journal *journal);
+void journal_nats_kept_tell(struct journal *journal, uint64_t run,
+                            const struct record_applied *frames, uint32_t count);
 
 /* --- nats_results.c ------------------------------------------------------------------------------
  */

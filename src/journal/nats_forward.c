@@ -116,6 +116,9 @@ static void frame_send(struct nats_spool *spool, struct spool_frame *frame, uint
                                    .is_renamed = frame->is_renamed};
     if (frame->after == 0) {
         frame->after = journal_nats_sequence(journal->nats, journal_durable_position(journal));
+        if (frame->is_of_this_run) { /* who applies it tells the run that accepted it */
+            journal_nats_kept_publish(journal, frame->bytes);
+        }
     }
     journal_nats_send(journal, &message);
     frame->sent_ns = now_ns;
@@ -159,6 +162,11 @@ static void frame_settle(struct nats_spool *spool, const struct spool_frame *fra
     uint64_t met = journal_nats_position(
         nats, atomic_load_explicit(&nats->met_sequence, memory_order_relaxed));
     journal_nats_tell_durable(journal, place);
+    if (frame->is_of_this_run) {
+        journal_nats_kept_settle(journal, frame->bytes, place);
+    } else {
+        journal_nats_kept_without(journal, place);
+    }
     if (journal_is_shared(journal)) {
         journal_nats_place(journal, &frame->frame, place);
     } else if (!frame->is_of_this_run && place <= met) {

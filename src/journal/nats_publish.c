@@ -87,6 +87,8 @@ static void take_off_passed(struct journal *journal, uint64_t now_ns)
 {
     struct nats_publisher *publisher = &journal->nats->publisher;
     uint64_t passed = atomic_load_explicit(&journal->room.before_oldest, memory_order_relaxed);
+    bool is_all = journal_nats_kept_is_all_applied(journal); /* the copy may be too short to say */
+    passed = is_all ? UINT64_MAX : passed;
     while (publisher->placed_count > 0) {
         const struct nats_placed *first = &publisher->placed[publisher->placed_first];
         if (first->position > passed) {
@@ -108,6 +110,10 @@ void journal_nats_slot_settle(struct journal *journal, struct nats_slot *slot, e
     batch->outcomes[slot->frame] = (struct journal_outcome){position, err};
     if (journal_is_shared(journal)) {
         journal_nats_held_settle(journal, &frame, err == ERR_OK ? position : 0);
+    }
+    if (!slot->is_spooled) { /* else it is kept from when it is forwarded */
+        journal_nats_kept_settle(journal, batch->bytes + slot->offset,
+                                 err == ERR_OK ? position : 0);
     }
     if (err == ERR_OK) {
         if (!slot->is_spooled && journal_is_shared(journal)) {
@@ -480,6 +486,14 @@ static void message_seal(struct journal *journal, struct nats_slot *first, uint3
     }
 }
 
+static void message_keep(struct journal *journal, const struct nats_slot *first)
+{
+    struct nats_publisher *publisher = &journal->nats->publisher;
+    for (const struct nats_slot *slot = first; slot != NULL; slot = slot_next(publisher, slot)) {
+        journal_nats_kept_publish(journal, slot->batch->bytes + slot->offset);
+    }
+}
+
 /* The frame at the publisher's place, and what waits behind it as far as it fits: one message. */
 static void publish_message(struct journal *journal, uint64_t now_ns)
 {
@@ -501,6 +515,7 @@ static void publish_message(struct journal *journal, uint64_t now_ns)
     if (journal_nats_spool_is_on(nats)) {
         journal_nats_spool_take(journal, first);
     } else {
+        message_keep(journal, first);
         slot_send(journal, first, now_ns);
     }
 }
@@ -621,6 +636,7 @@ static void look(struct journal *journal)
     if (send_all || now_ns - publisher->looked_ns >= NATS_LOOK_MS * NS_PER_MS) {
         publisher->looked_ns = now_ns;
         look_at_slots(journal, now_ns, send_all);
+        journal_nats_kept_look(journal, now_ns);
     }
 }
 
@@ -630,6 +646,7 @@ void journal_nats_commit(struct journal *journal)
     bool is_closed = false;
     while (!is_closed || publisher->in_flight > 0) {
         bool is_calm = publisher->in_flight == 0 && publisher->placed_count == 0 &&
+                       journal_nats_kept_is_empty(journal) &&
                        journal_nats_is_ready(journal->nats) &&
                        !journal_nats_spool_is_on(journal->nats);
         if (is_closed) {

@@ -40,6 +40,8 @@
 #define READER_FORGET_NS   (INT64_C(300) * 1000000000) /* a consumer that nobody asks */
 #define READER_BYTES_MAX   (8u << 20u)                 /* of one request */
 #define READER_RETRY_NS    UINT64_C(500000000)
+#define READER_STARVED_NS  (UINT64_C(5) * NS_PER_S)
+#define READER_STARVED_MAX (UINT64_C(60) * NS_PER_S)
 #define NS_PER_S           UINT64_C(1000000000)
 
 /* A message that was given and is not applied. */
@@ -70,6 +72,10 @@ struct nats_reader {
     uint32_t asked;    /* messages that the request still gives */
     uint64_t heard_ns; /* monotonic: the last word about it */
     uint64_t retry_ns; /* after a failure: not before */
+    /* Since when nothing came, though the stream has more than was given. */
+    uint64_t starved_ns;
+    uint64_t starved_after;
+    uint64_t starved_wait_ns;
     struct reader_given *ring;
     uint32_t ring_size;
     uint32_t ring_first;
@@ -466,6 +472,32 @@ static bool reader_take(struct nats_reader *reader, struct journal_frame *ret)
     return true;
 }
 
+/* The copy that its consumer reads is shorter than the numbers that were given say: a consumer on
+ * another server may have what is missing. Ever more rarely, since all may be. */
+static bool reader_is_starved(struct nats_reader *reader, uint64_t now_ns)
+{
+    struct nats_journal *nats = reader_nats(reader);
+    uint64_t durable = journal_durable_position(reader->base.journal);
+    bool has_more = journal_nats_sequence(nats, durable) > reader->after;
+    bool is_full = reader->ring_count == reader->ring_size; /* the server gives no more ahead */
+    if (!has_more || is_full || reader->after != reader->starved_after) {
+        reader->starved_after = reader->after;
+        reader->starved_ns = now_ns;
+        reader->starved_wait_ns = READER_STARVED_NS;
+        return false;
+    }
+    if (now_ns - reader->starved_ns < reader->starved_wait_ns) {
+        return false;
+    }
+    reader->starved_ns = now_ns;
+    reader->starved_wait_ns *= reader->starved_wait_ns < READER_STARVED_MAX ? 2 : 1;
+    log_write(LOG_WARN, "journal",
+              "NATS: nothing of stream %s comes behind message %" PRIu64 ", though there is more: "
+              "the consumer is made anew",
+              nats->stream, reader->after);
+    return true;
+}
+
 /* A consumer, and a request that waits at the server. */
 static void reader_prepare(struct nats_reader *reader)
 {
@@ -475,7 +507,7 @@ static void reader_prepare(struct nats_reader *reader)
         bool is_new =
             reader->generation != atomic_load_explicit(&nats->generation, memory_order_acquire);
         bool is_lost = reader->asked > 0 && now_ns - reader->heard_ns >= READER_SILENT_S * NS_PER_S;
-        if (!reader->is_made || is_new || is_lost) {
+        if (!reader->is_made || is_new || is_lost || reader_is_starved(reader, now_ns)) {
             reader_check_and_make(reader, now_ns);
         }
         if (reader->is_made && reader->asked == 0) {
@@ -501,6 +533,10 @@ enum err journal_nats_reader_next(struct journal_reader *base, struct journal_fr
     if (!*ret_has) {
         reader_prepare(reader);
         *ret_has = reader_take(reader, ret);
+    }
+    if (!*ret_has && reader->is_made) {
+        atomic_store_explicit(&reader_nats(reader)->starved_ns, clock_mono_ns(),
+                              memory_order_relaxed);
     }
     return ERR_OK;
 }
@@ -581,6 +617,7 @@ enum err journal_nats_reader_open(struct journal_reader **ret, struct journal *j
     reader->base.journal = journal;
     reader->after = after;
     reader->after_position = after_position;
+    reader->starved_after = UINT64_MAX;
     reader->is_unchecked = is_early;
     reader->arrived_last = &reader->arrived;
     reader->ring_size = journal->options.nats.ack_pending_max;

@@ -173,6 +173,13 @@ struct record_result {
     uint8_t items[LIMIT_BATCH_ITEMS_ANSWERED]; /* enum record_item_state */
 };
 
+/* That a frame is in the store, for who accepted it. */
+struct record_applied {
+    uint64_t checksum; /* the frame's, in its journal */
+    uint64_t lanes;    /* of its records that are in the store … */
+    uint64_t all;      /* … and of all of them */
+};
+
 /* What one applier made of a frame, for the node of `run`. Several may apply parts of it: then each
  * says REJECTED of the elements of the others. */
 struct record_share {

@@ -450,3 +450,51 @@ def test_a_stream_that_went_back_takes_no_new_record_for_an_old_one(weir, nats, 
     take(60, 60)
     assert numbers(server) == list(range(120))
     assert any("has lost messages" in line for line in server.log)
+
+
+def test_what_the_stream_loses_before_it_is_applied_comes(weir, nats):
+    """Acknowledged by JetStream, and gone from it before anybody has read it: events, a batch, the end of an upload."""
+    one = nats()
+    server = weir(NATS_URL=one.url, NATS_MAX_ACK_PENDING=1, NATS_PULL_BATCH_SIZE=1)
+    post(server, 0)
+    drained(server)
+    lock = hold_database(server)
+    for number in range(1, 40):
+        post(server, number)
+    assert server.post("/api/events/batch", [event(number) for number in range(40, 60)]).status == 202
+    lines = "".join(json.dumps({**event(n), "payload": {"number": n, "text": "x" * 500}}) + "\n" for n in range(60, 1060))
+    answer = server.post("/api/events/batch", lines, headers={"Content-Type": "application/x-ndjson"})
+    assert answer.status == 202 and answer.json["upload_id"], answer
+    last = one.stream()["state"]["last_seq"]
+    assert last == 42
+    for number in (10, 11, 12, 30, last - 1, last):
+        assert one.ask("$JS.API.STREAM.MSG.DELETE.weir", {"seq": number})["success"]
+    lock.rollback()
+    drained(server)
+    until(lambda: server.get(f"/api/v1/uploads/{answer.json['upload_id']}").json["state"] == "processed")
+    assert numbers(server) == list(range(1060))
+    assert metric(server, "journal_resent_frames_total") >= 6
+    assert metric(server, "dedup_duplicates_total") == 0
+
+
+def test_an_older_copy_of_the_stream_without_what_waits_loses_nothing(weir, nats, tmp_path):
+    """What was acknowledged and is not applied is not in it."""
+    one = nats()
+    server = weir(NATS_URL=one.url, NATS_MAX_ACK_PENDING=1, NATS_PULL_BATCH_SIZE=1)
+    for number in range(20):
+        post(server, number)
+    drained(server)
+    lock = hold_database(server)
+    one.kill()
+    shutil.copytree(one.folder / "store", tmp_path / "copy")
+    one.start()
+    until_back(server)
+    for number in range(20, 60):
+        post(server, number)
+    one.kill()
+    shutil.rmtree(one.folder / "store")
+    shutil.copytree(tmp_path / "copy", one.folder / "store")
+    one.start()
+    lock.rollback()
+    drained(server)
+    assert numbers(server) == list(range(60))

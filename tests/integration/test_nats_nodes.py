@@ -398,3 +398,27 @@ def test_a_node_whose_lanes_get_nothing_reads_on(nodes):
         post(nodes.a, number, subject="s")
     drained(nodes.a)
     assert numbers(nodes.b) == list(range(100))
+
+
+def test_what_the_stream_loses_comes_to_whichever_node_has_its_lane(nodes, nats):
+    """Both nodes accept, both apply; what JetStream has acknowledged goes from it before anybody has read it."""
+    for one in (nodes.a, nodes.b):
+        one.stop()
+        one.settings.update(NATS_MAX_ACK_PENDING="1", NATS_PULL_BATCH_SIZE="1")
+        one.start()
+    nodes.wait_until_shared()
+    lock = postgres_server.Lock(nodes.settings["DATABASE_URL"])
+    for number in range(80):
+        node = (nodes.a, nodes.b)[number % 2]
+        assert node.post("/api/events", {**event(number), "subject": f"s{number}"}).status == 202
+    answer = nodes.b.post("/api/events/batch", lines(80, 200), headers=NDJSON)
+    assert answer.status == 202, answer
+    last = nats.stream(nodes.stream)["state"]["last_seq"]
+    assert last == 81
+    for number in (*range(20, 50), last):
+        assert nats.ask(f"$JS.API.STREAM.MSG.DELETE.{nodes.stream}", {"seq": number})["success"]
+    lock.rollback()
+    lock.close()
+    for one in (nodes.a, nodes.b):
+        drained(one)
+    assert numbers(nodes.a) == list(range(280))

@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -44,6 +45,26 @@ def ask(url, subject, body=None):
                 return json.loads(answers.read(int(line.split()[-1])))
             elif not line or line.startswith(b"-ERR"):
                 raise OSError(line)
+
+
+def messages(folder):
+    """What the files of a stream hold, by number. A record is its size (top bit: it has headers), the number (top bit:
+    it was erased), the time and the size of the subject; then subject, headers with their size, message, checksum."""
+    found = {}
+    for block in sorted(folder.glob("*.blk"), key=lambda path: int(path.stem)):
+        data, at = block.read_bytes(), 0
+        while at + 30 <= len(data):
+            size, number, _, subject = struct.unpack_from("<IQqH", data, at)
+            body = at + 22 + subject
+            if size >> 31:
+                size &= 0x7fffffff
+                body += 4 + struct.unpack_from("<I", data, body)[0]
+            if size < 30 or at + size > len(data):
+                break
+            if not number >> 63:
+                found[number] = data[body:at + size - 8]
+            at += size
+    return found
 
 
 class Nats:
@@ -152,6 +173,19 @@ class Cluster:
 
     def wait_until_whole(self, *streams):
         self.wait(lambda: all(self.is_whole(one) for one in streams))
+
+    def differences(self, stream):
+        """What the three servers' copies of a stream hold, and where they are not the same, as lines."""
+        copies = [messages(one.folder / "store/jetstream/$G/streams" / stream / "msgs") for one in self.servers]
+        for name, copy in zip("012", copies):
+            others = [set(other.values()) for other in copies if other is not copy]
+            lacks = len((others[0] | others[1]) - set(copy.values()))
+            yield (f"{stream}: copy {name} has {len(copy)} messages, {min(copy, default=0)} to {max(copy, default=0)}, and lacks "
+                   f"{lacks} of the others'")
+        first = max(min(copy, default=0) for copy in copies)
+        differ = [number for number in sorted(set().union(*copies))
+                  if number >= first and len({copy.get(number) for copy in copies}) > 1]
+        yield f"{stream}: {len(differ)} numbers mean different messages, {differ[:3]} to {differ[-3:]}"
 
     def close(self):
         for one in self.servers:

@@ -161,6 +161,8 @@ uint32_t nats_rig_read(struct nats_rig *rig, struct journal_reader *reader, uint
     assert_int_equal(record.body.size, 4 + number % 300);
     journal_reader_applied(reader, frame.position);
     journal_credit(rig->journal, frame.org, frame.bytes, frame.record_count);
+    journal_tell_applied(rig->journal, record.run, &(struct record_applied){frame.checksum, 1, 1},
+                         1);
     return number;
 }
 

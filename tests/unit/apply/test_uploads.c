@@ -297,6 +297,45 @@ static void test_many_elements_appear_by_slices(void **state)
     buffer_finish(&lines);
 }
 
+/* A cluster that has lost a frame is given it again, and may have had it all the same. */
+static void test_an_end_record_that_comes_twice(void **state)
+{
+    struct apply_rig *rig = *state;
+    struct buffer lines;
+    uint8_t body[RECORD_UPLOAD_END_BYTES];
+    apply_rig_start(rig);
+    struct slice text = make_lines(&lines, 0, 3000, 0);
+    struct id id = apply_rig_upload(rig, 1, text, 1000, 5);
+    assert_int_equal(apply_rig_result(rig, 5)->inserted, 3000);
+    struct record_upload_end end = {.upload = id,
+                                    .form = RECORD_FORM_EVENT_LINES,
+                                    .decoded_bytes = text.size,
+                                    .stored_bytes = 100,
+                                    .element_count = 3000,
+                                    .accepted_count = 3000,
+                                    .slice_count = 3};
+    record_upload_end_encode(&end, body);
+    struct record_frame frame = {.form = RECORD_FORM_UPLOAD_END,
+                                 .lane = RECORD_LANE_MIXED,
+                                 .org = 1,
+                                 .received_ms = 1000,
+                                 .id = id,
+                                 .run = APPLY_RIG_RUN,
+                                 .record_count = 3000,
+                                 .body = slice_make(body, sizeof(body))};
+    apply_rig_append_bytes(rig, &frame);
+    apply_rig_append(rig, RECORD_FORM_EVENT, 1, "{\"type\":\"t\",\"payload\":{}}", 1, 6);
+    assert_int_equal(apply_rig_result(rig, 6)->inserted, 1);
+    apply_rig_wait(rig);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM events"), 3001);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM upload_slices"), 0);
+    assert_int_equal(apply_rig_number(rig, "SELECT count(*) FROM uploads WHERE state = 2 AND "
+                                           "slices_done = 3 AND applied_count = 3000 AND "
+                                           "inserted_count = 3000 AND duplicate_count = 0"),
+                     1);
+    buffer_finish(&lines);
+}
+
 static void test_deleted_while_applied_is_forgotten(void **state)
 {
     struct apply_rig *rig = *state;
@@ -699,6 +738,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_unreadable_file_is_given_up, setup, teardown),
         cmocka_unit_test_setup_teardown(test_few_elements_appear_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_elements_appear_by_slices, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_end_record_that_comes_twice, setup, teardown),
         cmocka_unit_test_setup_teardown(test_deleted_while_applied_is_forgotten, setup, teardown),
         cmocka_unit_test_setup_teardown(test_raw_body_goes_after_its_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused_elements_are_counted, setup, teardown),

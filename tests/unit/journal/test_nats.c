@@ -41,9 +41,11 @@ static void test_what_is_durable_is_read_in_order(void **state)
         assert_true(tickets[i].position > (i == 0 ? 0 : tickets[i - 1].position));
         assert_int_equal(nats_rig_read(&rig, reader, tickets[i].position), i);
     }
-    journal_backlog(rig.journal, &backlog);
+    do { /* the committer's thread hears that they are applied */
+        nats_Sleep(1);
+        journal_backlog(rig.journal, &backlog);
+    } while (backlog.records != 0);
     assert_int_equal(backlog.bytes, 0);
-    assert_int_equal(backlog.records, 0);
     journal_reader_close(reader);
     nats_rig_finish(&rig);
     mem_free(tickets);
