@@ -43,7 +43,7 @@ struct journal_backend {
 struct journal_reader {
     struct journal *journal;
     struct journal_from from;
-    uint64_t place; /* the last frame that the backend gave, wanted or not */
+    uint64_t place; /* up to here the backend gave everything, wanted or not */
 };
 
 extern const struct journal_backend journal_local;

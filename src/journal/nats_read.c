@@ -444,6 +444,7 @@ static bool reader_give(struct nats_reader *reader, struct journal_frame *ret)
             return true;
         }
     }
+    reader->base.place = last; /* also where its last frame is damaged, or was sent alone */
     reader_tell_unread(reader);
     reader_tell_damage(reader, bytes);
     journal_nats_mail_free(mail);

@@ -141,6 +141,8 @@ static void test_the_others_of_a_damaged_message_are_read(void **state)
     struct journal_reader *reader = NULL;
     struct journal_from all = journal_from_all(0);
     struct nats_ticket tickets[5];
+    struct journal_frame frame;
+    bool has = true;
     nats_rig_init(&rig);
     append_batch(&rig, tickets, 0, 5);
     wait_for_batch(&rig, tickets, 5);
@@ -170,11 +172,18 @@ static void test_the_others_of_a_damaged_message_are_read(void **state)
         assert_int_equal(nats_rig_read(&rig, reader, last - 1), 3);
         assert_int_equal(nats_rig_read(&rig, reader, last), 4);
     }
+    publish_damaged(&rig, 5 * sizes[2] - 1, 5); /* the last: nothing of it is waited for */
+    for (uint32_t i = 0; i < 4; i++) {
+        assert_int_equal(nats_rig_read(&rig, reader, 5 * RUN - 4 + i), i);
+    }
+    assert_int_equal(journal_reader_next(reader, &frame, &has), ERR_OK);
+    assert_false(has);
+    assert_int_equal(journal_reader_place(reader), 5 * RUN);
     nats_rig_append_many(&rig, tickets, 5, 1);
     assert_int_equal(nats_rig_read(&rig, reader, tickets[0].position), 5);
-    assert_int_equal(metrics_total(METRIC_JOURNAL_DAMAGED), before + 3 * sizes[2]);
+    assert_int_equal(metrics_total(METRIC_JOURNAL_DAMAGED), before + 4 * sizes[2]);
     journal_reader_close(reader);
-    for (uint64_t i = 2; i < 5; i++) {
+    for (uint64_t i = 2; i < 6; i++) {
         nats_rig_remove_copy(&rig, i);
     }
     nats_rig_remove_quarantine(&rig);
