@@ -100,3 +100,15 @@ def test_open_routes_need_no_key_and_others_do(server, document):
         else:
             assert answer.status == 401, (path, method, answer)
             assert "www-authenticate" in answer.headers
+
+
+def test_what_every_request_may_meet_is_described(document):
+    """Key, scope, limits and `wait_for` come before a handler is called, and a body has its bounds."""
+    for path, method, one in operations(document):
+        given = {parameter["$ref"].rsplit("/", 1)[1] for parameter in one.get("parameters", []) if "$ref" in parameter}
+        keyed = one.get("security") != []
+        expected = {"401", "403", "429", "503"} if keyed else set()
+        expected |= {"400", "504"} if "waitFor" in given else set()
+        expected |= {"400", "413"} if one.get("requestBody") else set()
+        assert expected <= set(one["responses"]), (path, method)
+        assert "waitFor" in given or not keyed or method != "get", path
