@@ -230,15 +230,13 @@ void api_status_get(struct api_request *request)
     const struct api *api = loop->api;
     struct api_health health;
     struct json_writer writer;
-    char started[CLOCK_TEXT_BYTES];
     api_health_look(request->loop, &health);
-    clock_format_rfc3339(api->started_ms, started);
     json_writer_init(&writer, api_scratch(request->loop));
     json_write_object_begin(&writer);
     json_write_member_text(&writer, "status", api_health_word(&health));
     json_write_member_text(&writer, "service", "weir");
     json_write_member_text(&writer, "version", WEIR_VERSION);
-    json_write_member_string(&writer, "started_at", slice_make(started, sizeof(started)));
+    json_write_member_time(&writer, "started_at", api->started_ms);
     json_write_member_u64(&writer, "uptime_seconds",
                           (clock_mono_ns() - api->started_ns) / 1000000000u);
     api_health_parts(&writer, loop, &health);

@@ -24,14 +24,12 @@
 
 static void api_key_time(struct json_writer *writer, const char *key, int64_t wall_ms)
 {
-    char text[CLOCK_TEXT_BYTES];
-    json_write_key(writer, key);
-    if (wall_ms == 0) {
-        json_write_null(writer);
+    if (wall_ms != 0) {
+        json_write_member_time(writer, key, wall_ms);
         return;
     }
-    clock_format_rfc3339(wall_ms, text);
-    json_write_string(writer, slice_make(text, sizeof(text)));
+    json_write_key(writer, key);
+    json_write_null(writer);
 }
 
 static void api_key_limit(struct json_writer *writer, const char *key, uint32_t limit)
@@ -64,11 +62,7 @@ void api_key_write(struct json_writer *writer, const struct gate_key_row *row)
     api_key_time(writer, "created_at", row->created_ms);
     api_key_time(writer, "expires_at", row->expires_ms);
     if (row->device.size == sizeof(struct id)) {
-        struct id device;
-        char text[ID_TEXT_BYTES];
-        memcpy(device.bytes, row->device.data, sizeof(device.bytes));
-        id_format(device, text);
-        json_write_member_string(writer, "device_id", slice_make(text, sizeof(text)));
+        json_write_member_id(writer, "device_id", id_from_bytes(row->device));
     }
 }
 
@@ -200,8 +194,7 @@ void api_key_reply(struct api_key_job *made, int status, const struct id *org)
     api_key_write(&writer, &row);
     json_write_member_text(&writer, "api_key", made->key.text);
     if (org != NULL) {
-        id_format(*org, text);
-        json_write_member_string(&writer, "org_id", slice_make(text, ID_TEXT_BYTES));
+        json_write_member_id(&writer, "org_id", *org);
     }
     json_write_object_end(&writer);
     if (json_writer_err(&writer) != ERR_OK) {

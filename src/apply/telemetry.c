@@ -116,20 +116,9 @@ enum err apply_fill_readings(struct apply_batch *batch, const struct format_read
 
 /* --- events of ours ------------------------------------------------------------------------ */
 
-static void write_id(struct json_writer *writer, const char *key, const uint8_t *bytes)
+static void write_id(struct json_writer *writer, const char *key, const uint8_t bytes[16])
 {
-    struct id id;
-    char text[ID_TEXT_BYTES];
-    memcpy(id.bytes, bytes, sizeof(id.bytes));
-    id_format(id, text);
-    json_write_member_string(writer, key, slice_make(text, sizeof(text)));
-}
-
-static void write_time(struct json_writer *writer, const char *key, int64_t wall_ms)
-{
-    char text[CLOCK_TEXT_BYTES];
-    clock_format_rfc3339(wall_ms, text);
-    json_write_member_string(writer, key, slice_make(text, sizeof(text)));
+    json_write_member_id(writer, key, id_from_bytes(slice_make(bytes, sizeof(struct id))));
 }
 
 static enum err change_payload(const struct store_device_change *change, struct buffer *to)
@@ -148,10 +137,10 @@ static enum err change_payload(const struct store_device_change *change, struct 
     write_id(&writer, "site_id", change->site);
     write_id(&writer, "project_id", change->project);
     json_write_member_i64(&writer, "interval_s", change->interval_s);
-    write_time(&writer, "last_received_at", change->last_received_ms);
-    write_time(&writer, "silent_at", change->silent_ms);
+    json_write_member_time(&writer, "last_received_at", change->last_received_ms);
+    json_write_member_time(&writer, "silent_at", change->silent_ms);
     if (change->back_ms != 0) {
-        write_time(&writer, "back_at", change->back_ms);
+        json_write_member_time(&writer, "back_at", change->back_ms);
     }
     json_write_object_end(&writer);
     return json_writer_err(&writer);

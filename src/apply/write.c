@@ -46,7 +46,6 @@ enum err apply_write_dead_letter(struct store_connection *connection,
 /* The event as one that can be sent again. */
 static enum err event_document(const struct store_event *event, struct buffer *to)
 {
-    char time[CLOCK_TEXT_BYTES];
     struct json_writer writer;
     json_writer_init(&writer, to);
     json_write_object_begin(&writer);
@@ -63,8 +62,7 @@ static enum err event_document(const struct store_event *event, struct buffer *t
     if (event->app.data != NULL) {
         json_write_member_string(&writer, "app", event->app);
     }
-    clock_format_rfc3339(event->occurred_ms, time);
-    json_write_member_string(&writer, "occurred_at", slice_make(time, sizeof(time)));
+    json_write_member_time(&writer, "occurred_at", event->occurred_ms);
     if (event->attributes.size > 2) {
         /* Members again, as they came: the object without its braces. */
         json_write_raw(&writer, slice_part(event->attributes, 1, event->attributes.size - 1));

@@ -184,6 +184,15 @@ static bool id_hyphen_follows(size_t byte_index)
     return byte_index == 3 || byte_index == 5 || byte_index == 7 || byte_index == 9;
 }
 
+struct id id_from_bytes(struct slice bytes)
+{
+    struct id id = {{0}};
+    if (bytes.size == sizeof(id.bytes)) {
+        memcpy(id.bytes, bytes.data, sizeof(id.bytes));
+    }
+    return id;
+}
+
 void id_format(struct id id, char to[ID_TEXT_BYTES])
 {
     char digits[2 * sizeof(id.bytes)];

@@ -44,6 +44,8 @@ void id_four_make(struct id_four *four);
 void id_format(struct id id, char to[ID_TEXT_BYTES]);
 /* 36 characters with hyphens, either case. *ret_id untouched on false. */
 bool id_parse(struct slice text, struct id *ret_id);
+/* The bytes of a row; of any other size: the nil id. */
+struct id id_from_bytes(struct slice bytes);
 static inline bool id_equal(struct id a, struct id b)
 {
     return memcmp(a.bytes, b.bytes, sizeof(a.bytes)) == 0;

@@ -13,6 +13,7 @@
 #pragma once
 #include "base/buffer.h"
 #include "base/err.h"
+#include "base/id.h"
 #include "base/slice.h"
 
 enum json_kind {
@@ -169,5 +170,8 @@ void json_write_member_string(struct json_writer *writer, const char *key, struc
 void json_write_member_i64(struct json_writer *writer, const char *key, int64_t value);
 void json_write_member_u64(struct json_writer *writer, const char *key, uint64_t value);
 void json_write_member_bool(struct json_writer *writer, const char *key, bool value);
+void json_write_member_id(struct json_writer *writer, const char *key, struct id id);
+/* RFC 3339, UTC, milliseconds. */
+void json_write_member_time(struct json_writer *writer, const char *key, int64_t wall_ms);
 /* The first failure of all writes. */
 MUST_CHECK enum err json_writer_err(const struct json_writer *writer);

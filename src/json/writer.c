@@ -15,6 +15,8 @@
  * Failure modes: the buffer's limit or no memory. The first is remembered, and nothing is written
  * after it. */
 #include "json/json.h"
+
+#include "base/clock.h"
 #include "json/scan.h"
 #include "json/text.h"
 
@@ -377,4 +379,18 @@ void json_write_member_bool(struct json_writer *writer, const char *key, bool va
 {
     json_write_key(writer, key);
     json_write_bool(writer, value);
+}
+
+void json_write_member_id(struct json_writer *writer, const char *key, struct id id)
+{
+    char text[ID_TEXT_BYTES];
+    id_format(id, text);
+    json_write_member_string(writer, key, slice_make(text, sizeof(text)));
+}
+
+void json_write_member_time(struct json_writer *writer, const char *key, int64_t wall_ms)
+{
+    char text[CLOCK_TEXT_BYTES];
+    clock_format_rfc3339(wall_ms, text);
+    json_write_member_string(writer, key, slice_make(text, sizeof(text)));
 }

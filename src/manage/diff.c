@@ -301,10 +301,8 @@ static enum err load_config(struct store_connection *connection, uint64_t org, u
 static enum err write_diff(struct diff *diff, struct id project, uint64_t from, uint64_t to,
                            const struct buffer configs[2])
 {
-    char id[ID_TEXT_BYTES];
-    id_format(project, id);
     json_write_object_begin(&diff->writer);
-    json_write_member_string(&diff->writer, "project_id", slice_make(id, sizeof(id)));
+    json_write_member_id(&diff->writer, "project_id", project);
     json_write_member_u64(&diff->writer, "from", from);
     json_write_member_u64(&diff->writer, "to", to);
     json_write_key(&diff->writer, "changes");

@@ -4,7 +4,6 @@
  * Failure modes: nothing of this id among the org's own: ERR_NOT_FOUND. */
 #include "manage/registry.h"
 
-#include "base/clock.h"
 #include "base/limits.h"
 #include "store/store.h"
 #include "json/json.h"
@@ -51,24 +50,6 @@ static enum err select_sql(enum manage_kind kind, struct buffer *sql)
     return err != ERR_OK ? err : buffer_printf(sql, " FROM %s WHERE t.org = $1", source->from);
 }
 
-static void write_id(struct json_writer *writer, const char *key, struct slice bytes)
-{
-    struct id id = {{0}};
-    char text[ID_TEXT_BYTES];
-    if (bytes.size == sizeof(id.bytes)) {
-        memcpy(id.bytes, bytes.data, sizeof(id.bytes));
-    }
-    id_format(id, text);
-    json_write_member_string(writer, key, slice_make(text, sizeof(text)));
-}
-
-static void write_time(struct json_writer *writer, const char *key, int64_t wall_ms)
-{
-    char text[CLOCK_TEXT_BYTES];
-    clock_format_rfc3339(wall_ms, text);
-    json_write_member_string(writer, key, slice_make(text, sizeof(text)));
-}
-
 static void write_field(struct json_writer *writer, struct store_statement *statement,
                         const struct manage_field *field, int column)
 {
@@ -103,10 +84,11 @@ static enum err write_row(struct store_statement *statement, enum manage_kind ki
     struct json_writer writer;
     json_writer_init(&writer, to);
     json_write_object_begin(&writer);
-    write_id(&writer, "id", store_column_bytes(statement, AT_ID));
+    json_write_member_id(&writer, "id", id_from_bytes(store_column_bytes(statement, AT_ID)));
     for (int i = 0; i < 2; i++) {
         if (sources[kind].id_names[i] != NULL) {
-            write_id(&writer, sources[kind].id_names[i], store_column_bytes(statement, AT_IDS + i));
+            json_write_member_id(&writer, sources[kind].id_names[i],
+                                 id_from_bytes(store_column_bytes(statement, AT_IDS + i)));
         }
     }
     if (kind == MANAGE_PARAMETER) {
@@ -115,8 +97,8 @@ static enum err write_row(struct store_statement *statement, enum manage_kind ki
     for (uint32_t i = 0; i < row->field_count; i++) {
         write_field(&writer, statement, &row->fields[i], (int)(AT_FIELDS + i));
     }
-    write_time(&writer, "created_at", store_column_i64(statement, AT_CREATED));
-    write_time(&writer, "updated_at", store_column_i64(statement, AT_UPDATED));
+    json_write_member_time(&writer, "created_at", store_column_i64(statement, AT_CREATED));
+    json_write_member_time(&writer, "updated_at", store_column_i64(statement, AT_UPDATED));
     json_write_object_end(&writer);
     return json_writer_err(&writer);
 }

@@ -144,17 +144,13 @@ static enum err write_version(struct store_statement *statement, struct id proje
                               bool with_config, struct buffer *to)
 {
     struct json_writer writer;
-    char id[ID_TEXT_BYTES];
-    char time[CLOCK_TEXT_BYTES];
-    id_format(project, id);
-    clock_format_rfc3339(store_column_i64(statement, 3), time);
     json_writer_init(&writer, to);
     json_write_object_begin(&writer);
-    json_write_member_string(&writer, "project_id", slice_make(id, sizeof(id)));
+    json_write_member_id(&writer, "project_id", project);
     json_write_member_i64(&writer, "version", store_column_i64(statement, 0));
     json_write_member_string(&writer, "checksum", store_column_bytes(statement, 1));
     json_write_member_string(&writer, "author", store_column_bytes(statement, 2));
-    json_write_member_string(&writer, "created_at", slice_make(time, sizeof(time)));
+    json_write_member_time(&writer, "created_at", store_column_i64(statement, 3));
     if (with_config) {
         json_write_key(&writer, "config");
         json_write_raw(&writer, store_column_bytes(statement, 4));

@@ -58,13 +58,13 @@ static enum err query_dead_write(struct store_statement *statement, struct buffe
     struct slice record = store_column_bytes(statement, DEAD_RECORD);
     json_writer_init(&writer, to);
     json_write_object_begin(&writer);
-    query_write_id(&writer, "id", store_column_bytes(statement, DEAD_ID));
+    json_write_member_id(&writer, "id", id_from_bytes(store_column_bytes(statement, DEAD_ID)));
     json_write_member_string(&writer, "kind", store_column_bytes(statement, DEAD_KIND));
     json_write_member_string(&writer, "reason", store_column_bytes(statement, DEAD_REASON));
     if (detail.data != NULL) {
         json_write_member_string(&writer, "detail", detail);
     }
-    query_write_time(&writer, "received_at", store_column_i64(statement, DEAD_RECEIVED));
+    json_write_member_time(&writer, "received_at", store_column_i64(statement, DEAD_RECEIVED));
     if (query_dead_is_json(context, record)) {
         json_write_key(&writer, "record");
         json_write_raw(&writer, record);

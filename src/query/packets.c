@@ -106,7 +106,8 @@ static enum err write_device(struct store_statement *statement, const struct pac
     struct json_writer writer;
     json_writer_init(&writer, to);
     json_write_object_begin(&writer);
-    query_write_id(&writer, "device_id", store_column_bytes(statement, PACKET_DEVICE_ID));
+    json_write_member_id(&writer, "device_id",
+                         id_from_bytes(store_column_bytes(statement, PACKET_DEVICE_ID)));
     json_write_member_string(&writer, "device_name",
                              store_column_bytes(statement, PACKET_DEVICE_NAME));
     json_write_key(&writer, "external_id");
@@ -115,7 +116,8 @@ static enum err write_device(struct store_statement *statement, const struct pac
     } else {
         json_write_string(&writer, code);
     }
-    query_write_id(&writer, "site_id", store_column_bytes(statement, PACKET_SITE_ID));
+    json_write_member_id(&writer, "site_id",
+                         id_from_bytes(store_column_bytes(statement, PACKET_SITE_ID)));
     json_write_member_i64(&writer, "interval_s", device->interval_s);
     json_write_member_u64(&writer, "expected", device->expected);
     json_write_member_u64(&writer, "received", device->received);
@@ -128,7 +130,7 @@ static enum err write_device(struct store_statement *statement, const struct pac
         json_write_key(&writer, "last_time");
         json_write_null(&writer);
     } else {
-        query_write_time(&writer, "last_time", device->last_ms);
+        json_write_member_time(&writer, "last_time", device->last_ms);
     }
     json_write_member_bool(&writer, "silent", device->received == 0);
     json_write_member_text(&writer, "status", status_words[device->status]);
@@ -247,8 +249,8 @@ static enum err write_devices(struct store_connection *connection,
 
 static void write_window(struct json_writer *writer, const struct query_packets *query)
 {
-    query_write_time(writer, "start", query->now_ms - query->hours * HOUR_MS);
-    query_write_time(writer, "end", query->now_ms);
+    json_write_member_time(writer, "start", query->now_ms - query->hours * HOUR_MS);
+    json_write_member_time(writer, "end", query->now_ms);
 }
 
 static enum err write_devices_begin(struct json_writer *writer, struct buffer *to)
@@ -318,7 +320,7 @@ enum err query_packets_site(struct store_connection *connection, const struct qu
     if (err == ERR_OK) {
         json_writer_init(&writer, to);
         json_write_object_begin(&writer);
-        query_write_id(&writer, "site_id", slice_make(query->id.bytes, sizeof(query->id.bytes)));
+        json_write_member_id(&writer, "site_id", query->id);
         write_window(&writer, query);
         write_sum(&writer, &sum);
         err = write_devices_begin(&writer, to);

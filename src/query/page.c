@@ -1,30 +1,11 @@
 /* Page: one page of a list that is read by a number that only rises. */
 #include "query/page.h"
 
-#include "base/clock.h"
 #include "base/limits.h"
 #include "store/store.h"
 #include "json/json.h"
 
 #include <assert.h>
-
-void query_write_id(struct json_writer *writer, const char *key, struct slice bytes)
-{
-    struct id id = {{0}};
-    char text[ID_TEXT_BYTES];
-    if (bytes.size == sizeof(id.bytes)) {
-        memcpy(id.bytes, bytes.data, sizeof(id.bytes));
-    }
-    id_format(id, text);
-    json_write_member_string(writer, key, slice_make(text, sizeof(text)));
-}
-
-void query_write_time(struct json_writer *writer, const char *key, int64_t wall_ms)
-{
-    char text[CLOCK_TEXT_BYTES];
-    clock_format_rfc3339(wall_ms, text);
-    json_write_member_string(writer, key, slice_make(text, sizeof(text)));
-}
 
 static void query_page_bind(struct store_statement *statement, const struct query_page *page)
 {

@@ -19,6 +19,3 @@ MUST_CHECK enum err query_page_list(struct store_connection *connection,
                                     const struct query_page *page,
                                     const struct query_page_shape *shape, void *context,
                                     struct buffer *to);
-/* Members that both lists write in the same way. */
-void query_write_id(struct json_writer *writer, const char *key, struct slice bytes);
-void query_write_time(struct json_writer *writer, const char *key, int64_t wall_ms);

@@ -307,17 +307,12 @@ static enum err walk_series(struct readings_walk *walk)
         return err;
     }
     while (!walk->is_full && (err = store_step(statement, &has_row)) == ERR_OK && has_row) {
-        struct id device = {{0}};
-        struct slice bytes = store_column_bytes(statement, SERIES_DEVICE_ID);
         walk->series = (uint64_t)store_column_i64(statement, SERIES_NUMBER);
         walk->names = statement;
         if (walk->query->latest && walk->series == walk->query->after.series) {
             continue;
         }
-        if (bytes.size == sizeof(device.bytes)) {
-            memcpy(device.bytes, bytes.data, bytes.size);
-        }
-        id_format(device, walk->device_id);
+        id_format(id_from_bytes(store_column_bytes(statement, SERIES_DEVICE_ID)), walk->device_id);
         walk->key = store_column_bytes(statement, SERIES_KEY);
         walk->from_ms = store_column_is_null(statement, SERIES_FROM)
                             ? INT64_MIN

@@ -60,7 +60,7 @@ static void write_object(const struct readings_walk *walk, struct json_writer *w
     json_write_member_string(writer, "device_id",
                              slice_make(walk->device_id, sizeof(walk->device_id)));
     json_write_member_string(writer, "parameter_key", walk->key);
-    query_write_time(writer, "time", store_column_i64(statement, READING_TIME));
+    json_write_member_time(writer, "time", store_column_i64(statement, READING_TIME));
     write_value(writer, statement);
     json_write_key(writer, "quality");
     if (store_column_is_null(statement, READING_QUALITY)) {
@@ -85,7 +85,7 @@ static enum err write_json(struct readings_walk *walk, struct store_statement *s
     json_writer_init(&writer, walk->to);
     json_write_object_begin(&writer);
     if (walk->query->form == QUERY_READINGS_ROWS) {
-        query_write_time(&writer, "time", store_column_i64(statement, READING_TIME));
+        json_write_member_time(&writer, "time", store_column_i64(statement, READING_TIME));
         write_value(&writer, statement);
     } else {
         write_object(walk, &writer, statement);
@@ -127,14 +127,15 @@ enum err query_point_write(struct readings_walk *walk, int64_t start_ms,
     json_writer_init(&writer, walk->to);
     json_write_object_begin(&writer);
     if (walk->query->form == QUERY_READINGS_ROWS) {
-        query_write_time(&writer, "time", start_ms);
+        json_write_member_time(&writer, "time", start_ms);
         write_number(&writer, "value", value);
     } else {
         json_write_member_string(&writer, "device_id",
                                  slice_make(walk->device_id, sizeof(walk->device_id)));
         json_write_member_string(&writer, "parameter_key", walk->key);
-        query_write_time(&writer, "start", start_ms);
-        query_write_time(&writer, "end", start_ms + store_rollup_widths_ms[walk->query->width]);
+        json_write_member_time(&writer, "start", start_ms);
+        json_write_member_time(&writer, "end",
+                               start_ms + store_rollup_widths_ms[walk->query->width]);
         json_write_member_u64(&writer, "n", rollup->count);
         write_number(&writer, "value", value);
         write_number(&writer, "avg", rollup->sum / (double)rollup->count);

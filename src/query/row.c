@@ -34,13 +34,6 @@ static void query_row_text(struct json_writer *writer, const char *key, struct s
     }
 }
 
-static void query_row_time(struct json_writer *writer, const char *key, int64_t wall_ms)
-{
-    char text[CLOCK_TEXT_BYTES];
-    clock_format_rfc3339(wall_ms, text);
-    json_write_member_string(writer, key, slice_make(text, sizeof(text)));
-}
-
 /* A line break inside a JSON text can only be white space between tokens, so a space in its place
  * changes nothing that the text means. */
 static void query_row_flatten(struct buffer *buffer, size_t from)
@@ -57,7 +50,6 @@ enum err query_row_write(struct store_statement *statement, bool acknowledged,
 {
     struct json_writer writer;
     struct id id;
-    char text[ID_TEXT_BYTES];
     size_t from = to->size;
     struct slice bytes = store_column_bytes(statement, ROW_ID);
     struct slice type = store_column_bytes(statement, ROW_TYPE);
@@ -66,10 +58,9 @@ enum err query_row_write(struct store_statement *statement, bool acknowledged,
         return ERR_CORRUPT;
     }
     memcpy(id.bytes, bytes.data, sizeof(id.bytes));
-    id_format(id, text);
     json_writer_init(&writer, to);
     json_write_object_begin(&writer);
-    json_write_member_string(&writer, "id", slice_make(text, sizeof(text)));
+    json_write_member_id(&writer, "id", id);
     json_write_member_string(&writer, "type", type);
     json_write_member_string(&writer, "event_type", type);
     query_row_text(&writer, "dedup_id", store_column_bytes(statement, ROW_DEDUP_ID));
@@ -82,8 +73,8 @@ enum err query_row_write(struct store_statement *statement, bool acknowledged,
         json_write_key(&writer, "attributes");
         json_write_raw(&writer, attributes);
     }
-    query_row_time(&writer, "occurred_at", store_column_i64(statement, ROW_OCCURRED));
-    query_row_time(&writer, "created_at", store_column_i64(statement, ROW_CREATED));
+    json_write_member_time(&writer, "occurred_at", store_column_i64(statement, ROW_OCCURRED));
+    json_write_member_time(&writer, "created_at", store_column_i64(statement, ROW_CREATED));
     json_write_member_text(&writer, "delivery_status", acknowledged ? "acknowledged" : "pending");
     json_write_member_u64(&writer, "attempts", 0);
     json_write_object_end(&writer);

@@ -78,8 +78,8 @@ static enum err query_upload_write(struct store_statement *statement, struct buf
     struct slice id = store_column_bytes(statement, UPLOAD_ID);
     json_writer_init(&writer, to);
     json_write_object_begin(&writer);
-    query_write_id(&writer, "raw_ingestion_id", id);
-    query_write_id(&writer, "upload_id", id);
+    json_write_member_id(&writer, "raw_ingestion_id", id_from_bytes(id));
+    json_write_member_id(&writer, "upload_id", id_from_bytes(id));
     json_write_member_text(&writer, "state",
                            query_upload_state(store_column_i64(statement, UPLOAD_STATE)));
     json_write_member_i64(&writer, "bytes", store_column_i64(statement, UPLOAD_DECODED_BYTES));
@@ -93,12 +93,13 @@ static enum err query_upload_write(struct store_statement *statement, struct buf
     json_write_raw(&writer, errors.data == NULL ? SLICE_LITERAL("[]") : errors);
     json_write_member_bool(&writer, "raw_available",
                            store_column_i64(statement, UPLOAD_RAW_DELETED) == 0);
-    query_write_time(&writer, "received_at", store_column_i64(statement, UPLOAD_RECEIVED));
+    json_write_member_time(&writer, "received_at", store_column_i64(statement, UPLOAD_RECEIVED));
     if (store_column_is_null(statement, UPLOAD_FINISHED)) {
         json_write_key(&writer, "finished_at");
         json_write_null(&writer);
     } else {
-        query_write_time(&writer, "finished_at", store_column_i64(statement, UPLOAD_FINISHED));
+        json_write_member_time(&writer, "finished_at",
+                               store_column_i64(statement, UPLOAD_FINISHED));
     }
     json_write_object_end(&writer);
     return json_writer_err(&writer);

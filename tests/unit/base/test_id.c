@@ -167,6 +167,18 @@ static void test_text_round_trip(void **state)
     assert_memory_equal(text, "017f22e2-79b0-7cc3-98c4-dc0c0c07398f", ID_TEXT_BYTES);
 }
 
+static void test_bytes_of_another_size_are_the_nil_id(void **state)
+{
+    (void)state;
+    static const struct id nil = {{0}};
+    uint8_t bytes[17];
+    memset(bytes, 0xa5, sizeof(bytes));
+    assert_memory_equal(id_from_bytes(slice_make(bytes, 16)).bytes, bytes, 16);
+    assert_true(id_equal(id_from_bytes(slice_make(bytes, 15)), nil));
+    assert_true(id_equal(id_from_bytes(slice_make(bytes, 17)), nil));
+    assert_true(id_equal(id_from_bytes(slice_make(NULL, 0)), nil));
+}
+
 static void test_text_that_is_no_id(void **state)
 {
     (void)state;
@@ -236,6 +248,7 @@ int main(void)
         cmocka_unit_test(test_dedup_ids_are_for_ever),
         cmocka_unit_test(test_four_at_a_time_are_the_same),
         cmocka_unit_test(test_text_round_trip),
+        cmocka_unit_test(test_bytes_of_another_size_are_the_nil_id),
         cmocka_unit_test(test_text_that_is_no_id),
     };
     return cmocka_run_group_tests(tests, start, NULL);

@@ -47,6 +47,26 @@ static void test_commas(void **state)
     buffer_finish(&to);
 }
 
+/* RFC 9562 appendix A.6 and the time in it. */
+static void test_ids_and_times(void **state)
+{
+    (void)state;
+    static const struct id id = {{0x01, 0x7f, 0x22, 0xe2, 0x79, 0xb0, 0x7c, 0xc3, 0x98, 0xc4, 0xdc,
+                                  0x0c, 0x0c, 0x07, 0x39, 0x8f}};
+    struct buffer to;
+    struct json_writer writer;
+    buffer_init(&to, 1024);
+    json_writer_init(&writer, &to);
+    json_write_object_begin(&writer);
+    json_write_member_id(&writer, "id", id);
+    json_write_member_time(&writer, "time", INT64_C(1645557742000));
+    json_write_object_end(&writer);
+    assert_int_equal(json_writer_err(&writer), ERR_OK);
+    check_text(&to, "{\"id\":\"017f22e2-79b0-7cc3-98c4-dc0c0c07398f\","
+                    "\"time\":\"2022-02-22T19:22:22.000Z\"}");
+    buffer_finish(&to);
+}
+
 static void test_integers(void **state)
 {
     (void)state;
@@ -423,6 +443,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_commas),
+        cmocka_unit_test(test_ids_and_times),
         cmocka_unit_test(test_integers),
         cmocka_unit_test(test_escapes),
         cmocka_unit_test(test_strings_come_back),
