@@ -9,7 +9,7 @@
 
 #include "api/document.h"
 #include "api/handlers.h"
-#include "api/parameters.h"
+#include "api/list.h"
 #include "api/reply.h"
 #include "base/clock.h"
 #include "manage/manage.h"
@@ -69,68 +69,31 @@ void api_key_write(struct json_writer *writer, const struct gate_key_row *row)
 /* --- list
  * ----------------------------------------------------------------------------------------- */
 
-struct api_keys_list {
-    struct api_job job;    /* first */
-    struct gate_page page; /* one row more than is asked for */
-    enum query_list list;
-    struct json_writer writer;
-    uint32_t count;
-    uint64_t place;
-};
-
 static void api_keys_row(const struct gate_key_row *row, void *context)
 {
-    struct api_keys_list *list = context;
-    if (list->count++ == list->page.limit - 1) {
-        return; /* the one more that says there is a next page */
+    struct json_writer *writer = api_list_row(context, row->number);
+    if (writer == NULL) {
+        return;
     }
-    list->place = row->number;
-    json_write_object_begin(&list->writer);
-    api_key_write(&list->writer, row);
-    api_key_time(&list->writer, "revoked_at", row->revoked_ms);
-    api_key_time(&list->writer, "last_used_at", row->last_used_ms);
-    json_write_object_end(&list->writer);
+    json_write_object_begin(writer);
+    api_key_write(writer, row);
+    api_key_time(writer, "revoked_at", row->revoked_ms);
+    api_key_time(writer, "last_used_at", row->last_used_ms);
+    json_write_object_end(writer);
 }
 
-static enum err api_keys_list_query(struct api_job *job, struct store_connection *connection)
+static enum err api_keys_rows(struct store_connection *connection, struct api_list *list)
 {
-    struct api_keys_list *list = (struct api_keys_list *)job;
-    list->count = 0;
-    json_writer_init(&list->writer, &job->body);
-    enum err err = buffer_append_text(&job->body, "{\"keys\":[");
-    if (err == ERR_OK) {
-        err = gate_key_list(connection, &list->page, api_keys_row, list);
-    }
-    if (err == ERR_OK) {
-        err = json_writer_err(&list->writer);
-    }
-    if (err == ERR_OK) {
-        err = buffer_append_byte(&job->body, ']');
-    }
-    if (err == ERR_OK) {
-        err = query_list_end(list->list, job->org, list->count == list->page.limit, list->place,
-                             &job->body);
-    }
-    return err;
+    return gate_key_list(connection, &list->page, api_keys_row, list);
 }
 
 void api_keys_get(struct api_request *request)
 {
-    struct api_parameters parameters;
-    api_parameters_begin(&parameters, request);
-    struct gate_page page = {.org = request->identity.org};
-    page.limit = api_parameter_limit(&parameters) + 1;
-    page.oldest_first = api_parameter_order(&parameters, true);
-    enum query_list name = page.oldest_first ? QUERY_LIST_KEYS : QUERY_LIST_KEYS_NEWEST;
-    page.after = api_parameter_cursor(&parameters, name);
-    if (!api_parameters_end(&parameters)) {
-        return;
-    }
-    struct api_keys_list *list = api_job_create(request, sizeof(*list));
-    list->page = page;
-    list->list = name;
-    list->job.query = api_keys_list_query;
-    api_read(&list->job);
+    static const struct api_list_shape shape = {.name = "keys",
+                                                .lists = {QUERY_LIST_KEYS_NEWEST, QUERY_LIST_KEYS},
+                                                .oldest_first = true,
+                                                .rows = api_keys_rows};
+    api_list_get(request, &shape);
 }
 
 /* --- make

@@ -39,19 +39,12 @@ enum err gate_audit_list(struct store_connection *connection, const struct gate_
                          void (*on_row)(const struct gate_audit_row *row, void *context),
                          void *context)
 {
-    struct store_statement *statement;
-    bool is_row = false;
+    struct store_statement *statement = NULL;
+    bool is_row = true;
     enum err err =
-        store_prepare(connection,
-                      page->oldest_first ? AUDIT_LIST_SQL "> $2 ORDER BY a.number LIMIT $3"
-                                         : AUDIT_LIST_SQL "< $2 ORDER BY a.number DESC LIMIT $3",
-                      &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    gate_page_bind(page, statement);
-    err = store_step(statement, &is_row);
-    while (err == ERR_OK && is_row) {
+        gate_page_prepare(connection, page, AUDIT_LIST_SQL "> $2 ORDER BY a.number LIMIT $3",
+                          AUDIT_LIST_SQL "< $2 ORDER BY a.number DESC LIMIT $3", &statement);
+    while (err == ERR_OK && (err = store_step(statement, &is_row)) == ERR_OK && is_row) {
         struct gate_audit_row row = {
             .number = (uint64_t)store_column_i64(statement, 0),
             .time_ms = store_column_i64(statement, 1),
@@ -62,7 +55,6 @@ enum err gate_audit_list(struct store_connection *connection, const struct gate_
             .key_id = store_column_bytes(statement, 6),
         };
         on_row(&row, context);
-        err = store_step(statement, &is_row);
     }
     return err;
 }

@@ -101,12 +101,18 @@ static enum err org_touch(struct store_connection *connection, uint64_t org)
     return err == ERR_OK && store_changes(connection) == 0 ? ERR_NOT_FOUND : err;
 }
 
-void gate_page_bind(const struct gate_page *page, struct store_statement *statement)
+enum err gate_page_prepare(struct store_connection *connection, const struct gate_page *page,
+                           const char *oldest_first, const char *newest_first,
+                           struct store_statement **ret)
 {
     bool is_first = page->after == 0 && !page->oldest_first;
-    store_bind_i64(statement, 1, (int64_t)page->org);
-    store_bind_i64(statement, 2, is_first ? INT64_MAX : (int64_t)page->after);
-    store_bind_i64(statement, 3, page->limit);
+    enum err err = store_prepare(connection, page->oldest_first ? oldest_first : newest_first, ret);
+    if (err == ERR_OK) {
+        store_bind_i64(*ret, 1, (int64_t)page->org);
+        store_bind_i64(*ret, 2, is_first ? INT64_MAX : (int64_t)page->after);
+        store_bind_i64(*ret, 3, page->limit);
+    }
+    return err;
 }
 
 /* Steps a statement that gives at most one row; its first columns become *ret. */
@@ -226,19 +232,11 @@ enum err gate_key_replace(struct store_connection *connection, uint64_t org,
 enum err gate_key_list(struct store_connection *connection, const struct gate_page *page,
                        void (*on_row)(const struct gate_key_row *row, void *context), void *context)
 {
-    struct store_statement *statement;
-    bool is_row = false;
-    enum err err =
-        store_prepare(connection,
-                      page->oldest_first ? KEY_LIST_SQL "> $2 ORDER BY number LIMIT $3"
-                                         : KEY_LIST_SQL "< $2 ORDER BY number DESC LIMIT $3",
-                      &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    gate_page_bind(page, statement);
-    err = store_step(statement, &is_row);
-    while (err == ERR_OK && is_row) {
+    struct store_statement *statement = NULL;
+    bool is_row = true;
+    enum err err = gate_page_prepare(connection, page, KEY_LIST_SQL "> $2 ORDER BY number LIMIT $3",
+                                     KEY_LIST_SQL "< $2 ORDER BY number DESC LIMIT $3", &statement);
+    while (err == ERR_OK && (err = store_step(statement, &is_row)) == ERR_OK && is_row) {
         struct gate_key_row row = {
             .number = (uint64_t)store_column_i64(statement, 0),
             .id = store_column_bytes(statement, 1),
@@ -253,7 +251,6 @@ enum err gate_key_list(struct store_connection *connection, const struct gate_pa
             .device = store_column_bytes(statement, 10),
         };
         on_row(&row, context);
-        err = store_step(statement, &is_row);
     }
     return err;
 }

@@ -17,8 +17,11 @@ struct gate_key_found {
     char hash[GATE_HASH_BYTES_MAX]; /* Argon2id, NUL-terminated */
 };
 
-/* Binds $1 org, $2 the row behind which to go on, $3 limit. */
-void gate_page_bind(const struct gate_page *page, struct store_statement *statement);
+/* A list in the page's order: of two texts that have $1 org, $2 the row behind which to go on,
+ * $3 limit. */
+MUST_CHECK enum err gate_page_prepare(struct store_connection *connection,
+                                      const struct gate_page *page, const char *oldest_first,
+                                      const char *newest_first, struct store_statement **ret);
 /* mb_per_hour is for an org whose row has none of its own. */
 MUST_CHECK enum err gate_key_load(struct store_connection *connection, struct slice id,
                                   uint32_t mb_per_hour, struct gate_key_found *ret);
