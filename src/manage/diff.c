@@ -17,9 +17,8 @@
 #include <assert.h>
 #include <string.h>
 
-#define CONFIG_BYTES_MAX ((size_t)3 * 1024 * 1024)
-#define MEMBERS_MAX      32u
-#define TOKENS           32u
+#define MEMBERS_MAX 32u
+#define TOKENS      32u
 
 struct member {
     struct slice name;
@@ -276,23 +275,9 @@ static enum err load_config(struct store_connection *connection, uint64_t org, u
                             uint64_t version, struct buffer *to)
 {
     struct store_statement *statement = NULL;
-    bool has_row = false;
-    enum err err = store_prepare(connection,
-                                 "SELECT config FROM registry_versions WHERE org = $1"
-                                 " AND project = $2 AND version = $3",
-                                 &statement);
-    if (err != ERR_OK) {
-        return err;
-    }
-    store_bind_i64(statement, 1, (int64_t)org);
-    store_bind_i64(statement, 2, (int64_t)project);
-    store_bind_i64(statement, 3, (int64_t)version);
-    err = store_step(statement, &has_row);
-    if (err == ERR_OK && !has_row) {
-        return ERR_NOT_FOUND;
-    }
+    enum err err = manage_version_find(connection, org, project, version, &statement);
     if (err == ERR_OK) {
-        err = buffer_append_slice(to, store_column_bytes(statement, 0));
+        err = buffer_append_slice(to, store_column_bytes(statement, MANAGE_VERSION_CONFIG));
         store_reset(statement);
     }
     return err;
@@ -317,14 +302,14 @@ enum err manage_version_diff(struct store_connection *connection, uint64_t org, 
                              uint64_t from, uint64_t to, struct buffer *ret)
 {
     const struct json_elements_options options = {
-        .json = {.depth_max = LIMIT_JSON_DEPTH, .string_bytes_max = CONFIG_BYTES_MAX},
+        .json = {.depth_max = LIMIT_JSON_DEPTH, .string_bytes_max = MANAGE_CONFIG_BYTES_MAX},
         .shape = JSON_SHAPE_MEMBER,
-        .element_bytes_max = CONFIG_BYTES_MAX};
+        .element_bytes_max = MANAGE_CONFIG_BYTES_MAX};
     struct buffer configs[2]; /* the older one first */
     uint64_t number = 0;
     enum err err = manage_registry_number(connection, MANAGE_PROJECT, org, project, &number);
-    buffer_init(&configs[0], CONFIG_BYTES_MAX);
-    buffer_init(&configs[1], CONFIG_BYTES_MAX);
+    buffer_init(&configs[0], MANAGE_CONFIG_BYTES_MAX);
+    buffer_init(&configs[1], MANAGE_CONFIG_BYTES_MAX);
     if (err == ERR_OK) {
         err = load_config(connection, org, number, from < to ? from : to, &configs[0]);
     }

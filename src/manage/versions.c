@@ -15,8 +15,7 @@
 
 #include <sodium.h>
 
-#define CONFIG_BYTES_MAX ((size_t)3 * 1024 * 1024)
-#define HASH_TEXT_BYTES  ((size_t)2 * crypto_hash_sha256_BYTES)
+#define HASH_TEXT_BYTES ((size_t)2 * crypto_hash_sha256_BYTES)
 
 static enum err write_kind(struct store_connection *connection, enum manage_kind kind, uint64_t org,
                            struct id project, struct buffer *to)
@@ -114,7 +113,7 @@ enum err manage_publish(struct store_connection *connection, uint64_t org, struc
     struct buffer config;
     uint64_t number = 0;
     int64_t version = 0;
-    buffer_init(&config, CONFIG_BYTES_MAX);
+    buffer_init(&config, MANAGE_CONFIG_BYTES_MAX);
     enum err err = manage_registry_lock(connection, org);
     if (err == ERR_OK) {
         err = manage_registry_number(connection, MANAGE_PROJECT, org, project, &number);
@@ -140,6 +139,11 @@ enum err manage_publish(struct store_connection *connection, uint64_t org, struc
 
 /* --- reading ------------------------------------------------------------------------------- */
 
+#define VERSION_SQL "SELECT v.version, v.checksum, k.id, v.created_ms"
+#define VERSION_FROM                                                                               \
+    " FROM registry_versions v JOIN keys k ON k.number = v.author"                                 \
+    " WHERE v.org = $1 AND v.project = $2"
+
 static enum err write_version(struct store_statement *statement, struct id project,
                               bool with_config, struct buffer *to)
 {
@@ -153,7 +157,7 @@ static enum err write_version(struct store_statement *statement, struct id proje
     json_write_member_time(&writer, "created_at", store_column_i64(statement, 3));
     if (with_config) {
         json_write_key(&writer, "config");
-        json_write_raw(&writer, store_column_bytes(statement, 4));
+        json_write_raw(&writer, store_column_bytes(statement, MANAGE_VERSION_CONFIG));
     }
     json_write_object_end(&writer);
     return json_writer_err(&writer);
@@ -169,10 +173,8 @@ enum err manage_versions(struct store_connection *connection, uint64_t org, stru
     enum err err = manage_registry_number(connection, MANAGE_PROJECT, org, project, &number);
     if (err == ERR_OK) {
         err = store_prepare(connection,
-                            "SELECT v.version, v.checksum, k.id, v.created_ms FROM"
-                            " registry_versions v JOIN keys k ON k.number = v.author"
-                            " WHERE v.org = $1 AND v.project = $2 AND v.version < $3"
-                            " ORDER BY v.version DESC LIMIT $4",
+                            VERSION_SQL VERSION_FROM " AND v.version < $3"
+                                                     " ORDER BY v.version DESC LIMIT $4",
                             &statement);
     }
     if (err != ERR_OK) {
@@ -201,31 +203,39 @@ enum err manage_versions(struct store_connection *connection, uint64_t org, stru
     return err;
 }
 
-enum err manage_version_get(struct store_connection *connection, uint64_t org, struct id project,
-                            uint64_t version, bool with_config, struct buffer *to)
+enum err manage_version_find(struct store_connection *connection, uint64_t org, uint64_t project,
+                             uint64_t version, struct store_statement **ret)
 {
     struct store_statement *statement = NULL;
-    uint64_t number = 0;
     bool has_row = false;
-    enum err err = manage_registry_number(connection, MANAGE_PROJECT, org, project, &number);
-    if (err == ERR_OK) {
-        err = store_prepare(connection,
-                            "SELECT v.version, v.checksum, k.id, v.created_ms, v.config FROM"
-                            " registry_versions v JOIN keys k ON k.number = v.author"
-                            " WHERE v.org = $1 AND v.project = $2 AND v.version = $3",
-                            &statement);
-    }
+    enum err err = store_prepare(
+        connection, VERSION_SQL ", v.config" VERSION_FROM " AND v.version = $3", &statement);
     if (err != ERR_OK) {
         return err;
     }
     store_bind_i64(statement, 1, (int64_t)org);
-    store_bind_i64(statement, 2, (int64_t)number);
+    store_bind_i64(statement, 2, (int64_t)project);
     store_bind_i64(statement, 3, (int64_t)version);
     err = store_step(statement, &has_row);
     if (err != ERR_OK || !has_row) {
         return err != ERR_OK ? err : ERR_NOT_FOUND;
     }
-    err = write_version(statement, project, with_config, to);
-    store_reset(statement);
+    *ret = statement;
+    return ERR_OK;
+}
+
+enum err manage_version_get(struct store_connection *connection, uint64_t org, struct id project,
+                            uint64_t version, bool with_config, struct buffer *to)
+{
+    struct store_statement *statement = NULL;
+    uint64_t number = 0;
+    enum err err = manage_registry_number(connection, MANAGE_PROJECT, org, project, &number);
+    if (err == ERR_OK) {
+        err = manage_version_find(connection, org, number, version, &statement);
+    }
+    if (err == ERR_OK) {
+        err = write_version(statement, project, with_config, to);
+        store_reset(statement);
+    }
     return err;
 }
