@@ -667,15 +667,18 @@ static enum err wait_until_applied(struct house *house,
     return err;
 }
 
+static enum err begin(struct house *house, struct err_detail *detail)
+{
+    house->is_serving = true;
+    enum err err = house_open_store(house, detail);
+    return err != ERR_OK ? err : start_store(house);
+}
+
 enum err house_catch_up(struct house *house,
                         void (*on_progress)(uint64_t done, uint64_t all, void *context),
                         void *context, struct err_detail *detail)
 {
-    house->is_serving = true;
-    enum err err = house_open_store(house, detail);
-    if (err == ERR_OK) {
-        err = start_store(house);
-    }
+    enum err err = begin(house, detail);
     if (err == ERR_OK) {
         err = start_journal(house, detail);
     }
@@ -692,11 +695,7 @@ enum err house_catch_up(struct house *house,
 enum err house_start(struct house *house, struct err_detail *detail)
 {
     raise_descriptor_limit();
-    house->is_serving = true;
-    enum err err = house_open_store(house, detail);
-    if (err == ERR_OK) {
-        err = start_store(house);
-    }
+    enum err err = begin(house, detail);
     if (err == ERR_OK) {
         err = start_sharing(house, detail);
     }
