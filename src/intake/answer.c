@@ -154,3 +154,17 @@ void intake_answer(struct intake_request *request)
     }
     intake_give_answer(request, &answer);
 }
+
+bool intake_takes_any(struct intake_request *request)
+{
+    const struct intake_tally *tally = &request->tally;
+    bool has_any = tally->accepted + tally->duplicates > 0;
+    if (tally->rejected > 0 && (!has_any || request->atomic)) {
+        intake_refuse(request, ERR_INVALID, NULL);
+        return false;
+    }
+    if (!has_any) {
+        intake_answer(request);
+    }
+    return has_any;
+}

@@ -42,18 +42,12 @@ void intake_batch(struct intake_request *request, struct slice body)
         intake_refuse(request, err, &fault);
         return;
     }
-    uint64_t taken = tally->accepted + tally->duplicates;
-    if (tally->rejected > 0 && (taken == 0 || request->atomic)) {
-        intake_refuse(request, ERR_INVALID, NULL);
-        return;
-    }
-    if (taken == 0) {
-        intake_answer(request);
+    if (!intake_takes_any(request)) {
         return;
     }
     struct record_frame *frame = intake_frame(request, request->form);
     frame->lane = tally->lane;
-    frame->record_count = (uint32_t)taken;
+    frame->record_count = (uint32_t)(tally->accepted + tally->duplicates);
     frame->body = body;
     intake_append(request, frame);
 }

@@ -165,6 +165,8 @@ void intake_release(struct intake_request *request);
 void intake_refuse(struct intake_request *request, enum err err, const struct format_fault *fault);
 /* Durable; with the store's result when there is one. */
 void intake_answer(struct intake_request *request);
+/* Of a whole batch, by its tally. False: there is nothing to be taken of it; it was answered. */
+MUST_CHECK bool intake_takes_any(struct intake_request *request);
 
 /* --- tally.c ------------------------------------------------------------------------------- */
 /* Where a batch's ids are made together, emptied of what a refused one left. */

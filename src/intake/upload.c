@@ -355,15 +355,8 @@ static void intake_upload_append(struct intake_request *request)
 
 static void intake_upload_complete(struct intake_request *request)
 {
-    struct intake_tally *tally = &request->tally;
-    uint64_t taken = tally->accepted + tally->duplicates;
     bool pause = false;
-    if (tally->rejected > 0 && (taken == 0 || request->atomic)) {
-        intake_refuse(request, ERR_INVALID, NULL);
-        return;
-    }
-    if (taken == 0) {
-        intake_answer(request);
+    if (!intake_takes_any(request)) {
         return;
     }
     enum err err = intake_upload_note_slice(request->upload);
