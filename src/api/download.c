@@ -143,9 +143,7 @@ static void api_download_first(struct api_job *job)
     }
     api_job_tag(job, tag + 2);
     struct slice etag = slice_make(tag + 2, API_TAG_BYTES);
-    if (http_request_matches(request->http, etag)) {
-        api_reply_headers(request);
-        http_reply_not_modified(request->http, etag);
+    if (api_job_is_known(job, etag)) {
         return;
     }
     if (job->version_only) {

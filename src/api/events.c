@@ -46,16 +46,6 @@ static bool api_ce_attributes(struct http_request *http, struct record_attribute
            api_add_attribute(attributes, count, SLICE_LITERAL("content-type"), value);
 }
 
-uint32_t api_trace_attribute(const struct http_request *http, struct record_attribute *attribute)
-{
-    struct slice value = http_request_header(http, "traceparent");
-    if (value.data == NULL) {
-        return 0;
-    }
-    *attribute = (struct record_attribute){.name = SLICE_LITERAL("traceparent"), .value = value};
-    return 1;
-}
-
 void api_events_post(struct api_request *request)
 {
     struct http_request *http = request->http;

@@ -8,8 +8,6 @@
 
 /* events.c */
 void api_events_post(struct api_request *request);
-/* The traceparent header as an attribute; gives 0 or 1. */
-uint32_t api_trace_attribute(const struct http_request *http, struct record_attribute *attribute);
 /* clients.c */
 void api_segment_batch(struct api_request *request);
 void api_segment_track(struct api_request *request);

@@ -167,6 +167,17 @@ static void api_read_post(struct api_job *job)
     api_job_posted(job, store_post_read(job->request->loop->api->options.store, &job->store));
 }
 
+bool api_job_is_known(const struct api_job *job, struct slice etag)
+{
+    struct api_request *request = job->request;
+    if (!http_request_matches(request->http, etag)) {
+        return false;
+    }
+    api_reply_headers(request);
+    http_reply_not_modified(request->http, etag);
+    return true;
+}
+
 static void api_read_reply(struct api_job *job)
 {
     struct api_request *request = job->request;
@@ -177,9 +188,7 @@ static void api_read_reply(struct api_job *job)
     }
     api_job_tag(job, tag);
     struct slice etag = slice_make(tag, API_TAG_BYTES);
-    if (http_request_matches(request->http, etag)) {
-        api_reply_headers(request);
-        http_reply_not_modified(request->http, etag);
+    if (api_job_is_known(job, etag)) {
         return;
     }
     if (job->version_only) {

@@ -54,5 +54,7 @@ MUST_CHECK bool api_job_post(struct api_job *job);
 /* The tag of its answer: quoted, no NUL needed after API_TAG_BYTES. */
 #define API_TAG_BYTES 18
 void api_job_tag(const struct api_job *job, char to[API_TAG_BYTES + 1]);
+/* True: the client has the answer with this tag already, and was told so (304). */
+MUST_CHECK bool api_job_is_known(const struct api_job *job, struct slice etag);
 /* A durable write; on_done does the rest. */
 void api_write(struct api_job *job);

@@ -10,7 +10,6 @@
  * it is when another node has applied the frame and its word about it was lost. */
 #include "api/records.h"
 
-#include "api/handlers.h"
 #include "api/parameters.h"
 #include "api/reply.h"
 #include "base/clock.h"
@@ -223,6 +222,16 @@ static uint64_t api_records_bytes(const struct api_request *request)
     int64_t bytes = http_request_body_bytes(request->http);
     bool is_coded = http_request_header(request->http, "Content-Encoding").data != NULL;
     return bytes > 0 && !is_coded ? (uint64_t)bytes : 0;
+}
+
+uint32_t api_trace_attribute(const struct http_request *http, struct record_attribute *attribute)
+{
+    struct slice value = http_request_header(http, "traceparent");
+    if (value.data == NULL) {
+        return 0;
+    }
+    *attribute = (struct record_attribute){.name = SLICE_LITERAL("traceparent"), .value = value};
+    return 1;
 }
 
 bool api_records_prepare(struct api_request *request, struct api_records *records,

@@ -19,6 +19,8 @@ struct api_records {
     const struct record_attribute *attributes;
     uint32_t attribute_count;
 };
+/* The traceparent header as an attribute; gives 0 or 1. */
+uint32_t api_trace_attribute(const struct http_request *http, struct record_attribute *attribute);
 /* Of a body whose content type was read with this result: sets what follows from the form.
  * `attributes` has room for one, which is counted if it is there. `forms`: which there are, for
  * people. False: answered already. */
