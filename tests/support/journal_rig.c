@@ -12,9 +12,9 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "support/journal_place.h"
+#include "support/tree.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -38,25 +38,12 @@ void rig_init_in_memory(struct rig *rig)
     rig_init_at(rig, access("/dev/shm", W_OK) == 0 ? "/dev/shm" : ".");
 }
 
-static int rig_remove_one(const char *path, const struct stat *found, int kind, struct FTW *place)
-{
-    (void)found;
-    (void)kind;
-    (void)place;
-    return remove(path);
-}
-
-void rig_remove_tree(const char *path)
-{
-    (void)nftw(path, rig_remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
 void rig_finish(struct rig *rig)
 {
     rig_close(rig, false);
     mailbox_destroy(rig->mailbox);
     mem_free(rig->tickets);
-    rig_remove_tree(rig->root);
+    tree_remove(rig->root);
 }
 
 enum err rig_try_open(struct rig *rig, uint64_t applied)

@@ -56,5 +56,3 @@ uint32_t rig_read(struct rig *rig, uint64_t after, uint32_t *ret_numbers, uint64
 void rig_segment_path(struct rig *rig, uint32_t i, char to[JOURNAL_PATH_BYTES]);
 uint32_t rig_segment_count(struct rig *rig);
 void rig_flip(const char *path, uint64_t offset, uint8_t mask);
-/* rm -r */
-void rig_remove_tree(const char *path);

@@ -1,5 +1,6 @@
 /* NATS server: see its header. */
 #include "support/nats_server.h"
+#include "support/tree.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,7 +10,6 @@
 #include <arpa/inet.h>
 #include <cmocka.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,20 +90,12 @@ void nats_server_kill(struct nats_server *server)
     server->pid = 0;
 }
 
-static int remove_one(const char *path, const struct stat *found, int kind, struct FTW *place)
-{
-    (void)found;
-    (void)kind;
-    (void)place;
-    return remove(path);
-}
-
 void nats_server_finish(struct nats_server *server)
 {
     if (server->pid > 0) {
         nats_server_kill(server);
     }
-    assert_int_equal(nftw(server->directory, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+    tree_remove(server->directory);
 }
 
 natsConnection *nats_server_connect(const struct nats_server *server)

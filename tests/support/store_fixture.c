@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "support/tree.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -137,14 +138,13 @@ void store_fixture_close(struct store_fixture *fixture)
 
 void store_fixture_finish(struct store_fixture *fixture)
 {
-    char command[96];
     store_fixture_close(fixture);
     if (fixture->is_postgres) {
+        char command[96];
         (void)snprintf(command, sizeof(command), "DROP SCHEMA %s CASCADE", fixture->schema);
         store_fixture_outside(fixture, command);
     }
-    (void)snprintf(command, sizeof(command), "rm -rf %s", fixture->directory);
-    assert_int_equal(system(command), 0); /* NOLINT(cert-env33-c): our own name */
+    tree_remove(fixture->directory);
 }
 
 static enum err job_run(struct store_job *job, struct store_connection *connection)

@@ -5,9 +5,9 @@
  * link: store_fixture.c apply_rig.c
  * with: manage query */
 #include "support/apply_rig.h"
+#include "support/registry.h"
 
 #include "base/clock.h"
-#include "manage/manage.h"
 #include "query/query.h"
 
 #include <setjmp.h>
@@ -25,23 +25,12 @@
 
 static char message[512];
 
-static struct id create(struct store_connection *connection, enum manage_kind kind,
-                        const char *name, const struct id *parent)
-{
-    struct manage_fault fault = {.field = NULL};
-    struct manage_entity entity = {.org = 1, .has_parent = parent != NULL};
-    entity.values[0] = (struct manage_value){.is_set = true, .text = slice_from_text(name)};
-    entity.parent = parent != NULL ? *parent : entity.parent;
-    assert_int_equal(manage_registry_create(connection, kind, &entity, &fault), ERR_OK);
-    return entity.id;
-}
-
 static enum err run_registry(struct store_connection *connection, void *context)
 {
     char text[ID_TEXT_BYTES];
-    struct id project = create(connection, MANAGE_PROJECT, "p", NULL);
-    struct id site = create(connection, MANAGE_SITE, "s", &project);
-    struct id device = create(connection, MANAGE_DEVICE, "d", &site);
+    struct id project = registry_add(connection, MANAGE_PROJECT, 1, "p", NULL);
+    struct id site = registry_add(connection, MANAGE_SITE, 1, "s", &project);
+    struct id device = registry_add(connection, MANAGE_DEVICE, 1, "d", &site);
     (void)context;
     id_format(device, text);
     (void)snprintf(message, sizeof(message),

@@ -16,6 +16,7 @@
 #include "base/thread.h"
 #include "intake/intake.h"
 #include "journal/journal.h"
+#include "support/tree.h"
 
 #define FIXTURE_ORG       7u
 #define FIXTURE_KEY       70u
@@ -124,7 +125,6 @@ static inline struct fixture *fixture_open(const struct fixture_options *wanted)
 
 static inline void fixture_close(struct fixture *fixture)
 {
-    char command[128];
     journal_stop(fixture->journal);
     for (size_t i = 0; i < 3; i++) {
         thread_join(fixture->threads[i]);
@@ -138,8 +138,7 @@ static inline void fixture_close(struct fixture *fixture)
     mailbox_destroy(fixture->mailbox);
     journal_close(fixture->journal);
     intake_recent_destroy(fixture->recent);
-    (void)snprintf(command, sizeof(command), "rm -rf '%s'", fixture->directory);
-    assert_int_equal(system(command), 0); /* NOLINT(cert-env33-c): our own name */
+    tree_remove(fixture->directory);
     test_free(fixture);
 }
 

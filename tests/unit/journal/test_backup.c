@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "support/journal_rig.h"
+#include "support/tree.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -40,7 +41,7 @@ static struct journal_copied copy(uint64_t after, uint64_t until)
     struct journal_copied copied = {0};
     struct journal_copy what = {
         .from = rig.directory, .to = copy_path, .after = after, .until = until};
-    rig_remove_tree(copy_path);
+    tree_remove(copy_path);
     assert_int_equal(journal_copy(&what, &copied, &detail), ERR_OK);
     return copied;
 }
@@ -49,7 +50,7 @@ static struct journal_copied copy(uint64_t after, uint64_t until)
 static void take_copy(uint64_t applied)
 {
     rig_close(&rig, true);
-    rig_remove_tree(rig.directory);
+    tree_remove(rig.directory);
     assert_int_equal(rename(copy_path, rig.directory), 0);
     rig_open(&rig, applied);
 }

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "support/journal_rig.h"
+#include "support/tree.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -80,7 +81,7 @@ static void original_restore(struct original *original, size_t at, const uint8_t
     assert_int_equal(pwrite(fd, bytes, size, (off_t)at), size);
     assert_int_equal(close(fd), 0);
     (void)snprintf(path, sizeof(path), "%s/quarantine", original->rig.directory);
-    rig_remove_tree(path);
+    tree_remove(path);
 }
 
 /* All but the frame that holds byte `at`. */

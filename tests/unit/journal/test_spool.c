@@ -13,7 +13,9 @@
 #include "base/thread.h"
 #include "journal/spool.h"
 #include "support/journal_place.h"
+#include "support/journal_ticket.h"
 #include "support/nats_server.h"
+#include "support/tree.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -37,13 +39,6 @@ struct rig {
     struct journal_producer *producer;
     struct mailbox *loop;
     struct thread *threads[THREADS];
-};
-
-struct ticket {
-    struct journal_ticket ticket;
-    uint64_t position;
-    enum err err;
-    bool is_answered;
 };
 
 static void rig_open(struct rig *rig)
@@ -102,20 +97,9 @@ static void rig_init(struct rig *rig)
 
 static void rig_finish(struct rig *rig)
 {
-    char command[160];
     rig_close(rig);
     nats_server_finish(&rig->server);
-    (void)snprintf(command, sizeof(command), "rm -r '%s'", rig->root);
-    assert_int_equal(system(command), 0); /* NOLINT(cert-env33-c): our own name */
-}
-
-static void on_durable(struct journal_ticket *ticket, enum err err, uint64_t position)
-{
-    struct ticket *mine = LIST_CONTAINER(ticket, struct ticket, ticket);
-    assert_false(mine->is_answered);
-    mine->is_answered = true;
-    mine->err = err;
-    mine->position = position;
+    tree_remove(rig->root);
 }
 
 /* Frame `number` of lane number % 7, or (each 50th) of several. */
@@ -139,7 +123,7 @@ static enum err append(struct rig *rig, struct ticket *ticket, uint32_t number)
                                         .record_count = 1,
                                         .head = buffer_slice(&head),
                                         .body = slice_make(body, sizeof(body))};
-    *ticket = (struct ticket){.ticket = {.on_durable = on_durable}};
+    *ticket = ticket_make();
     enum err err = journal_append(rig->producer, &parts, &ticket->ticket);
     buffer_finish(&head);
     return err;
@@ -155,10 +139,7 @@ static void append_many(struct rig *rig, struct ticket *tickets, uint32_t first,
     }
     journal_submit(rig->producer);
     for (uint32_t i = 0; i < count; i++) {
-        while (!tickets[i].is_answered) {
-            mailbox_wait(rig->loop, -1);
-            (void)mailbox_run_all(rig->loop);
-        }
+        ticket_wait(&tickets[i], rig->loop);
         assert_int_equal(tickets[i].err, ERR_OK);
     }
 }

@@ -11,6 +11,8 @@
 #include "base/mem.h"
 #include "journal/upload_file.h"
 #include "support/journal_rig.h"
+#include "support/journal_ticket.h"
+#include "support/tree.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -18,22 +20,6 @@
 #include <unistd.h>
 
 #define MIB ((size_t)1024 * 1024)
-
-struct upload_ticket {
-    struct journal_ticket ticket;
-    bool is_answered;
-    enum err err;
-    uint64_t position;
-};
-
-static void on_durable(struct journal_ticket *ticket, enum err err, uint64_t position)
-{
-    struct upload_ticket *mine = LIST_CONTAINER(ticket, struct upload_ticket, ticket);
-    assert_false(mine->is_answered);
-    mine->is_answered = true;
-    mine->err = err;
-    mine->position = position;
-}
 
 static void count_room(struct journal_upload *upload, void *context)
 {
@@ -70,8 +56,7 @@ static uint32_t count_files(const struct rig *rig, const char *ending)
     return count;
 }
 
-static enum err end_upload(struct journal_upload *upload, struct id id,
-                           struct upload_ticket *ticket)
+static enum err end_upload(struct journal_upload *upload, struct id id, struct ticket *ticket)
 {
     struct record_upload_end end = {.upload = id, .form = RECORD_FORM_EVENT_LINES};
     struct record_frame record = {.form = RECORD_FORM_UPLOAD_END, .org = 1};
@@ -84,7 +69,7 @@ static enum err end_upload(struct journal_upload *upload, struct id id,
                                         .form = RECORD_FORM_UPLOAD_END,
                                         .head = buffer_slice(&head),
                                         .body = slice_make(body, sizeof(body))};
-    *ticket = (struct upload_ticket){.ticket.on_durable = on_durable};
+    *ticket = ticket_make();
     enum err err = journal_upload_end(upload, &parts, &ticket->ticket);
     buffer_finish(&head);
     return err;
@@ -164,7 +149,7 @@ static void test_round_trip(void **state)
     rig_open(&rig, 0);
     for (size_t i = 0; i < 5; i++) {
         struct journal_upload *upload = NULL;
-        struct upload_ticket ticket;
+        struct ticket ticket;
         struct journal_upload_reader *reader = NULL;
         ids[i] = id_make_v7((int64_t)i);
         assert_int_equal(journal_upload_begin(&upload, rig.producer, ids[i], 1), ERR_OK);
@@ -209,7 +194,7 @@ static void test_several_indexes(void **state)
     struct rig rig;
     struct journal_upload *upload = NULL;
     struct journal_upload_reader *reader = NULL;
-    struct upload_ticket ticket;
+    struct ticket ticket;
     struct id id = id_make_v7(1);
     uint8_t *block = mem_alloc(LIMIT_UPLOAD_BLOCK_BYTES);
     bool must_pause = false;
@@ -294,7 +279,7 @@ static void test_name_is_settled_at_start(void **state)
     (void)state;
     struct rig rig;
     struct journal_upload *upload = NULL;
-    struct upload_ticket ticket;
+    struct ticket ticket;
     struct id id = id_make_v7(1);
     struct journal_backlog before;
     struct journal_backlog after;
@@ -336,7 +321,7 @@ static void test_refusals(void **state)
     (void)state;
     struct rig rig;
     struct journal_upload *upload = NULL;
-    struct upload_ticket ticket;
+    struct ticket ticket;
     bool must_pause = false;
     enum err err = ERR_OK;
     uint8_t *bytes = make_bytes(MIB);
@@ -362,7 +347,7 @@ static void test_refusals(void **state)
     journal_backlog(rig.journal, &backlog);
     assert_int_equal(backlog.bytes, 0);
     /* A directory that is gone: the error comes with the next call, and wakes who pauses. */
-    rig_remove_tree(rig.uploads);
+    tree_remove(rig.uploads);
     uint32_t rooms = 0;
     assert_int_equal(journal_upload_begin(&upload, rig.producer, id_make_v7(2), 1), ERR_OK);
     journal_upload_on_room(upload, count_room, &rooms);
@@ -390,7 +375,7 @@ static void test_waits_for_room(void **state)
     struct rig rig;
     struct journal_upload *upload = NULL;
     struct journal_backlog backlog;
-    struct upload_ticket ticket;
+    struct ticket ticket;
     struct id id = id_make_v7(1);
     uint32_t rooms = 0;
     uint32_t number = 0;
@@ -490,7 +475,7 @@ static void test_open_ones_are_counted(void **state)
     (void)state;
     struct rig rig;
     struct journal_upload *upload = NULL;
-    struct upload_ticket ticket;
+    struct ticket ticket;
     struct id id = id_make_v7(1);
     rig_init(&rig);
     rig_open(&rig, 0);
@@ -525,7 +510,7 @@ static void test_flipped_bytes(void **state)
     (void)state;
     struct rig rig;
     struct journal_upload *upload = NULL;
-    struct upload_ticket ticket;
+    struct ticket ticket;
     struct id id = id_make_v7(1);
     char path[JOURNAL_PATH_BYTES];
     uint8_t found[600];

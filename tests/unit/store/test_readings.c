@@ -4,10 +4,10 @@
  *
  * link: store_fixture.c
  * with: manage */
+#include "support/registry.h"
 #include "support/store_fixture.h"
 
 #include "base/hash.h"
-#include "manage/manage.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -43,49 +43,18 @@ struct plant {
 
 static struct plant plant;
 
-static struct manage_value text(const char *value)
-{
-    return (struct manage_value){.is_set = true, .text = slice_from_text(value)};
-}
-
-static struct manage_value number(double value)
-{
-    return (struct manage_value){.is_set = true, .number = value};
-}
-
-static void create(struct store_connection *connection, enum manage_kind kind,
-                   struct manage_entity *entity, const struct id *parent)
-{
-    struct manage_fault fault = {.field = NULL};
-    entity->org = ORG;
-    entity->has_parent = parent != NULL;
-    entity->parent = parent != NULL ? *parent : entity->parent;
-    assert_int_equal(manage_registry_create(connection, kind, entity, &fault), ERR_OK);
-}
-
 static enum err run_registry(struct store_connection *connection, void *context)
 {
     (void)context;
     static const char *const policies[] = {"reject", "clamp", "flag"};
-    struct manage_entity project = {.values = {text("p")}};
-    struct manage_entity site = {.values = {text("s")}};
-    struct manage_entity device = {.values = {text("d")}};
-    create(connection, MANAGE_PROJECT, &project, NULL);
-    create(connection, MANAGE_SITE, &site, &project.id);
-    create(connection, MANAGE_DEVICE, &device, &site.id);
+    plant.project = registry_add(connection, MANAGE_PROJECT, ORG, "p", NULL);
+    plant.site = registry_add(connection, MANAGE_SITE, ORG, "s", &plant.project);
+    plant.device = registry_add(connection, MANAGE_DEVICE, ORG, "d", &plant.site);
     for (size_t i = 0; i < 3; i++) {
-        struct manage_entity parameter = {.values = {text(policies[i])}};
-        parameter.values[3] = number(0);
-        parameter.values[4] = number(10);
-        parameter.values[5] = text(policies[i]);
-        create(connection, MANAGE_PARAMETER, &parameter, &project.id);
+        registry_add_bounded(connection, ORG, policies[i], &plant.project);
     }
-    struct manage_entity plain = {.values = {text("v")}};
-    create(connection, MANAGE_PARAMETER, &plain, &project.id);
-    plant.project = project.id;
-    plant.site = site.id;
-    plant.device = device.id;
-    memcpy(plant.ids, device.id.bytes, 16);
+    (void)registry_add(connection, MANAGE_PARAMETER, ORG, "v", &plant.project);
+    memcpy(plant.ids, plant.device.bytes, 16);
     return ERR_OK;
 }
 

@@ -4,10 +4,10 @@
  *
  * link: store_fixture.c
  * with: manage */
+#include "support/registry.h"
 #include "support/store_fixture.h"
 
 #include "base/hash.h"
-#include "manage/manage.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,7 +24,6 @@
 #define DAY_MS      INT64_C(86400000)
 #define ORGS        2u
 #define DEVICES     4u /* of each org */
-#define PARAMETERS  4u
 #define ROWS_MAX    400u
 #define BATCHES     40u
 #define DUMP_BYTES  (4u << 20u)
@@ -50,53 +49,24 @@ struct side {
 
 static struct side sides[2];
 
-static struct manage_value text(const char *value)
-{
-    return (struct manage_value){.is_set = true, .text = slice_from_text(value)};
-}
-
-static struct manage_value number(double value)
-{
-    return (struct manage_value){.is_set = true, .number = value};
-}
-
-static void create(struct store_connection *connection, enum manage_kind kind,
-                   struct manage_entity *entity, uint64_t org, const struct id *parent)
-{
-    struct manage_fault fault = {.field = NULL};
-    entity->org = org;
-    entity->has_parent = parent != NULL;
-    entity->parent = parent != NULL ? *parent : entity->parent;
-    assert_int_equal(manage_registry_create(connection, kind, entity, &fault), ERR_OK);
-}
-
 static enum err run_registry(struct store_connection *connection, void *context)
 {
-    static const char *const policies[PARAMETERS] = {"reject", "clamp", "flag", "plain"};
+    static const char *const policies[] = {"reject", "clamp", "flag"};
     struct side *side = context;
     for (uint64_t org = 1; org <= ORGS; org++) {
-        struct manage_entity project = {.values = {text("p")}};
-        struct manage_entity site = {.values = {text("s")}};
-        create(connection, MANAGE_PROJECT, &project, org, NULL);
-        create(connection, MANAGE_SITE, &site, org, &project.id);
-        side->projects[org - 1] = project.id;
-        side->sites[org - 1] = site.id;
+        struct id project = registry_add(connection, MANAGE_PROJECT, org, "p", NULL);
+        struct id site = registry_add(connection, MANAGE_SITE, org, "s", &project);
+        side->projects[org - 1] = project;
+        side->sites[org - 1] = site;
         for (size_t i = 0; i < DEVICES; i++) {
             char name[16];
             (void)snprintf(name, sizeof(name), "d%u.%zu", (unsigned)org, i);
-            struct manage_entity device = {.values = {text(name)}};
-            create(connection, MANAGE_DEVICE, &device, org, &site.id);
-            side->devices[org - 1][i] = device.id;
+            side->devices[org - 1][i] = registry_add(connection, MANAGE_DEVICE, org, name, &site);
         }
-        for (size_t i = 0; i < PARAMETERS; i++) {
-            struct manage_entity parameter = {.values = {text(policies[i])}};
-            if (i < 3) {
-                parameter.values[3] = number(0);
-                parameter.values[4] = number(10);
-                parameter.values[5] = text(policies[i]);
-            }
-            create(connection, MANAGE_PARAMETER, &parameter, org, &project.id);
+        for (size_t i = 0; i < 3; i++) {
+            registry_add_bounded(connection, org, policies[i], &project);
         }
+        (void)registry_add(connection, MANAGE_PARAMETER, org, "plain", &project);
     }
     return ERR_OK;
 }

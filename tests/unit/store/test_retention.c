@@ -3,10 +3,10 @@
  *
  * link: store_fixture.c
  * with: manage */
+#include "support/registry.h"
 #include "support/store_fixture.h"
 
 #include "base/hash.h"
-#include "manage/manage.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -41,34 +41,15 @@ struct plant {
 
 static struct plant plant;
 
-static struct manage_value text(const char *value)
-{
-    return (struct manage_value){.is_set = true, .text = slice_from_text(value)};
-}
-
-static void create(struct store_connection *connection, enum manage_kind kind,
-                   struct manage_entity *entity, uint64_t org, const struct id *parent)
-{
-    struct manage_fault fault = {.field = NULL};
-    entity->org = org;
-    entity->has_parent = parent != NULL;
-    entity->parent = parent != NULL ? *parent : entity->parent;
-    assert_int_equal(manage_registry_create(connection, kind, entity, &fault), ERR_OK);
-}
-
 static enum err run_registry(struct store_connection *connection, void *context)
 {
     (void)context;
     for (uint64_t org = 1; org <= ORGS; org++) {
-        struct manage_entity project = {.values = {text("p")}};
-        struct manage_entity site = {.values = {text("s")}};
-        struct manage_entity device = {.values = {text("d")}};
-        struct manage_entity parameter = {.values = {text("v")}};
-        create(connection, MANAGE_PROJECT, &project, org, NULL);
-        create(connection, MANAGE_SITE, &site, org, &project.id);
-        create(connection, MANAGE_DEVICE, &device, org, &site.id);
-        create(connection, MANAGE_PARAMETER, &parameter, org, &project.id);
-        memcpy(plant.devices[org - 1], device.id.bytes, 16);
+        struct id project = registry_add(connection, MANAGE_PROJECT, org, "p", NULL);
+        struct id site = registry_add(connection, MANAGE_SITE, org, "s", &project);
+        struct id device = registry_add(connection, MANAGE_DEVICE, org, "d", &site);
+        (void)registry_add(connection, MANAGE_PARAMETER, org, "v", &project);
+        memcpy(plant.devices[org - 1], device.bytes, 16);
     }
     return ERR_OK;
 }

@@ -5,11 +5,11 @@
  *
  * link: store_fixture.c
  * with: manage */
+#include "support/registry.h"
 #include "support/store_fixture.h"
 
 #include "base/hash.h"
 #include "base/mailbox.h"
-#include "manage/manage.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -47,29 +47,14 @@ struct step {
     bool is_done;
 };
 
-static void create(struct store_connection *connection, enum manage_kind kind, const char *name,
-                   struct manage_entity *entity, const struct id *parent)
-{
-    struct manage_fault fault = {.field = NULL};
-    *entity = (struct manage_entity){.org = ORG,
-                                     .values = {{.is_set = true, .text = slice_from_text(name)}}};
-    entity->has_parent = parent != NULL;
-    entity->parent = parent != NULL ? *parent : entity->parent;
-    assert_int_equal(manage_registry_create(connection, kind, entity, &fault), ERR_OK);
-}
-
 static enum err run_registry(struct store_connection *connection, void *context)
 {
     (void)context;
-    struct manage_entity project;
-    struct manage_entity site;
-    struct manage_entity device;
-    struct manage_entity parameter;
-    create(connection, MANAGE_PROJECT, "p", &project, NULL);
-    create(connection, MANAGE_SITE, "s", &site, &project.id);
-    create(connection, MANAGE_DEVICE, "d", &device, &site.id);
-    create(connection, MANAGE_PARAMETER, "v", &parameter, &project.id);
-    memcpy(plant.ids, device.id.bytes, 16);
+    struct id project = registry_add(connection, MANAGE_PROJECT, ORG, "p", NULL);
+    struct id site = registry_add(connection, MANAGE_SITE, ORG, "s", &project);
+    struct id device = registry_add(connection, MANAGE_DEVICE, ORG, "d", &site);
+    (void)registry_add(connection, MANAGE_PARAMETER, ORG, "v", &project);
+    memcpy(plant.ids, device.bytes, 16);
     return ERR_OK;
 }
 
