@@ -63,8 +63,7 @@ class Databases:
         return self.names[data_dir]
 
     def settings(self, data_dir):
-        return {"DATABASE_URL": self.start().url(self.of(data_dir)), "DATABASE_MAX_CONNECTIONS": "8",
-                "DATABASE_MIN_CONNECTIONS": "2"}
+        return self.start().store_settings(self.of(data_dir), DATABASE_MIN_CONNECTIONS="2")
 
 
 databases = Databases()
@@ -85,6 +84,14 @@ def database(database_server):
         database_server.start()
     database_server.name = database_server.new_database()
     return database_server
+
+
+@pytest.fixture
+def nats():
+    """A NATS server of the test's own."""
+    one = nats_server.Nats()
+    yield one
+    one.close()
 
 
 class Streams:

@@ -11,18 +11,11 @@ import threading
 import pytest
 
 from black_box import check_problem, drained, event, metric, until
-from conftest import ROOT, Answer, nats_server
+from conftest import ROOT, Answer
 from test_deploy import free_ports, replaced, run
 
 pytestmark = pytest.mark.sqlite_alone  # it brings its own PostgreSQL and NATS
 ROLES = ("intake", "apply", "query")
-
-
-@pytest.fixture
-def nats():
-    one = nats_server.Nats()
-    yield one
-    one.close()
 
 
 class Fleet:
@@ -33,8 +26,8 @@ class Fleet:
         ports = dict(zip(((role, n) for role in ROLES for n in (1, 2)), free_ports(6)))
         self.nodes = {}
         for (role, n), port in ports.items():
-            node = weir(start=False, DATABASE_URL=database.url(database.name), NATS_URL=nats.url, ROLES=role, PORT=port,
-                        DATABASE_MAX_CONNECTIONS=6, DATABASE_MIN_CONNECTIONS=1, DRAIN_DELAY=2)
+            node = weir(start=False, **database.store_settings(database.name, 6), NATS_URL=nats.url, ROLES=role,
+                        PORT=port, DRAIN_DELAY=2)
             node.key = next((one.key for one in self.nodes.values()), None)
             self.nodes[role, n] = node.start()
         self.key = self.nodes["intake", 1].key

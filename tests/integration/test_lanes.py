@@ -9,7 +9,6 @@ import time
 import pytest
 
 from black_box import audit, drained, events, metric, start_load, until
-from conftest import nats_server
 from crash_rounds import BatchClient, end_killed_load
 
 pytestmark = pytest.mark.sqlite_alone
@@ -21,8 +20,7 @@ def sql(database, text):
 
 
 def settings(database, pool):
-    return {"DATABASE_URL": database.url(database.name), "DATABASE_MAX_CONNECTIONS": "16",
-            "DATABASE_MIN_CONNECTIONS": "1", "WORKER_POOL_SIZE": str(pool)}
+    return database.store_settings(database.name, 16, WORKER_POOL_SIZE=str(pool))
 
 
 def seen_once(server, expected, query=""):
@@ -91,13 +89,6 @@ def test_any_pool_size_and_kill_9_lose_and_repeat_nothing(weir, database, tmp_pa
     assert server.stop() == 0
     assert sql(database, "SELECT count(*) FROM cursors WHERE holder <> 0") == "0"
     assert sql(database, "SELECT count(DISTINCT position) FROM cursors") == "1"  # all of them at the end
-
-
-@pytest.fixture
-def nats():
-    one = nats_server.Nats()
-    yield one
-    one.close()
 
 
 class Node:

@@ -12,20 +12,13 @@ import pytest
 
 import redis_servers
 from black_box import drained, event, events, post, until
-from conftest import BINARY, ROOT, nats_server
+from conftest import BINARY, ROOT
 from test_telemetry import Plant, letters, ms
 
 pytestmark = [pytest.mark.sqlite_alone, pytest.mark.local_journal_alone]  # it brings the three servers
 NDJSON = {"Content-Type": "application/x-ndjson"}
 COUNT = 120_000
 ENGINES = ("DATABASE_URL", "NATS_URL", "REDIS_URL")
-
-
-@pytest.fixture
-def nats():
-    one = nats_server.Nats()
-    yield one
-    one.close()
 
 
 @pytest.fixture

@@ -32,8 +32,7 @@ class Nodes:
         self.name = database_server.new_database()
         self.stream = self.name
         self.weir = weir
-        self.settings = {"DATABASE_URL": database_server.url(self.name), "DATABASE_MAX_CONNECTIONS": "6",
-                         "DATABASE_MIN_CONNECTIONS": "1", "NATS_URL": nats.url}
+        self.settings = database_server.store_settings(self.name, 6, NATS_URL=nats.url)
         self.a = self.another(key=None)
         self.b = self.another(key=self.a.key)
 

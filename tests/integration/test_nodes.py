@@ -21,8 +21,7 @@ class Nodes:
         self.server = database_server
         self.name = database_server.new_database()
         self.weir = weir
-        self.settings = {"DATABASE_URL": database_server.url(self.name), "DATABASE_MAX_CONNECTIONS": "6",
-                         "DATABASE_MIN_CONNECTIONS": "1", **settings}
+        self.settings = database_server.store_settings(self.name, 6, **settings)
         self.a = weir(**self.settings)
         self.b = self.another()
 

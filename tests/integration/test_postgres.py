@@ -27,8 +27,7 @@ def database_server(database_server):
 
 
 def settings(database, **more):
-    return {"DATABASE_URL": database.url(database.name), "DATABASE_MAX_CONNECTIONS": "8",
-            "DATABASE_MIN_CONNECTIONS": "1", **more}
+    return database.store_settings(database.name, **more)
 
 
 def count(database, what="events"):

@@ -18,8 +18,7 @@ SCHEMA = pathlib.Path(__file__).resolve().parents[2] / "src/store/schema/postgre
 
 
 def settings(database, **more):
-    return {"DATABASE_URL": database.url(database.name), "DATABASE_MAX_CONNECTIONS": "8",
-            "DATABASE_MIN_CONNECTIONS": "1", **more}
+    return database.store_settings(database.name, **more)
 
 
 def sql(database, text):

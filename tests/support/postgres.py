@@ -126,6 +126,11 @@ class Postgres:
                               check=True, capture_output=True, text=True, env=environment())
         return done.stdout.strip()
 
+    def store_settings(self, database, connections=8, **more):
+        """A server's that keeps its store there."""
+        return {"DATABASE_URL": self.url(database), "DATABASE_MAX_CONNECTIONS": str(connections),
+                "DATABASE_MIN_CONNECTIONS": "1", **more}
+
     def new_database(self):
         name = f"test{next(self.numbers)}"
         self.sql(f"CREATE DATABASE {name}")
