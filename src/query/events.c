@@ -10,7 +10,8 @@
  *
  * A filter that fits little could walk over millions of events for one page, and hold a reader of
  * all orgs meanwhile. So a stretch is walked in windows of sequences, and when the page's time is
- * over after one of them, the page ends with the cursor of the window's end.
+ * over after a window's worth of them, or of stretches, the page ends with the cursor of the
+ * window's end. A short list is one page however slow the machine is.
  * Failure modes: the store's time limit ends a window that takes too long (ERR_TIMEOUT). */
 #include "query/query.h"
 
@@ -26,6 +27,7 @@
 #define QUERY_HOUR_MS       3600000
 #define QUERY_PAGE_NS       (UINT64_C(100) * 1000000u)
 #define QUERY_WINDOW        65536u
+#define QUERY_STRETCHES     64u /* as much work as a window */
 
 bool query_status_parse(struct slice text, enum query_status *ret)
 {
@@ -57,8 +59,9 @@ struct query_walk {
     uint64_t first; /* of all that is walked */
     uint64_t last;
     uint64_t deadline_ns;
-    uint64_t place; /* of the last event written, or of the window's end */
-    bool is_full;   /* there may be more behind `place` */
+    uint64_t walked; /* sequences since the clock was looked at */
+    uint64_t place;  /* of the last event written, or of the window's end */
+    bool is_full;    /* there may be more behind `place` */
 };
 
 static int64_t query_hour(int64_t wall_ms)
@@ -227,6 +230,12 @@ static void query_walk_look_at_clock(struct query_walk *walk, const struct query
 {
     bool is_end =
         walk->query->oldest_first ? window->last >= walk->last : window->first <= walk->first;
+    uint64_t size = query_window_size(walk->query);
+    walk->walked += window->last - window->first + 1 + size / QUERY_STRETCHES;
+    if (walk->walked < size) {
+        return;
+    }
+    walk->walked = 0;
     if (!walk->is_full && !is_end && clock_mono_ns() >= walk->deadline_ns) {
         walk->place = walk->query->oldest_first ? window->last : window->first;
         walk->is_full = true;

@@ -87,7 +87,7 @@ struct query_events {
     uint64_t until;   /* place of the last that may be given; 0: the newest */
     size_t bytes_max; /* a page ends when it is above this; 0: LIMIT_PAGE_BYTES */
     /* A page that takes longer ends where it is, with a cursor, even without an event in it; the
-     * clock is looked at after each so many sequences. 0: 100 ms, 65,536. */
+     * clock is looked at after each so many sequences, or 64 stretches. 0: 100 ms, 65,536. */
     uint64_t page_ns;
     uint64_t window;
 };
