@@ -244,11 +244,8 @@ static enum err open_store(struct house *house, struct err_detail *detail)
         .listen = &listen,
     };
     enum err err = house_lock_store(url, &house->store_lock_fd, detail);
-    if (err == ERR_OK) {
-        err = store_open(&house->store, &options, detail);
-    }
     err_detail_prefix(err != ERR_OK ? detail : NULL, "open store");
-    return err;
+    return err == ERR_OK ? store_open(&house->store, &options, detail) : err;
 }
 
 static enum err open_gate(struct house *house, struct err_detail *detail)

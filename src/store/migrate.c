@@ -54,8 +54,8 @@ enum err store_migrate(struct store_connection *connection, const struct store_s
     }
     if (version > newest) {
         err_detail_set(detail,
-                       "made by a newer program (schema %u, this one knows %u): run that program, "
-                       "or restore a backup made before it",
+                       "the database was made by a newer program (schema %u, this one knows %u): "
+                       "run that program, or restore a backup made before it",
                        version, newest);
         return ERR_VERSION;
     }

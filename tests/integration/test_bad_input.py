@@ -10,6 +10,7 @@ import pathlib
 import pwd
 import shutil
 import socket
+import sqlite3
 import subprocess
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from black_box import (check_problem, drained, event, events, head, post, problem_of, raw, read_all, status_of,
                        until)
 from conftest import BINARY
+from test_outages import private_mounts
 
 JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -357,6 +359,50 @@ def test_a_data_directory_that_is_a_file(weir, tmp_path):
     assert str(tmp_path / "data") in line
 
 
+def test_a_database_of_a_newer_program(weir, tmp_path):
+    """One line that says which schema it has, and nothing is changed; also for a command that opens it."""
+    server = weir(data_dir=tmp_path / "data", DATABASE_URL="", NATS_URL="")
+    post(server, 1)
+    drained(server)
+    server.stop()
+    database = server.data_dir / "weir.db"
+    subprocess.run(["sqlite3", str(database), "PRAGMA user_version=9999"], check=True)
+    before = database.read_bytes()
+    line = refused_start(server)
+    assert line.count("open store") == 1 and "newer program" in line and "9999" in line, line
+    done = server.command("org", "list", check=False)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "9999" in done.stderr, done
+    assert database.read_bytes() == before
+    with sqlite3.connect(database) as one:
+        assert one.execute("SELECT count(*) FROM events").fetchone() == (1,)
+
+
+def test_a_database_that_may_only_be_read(weir, tmp_path):
+    """A file system that is mounted read-only: root has every permission that a file may refuse."""
+    server = weir(data_dir=tmp_path / "data", DATABASE_URL="", NATS_URL="")
+    post(server, 1)
+    drained(server)
+    server.stop()
+    database = server.data_dir / "weir.db"
+    server.settings["DATABASE_URL"] = f"sqlite:{tmp_path}/read/weir.db"
+    (tmp_path / "read").mkdir()
+    shutil.move(database, tmp_path / "read/weir.db")
+    mounts = private_mounts()
+    if mounts:
+        script = f'mount --bind "{tmp_path}/read" "{tmp_path}/read" && mount -o remount,bind,ro "{tmp_path}/read"'
+        server.wrap = [*mounts, "sh", "-c", script + ' && exec "$@"', "sh"]
+    else:
+        (tmp_path / "read").chmod(0o500)
+        (tmp_path / "read/weir.db").chmod(0o400)
+    line = refused_start(server)
+    (tmp_path / "read").chmod(0o700)
+    (tmp_path / "read/weir.db").chmod(0o600)
+    assert "permission denied" in line and "weir.db" in line, line
+    server.wrap = []
+    server.start()
+    assert len(events(server)) == 1
+
+
 @pytest.mark.parametrize("what", ["a text", "another program's database"])
 def test_a_database_that_is_not_ours(weir, tmp_path, what):
     data = tmp_path / "data"
@@ -367,5 +413,5 @@ def test_a_database_that_is_not_ours(weir, tmp_path, what):
         subprocess.run(["sqlite3", str(data / "weir.db"), "CREATE TABLE t(x); INSERT INTO t VALUES (1)"], check=True)
     before = (data / "weir.db").read_bytes()
     line = refused_start(weir(start=False, data_dir=data, DATABASE_URL=""))
-    assert "weir.db" in line
+    assert "weir.db" in line and ("another program" in line or what == "a text"), line
     assert (data / "weir.db").read_bytes() == before
