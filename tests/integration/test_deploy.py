@@ -230,7 +230,8 @@ def certificate(tmp_path_factory):
 class Proxy:
     """The example with other addresses, in front of some nodes."""
 
-    def __init__(self, kind, folder, certificate, nodes):
+    def __init__(self, kind, folder, certificate, nodes, questions=None):
+        self.questions = questions or nodes
         self.plain, self.port = free_ports(2)
         self.certificate = certificate
         if kind == "nginx":
@@ -248,8 +249,13 @@ class Proxy:
 
     def nginx(self, folder, nodes):
         text = (DEPLOY / "nginx.conf").read_text()
-        servers = "\n".join(f"server 127.0.0.1:{node} max_fails=1 fail_timeout=1s;" for node in nodes)
-        text = replaced(text, "    server 127.0.0.1:3000 max_fails=1 fail_timeout=1s;", servers)
+        example = "    server 127.0.0.1:3000 max_fails=1 fail_timeout=1s;"
+        both = [[f"    server 127.0.0.1:{node} max_fails=1 fail_timeout=1s;" for node in some]
+                for some in (nodes, self.questions)]
+        both[1] += [line.replace(";", " backup;") for line in both[0] if line not in both[1]]
+        assert text.count(example) == 2
+        for some in both:
+            text = text.replace(example, "\n".join(some), 1)
         text = replaced(text, "listen 443 ssl http2;", f"listen 127.0.0.1:{self.port} ssl http2;")
         text = replaced(text, "listen 80;", f"listen 127.0.0.1:{self.plain};")
         text = replaced(text, "/etc/ssl/example/weir.pem", str(self.certificate / "cert.pem"))
@@ -355,6 +361,37 @@ def test_requests_uploads_and_tails_pass(weir, proxy):
     plain.request("GET", "/health/live")
     assert plain.getresponse().status in (301, 302)
     plain.close()
+
+
+def test_nginx_by_roles(weir, database_server, tmp_path, certificate):
+    """Records go to who takes in, questions to the node for them, and to the others when it is away."""
+    settings = {"DATABASE_URL": database_server.url(database_server.new_database()), "DATABASE_MAX_CONNECTIONS": "6",
+                "DATABASE_MIN_CONNECTIONS": "1"}
+    intake = weir(**settings, ROLES="intake,apply")
+    asked = weir(start=False, **settings, ROLES="query")
+    asked.key = intake.key
+    asked.start()
+    front = Proxy("nginx", tmp_path, certificate, [intake.port], [asked.port])
+    key = {"X_API_Key": intake.key}
+
+    def post(number):
+        return front.request("POST", "/api/events?wait=stored", json.dumps(event(number)),
+                             Content_Type="application/json", **key)[0]
+
+    def roles():
+        return json.loads(front.request("GET", "/health/ready")[1])["roles"]
+
+    try:
+        for number in range(10):
+            assert post(number) == 201
+            assert roles() == ["query"]
+        assert len(events(asked)) == 10
+        asked.stop()
+        for _ in range(10):
+            assert roles() == ["intake", "apply"]
+        assert post(10) == 201
+    finally:
+        front.stop()
 
 
 def test_an_upload_is_not_collected_by_the_proxy(weir, proxy):
