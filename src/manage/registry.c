@@ -455,13 +455,16 @@ enum err manage_registry_update(struct store_connection *connection, enum manage
     if (err == ERR_OK && store_changes(connection) == 0) {
         return ERR_NOT_FOUND;
     }
+    if (err == ERR_OK) { /* before the device's state, as applying takes them */
+        err = store_raise_version(connection, entity->org);
+    }
     if (err == ERR_OK && kind == MANAGE_DEVICE) {
         err = store_device_due(connection, entity->org, entity->id.bytes);
     }
     if (err == ERR_OK && kind == MANAGE_PARAMETER) {
         err = check_stored_range(connection, entity, ret_fault);
     }
-    return err != ERR_OK ? err : store_raise_version(connection, entity->org);
+    return err;
 }
 
 /* --- delete -------------------------------------------------------------------------------- */

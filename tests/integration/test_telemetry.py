@@ -1,7 +1,9 @@
 """Promise: what a registered device sends can be read back by (device, parameter, time), the newest stands, and
 what does not fit the registry is kept as a dead letter with its reason."""
+import concurrent.futures
 import json
 import sqlite3
+import threading
 import time
 
 import pytest
@@ -159,6 +161,30 @@ def test_a_busy_store_is_nothing_in_use(weir):
     assert answer.status == 503 and answer.json["code"] == "unavailable", answer
     database.close()
     until(lambda: server.request("DELETE", f"/api/v1/projects/{project['id']}").status == 204)
+
+
+def test_a_device_is_changed_while_its_readings_come(server):
+    """Both take the org and the device's state in the same order, so neither is ended for the other."""
+    plant = Plant(server, "changed while it speaks")
+    is_over = threading.Event()
+
+    def speak():
+        value = 0
+        while not is_over.is_set():
+            value += 1
+            assert server.post("/api/events", {"type": "speaks", "payload": value}).status == 202
+            assert plant.send(plant.message(value)).status == 200
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        speakers = [pool.submit(speak) for _ in range(4)]
+        try:
+            for number in range(200):
+                answer = server.request("PATCH", f"/api/v1/devices/{plant.device['id']}", {"interval_s": 60 + number})
+                assert answer.status == 200, answer
+        finally:
+            is_over.set()
+        for one in speakers:
+            one.result()
 
 
 @pytest.mark.parametrize("kind, body, pointer", [
