@@ -57,7 +57,6 @@ struct sqlite_connection {
     bool is_suspect;      /* a sync may have failed: see sqlite_open.c */
     uint32_t wal_pages;   /* in the WAL after the last commit */
     bool is_synced;       /* every commit so far is durable */
-    uint32_t moved_pages; /* of these, copied to the database by checkpoints */
     uint64_t log_pushed;  /* bytes of the WAL whose writing to the disk was started */
     int log_fd;           /* of the WAL, for that; -1: not opened yet */
     struct sqlite_steps steps;
@@ -97,6 +96,8 @@ enum err store_sqlite_checkpoint_beside(struct store_connection *connection,
 /* The next checkpoint copies the whole WAL, whatever was copied before. On the writer's connection,
  * between transactions. ERR_BUSY: one is going on. */
 enum err store_sqlite_move_all_again(struct sqlite_connection *c);
+/* Pages of the WAL that checkpoints of any connection have copied to the database. */
+uint32_t store_sqlite_moved_pages(const struct sqlite_connection *c);
 /* After a commit of the writer. */
 void store_sqlite_push_log(struct sqlite_connection *c);
 /* See store_backup. */

@@ -73,29 +73,50 @@ enum err store_sqlite_checkpoint_beside(struct store_connection *connection,
     c->steps.pause = pause;
     c->steps.owner = owner;
     c->steps.bytes = 0;
-    int code = sqlite3_wal_checkpoint_v2(c->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    int pages = 0;
+    int moved = 0;
+    int code = sqlite3_wal_checkpoint_v2(c->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &pages, &moved);
+    return code == SQLITE_OK && moved < pages ? ERR_BUSY : store_sqlite_err(c, code);
+}
+
+/* Where the index of the WAL says how many of its frames were moved. NULL: there is none. */
+static enum err find_moved(const struct sqlite_connection *c, sqlite3_file **ret_file,
+                           volatile uint32_t **ret)
+{
+    void volatile *index = NULL;
+    int code = sqlite3_file_control(c->db, "main", SQLITE_FCNTL_FILE_POINTER, (void *)ret_file);
+    if (code == SQLITE_OK) {
+        code = (*ret_file)->pMethods->xShmMap(*ret_file, 0, INDEX_BYTES, 0, &index);
+    }
+    *ret = index == NULL
+               ? NULL
+               : (volatile uint32_t *)(volatile void *)((volatile char *)index + INDEX_AT_MOVED);
     return store_sqlite_err(c, code);
+}
+
+uint32_t store_sqlite_moved_pages(const struct sqlite_connection *c)
+{
+    sqlite3_file *file = NULL;
+    volatile uint32_t *moved = NULL;
+    enum err err = find_moved(c, &file, &moved);
+    return err != ERR_OK || moved == NULL ? 0 : *moved;
 }
 
 enum err store_sqlite_move_all_again(struct sqlite_connection *c)
 {
     sqlite3_file *file = NULL;
-    void volatile *index = NULL;
-    int code = sqlite3_file_control(c->db, "main", SQLITE_FCNTL_FILE_POINTER, (void *)&file);
-    if (code != SQLITE_OK) {
-        return store_sqlite_err(c, code);
+    volatile uint32_t *moved = NULL;
+    enum err err = find_moved(c, &file, &moved);
+    if (err != ERR_OK || moved == NULL) {
+        return err; /* no index: the next one is made of the whole WAL */
     }
     const sqlite3_io_methods *methods = file->pMethods;
-    code = methods->xShmMap(file, 0, INDEX_BYTES, 0, &index);
-    if (code != SQLITE_OK || index == NULL) {
-        return store_sqlite_err(c, code); /* no index: the next one is made of the whole WAL */
-    }
-    code =
+    int code =
         methods->xShmLock(file, INDEX_LOCK_CHECKPOINT, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
     if (code != SQLITE_OK) {
         return store_sqlite_err(c, code);
     }
-    *(volatile uint32_t *)(volatile void *)((volatile char *)index + INDEX_AT_MOVED) = 0;
+    *moved = 0;
     methods->xShmBarrier(file);
     code =
         methods->xShmLock(file, INDEX_LOCK_CHECKPOINT, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);

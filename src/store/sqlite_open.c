@@ -95,9 +95,6 @@ static int on_commit(void *context, sqlite3 *db, const char *name, int pages)
     (void)db;
     (void)name;
     struct sqlite_connection *c = context;
-    if ((uint32_t)pages < c->moved_pages) {
-        c->moved_pages = 0; /* the WAL began anew */
-    }
     c->wal_pages = (uint32_t)pages;
     c->is_synced = c->is_full;
     return SQLITE_OK;
@@ -314,7 +311,6 @@ static enum err checkpoint_as(struct sqlite_connection *c, int mode, bool *ret_c
     int code = sqlite3_wal_checkpoint_v2(c->db, NULL, mode, &pages, &moved);
     if (code == SQLITE_OK && moved >= 0) {
         c->wal_pages = (uint32_t)pages; /* also of a WAL that was there before this connection */
-        c->moved_pages = (uint32_t)moved;
     }
     *ret_complete = code == SQLITE_OK && pages == moved;
     c->is_synced |= *ret_complete;
@@ -364,7 +360,8 @@ static bool sqlite_is_durable(const struct store_connection *connection)
 static uint64_t sqlite_checkpoint_bytes(const struct store_connection *connection)
 {
     const struct sqlite_connection *c = (const struct sqlite_connection *)connection;
-    return (uint64_t)(c->wal_pages - c->moved_pages) * SQLITE_PAGE_BYTES;
+    uint32_t moved = store_sqlite_moved_pages(c);
+    return moved < c->wal_pages ? (uint64_t)(c->wal_pages - moved) * SQLITE_PAGE_BYTES : 0;
 }
 
 static enum err sqlite_begin_read(struct store_connection *connection)

@@ -10,14 +10,17 @@
  * smaller.
  *
  * Checkpoints belong to nobody's transaction: one begins when nothing is queued and the WAL has
- * some size or a commit was not durable for two seconds, when the WAL reaches its bound, and when
- * nothing has happened for a moment. The checkpointer's thread does most of it beside the writer;
- * the writer ends it, which takes milliseconds. At the bound apply jobs wait meanwhile, the others
- * do not.
+ * some size or a commit was not durable for two seconds, when the WAL has much, and when nothing
+ * has happened for a moment. The checkpointer's thread does most of it beside the writer, in
+ * passes: one after the other as long as much was committed meanwhile, without pauses when the WAL
+ * has much. The writer ends it, which takes milliseconds. At the WAL's bound apply jobs wait
+ * meanwhile, the others do not.
  *
- *   NONE -- due --> BESIDE -- the checkpointer's answer --> LAST -- the writer's own --> NONE
- *     |                                                      ^
- *     +----- no checkpointer's thread runs: all of it here --+
+ *               +-- NEXT <-- much was committed meanwhile --+
+ *               v                                           |
+ *   NONE -- due --> BESIDE -- the checkpointer's answer ----+--> LAST -- the writer's own --> NONE
+ *     |                                                            ^
+ *     +----- no checkpointer's thread runs: all of it here --------+
  *
  * `durable_commit` follows the writer's own checkpoints and the FULL commits; who deletes what the
  * store can no longer lose asks for it.
@@ -40,7 +43,9 @@
 
 #define GROUP_JOBS_MAX         256u
 #define CHECKPOINT_QUIET_BYTES (8u << 20u)   /* when nothing is queued */
-#define CHECKPOINT_BOUND_BYTES (128u << 20u) /* always */
+#define CHECKPOINT_HURRY_BYTES (128u << 20u) /* always, and without pauses */
+#define CHECKPOINT_BOUND_BYTES (384u << 20u) /* apply waits for it */
+#define CHECKPOINT_LAST_BYTES  (8u << 20u)   /* what the writer moves himself */
 #define CHECKPOINT_AGAIN_BYTES (8u << 20u)   /* growth before an incomplete one is tried again */
 #define SETTLE_NS              (2000u * 1000000ull) /* a commit is durable by then */
 #define IDLE_MS                300
@@ -51,7 +56,7 @@ struct job_list {
     struct store_job *last;
 };
 
-enum checkpoint_state { CHECKPOINT_NONE, CHECKPOINT_BESIDE, CHECKPOINT_LAST };
+enum checkpoint_state { CHECKPOINT_NONE, CHECKPOINT_BESIDE, CHECKPOINT_NEXT, CHECKPOINT_LAST };
 
 struct store_writer {
     struct store_connection *connection;
@@ -61,12 +66,12 @@ struct store_writer {
     uint32_t queue_max;
     struct store_waiting waiting;
     struct job_list lists[STORE_PRIORITIES];
-    uint64_t commits;         /* number of the last one */
-    uint64_t checkpoint_size; /* of the WAL at which the next one is due */
-    int rest_ms;              /* when the connection wants to be looked after; -1: never */
-    uint64_t unsettled_ns;    /* since when a power cut could take a commit back; 0: it cannot */
-    atomic_flag is_owned;     /* acquire: the connection is mine; release: it is free */
-    atomic_bool is_running;   /* release in run, acquire in run_here */
+    uint64_t commits;       /* number of the last one */
+    uint64_t stuck_bytes;   /* what the last checkpoint could not move, and some growth */
+    int rest_ms;            /* when the connection wants to be looked after; -1: never */
+    uint64_t unsettled_ns;  /* since when a power cut could take a commit back; 0: it cannot */
+    atomic_flag is_owned;   /* acquire: the connection is mine; release: it is free */
+    atomic_bool is_running; /* release in run, acquire in run_here */
     atomic_uint_least64_t durable_commit; /* release here, acquire by who deletes */
     atomic_int health;                    /* relaxed: a value for people */
 };
@@ -132,7 +137,6 @@ enum err store_writer_create(struct store_writer **ret, struct store_connection 
     }
     w->connection = connection;
     w->queue_max = queue_max;
-    w->checkpoint_size = CHECKPOINT_BOUND_BYTES;
     connection->waiting = &w->waiting;
     atomic_flag_clear(&w->is_owned);
     *ret = w;
@@ -167,21 +171,28 @@ static void checkpoint(struct store_writer *w)
     uint64_t from = clock_mono_ns();
     enum err err = backend->checkpoint(w->connection, &is_complete);
     metrics_observe(METRIC_DB_CHECKPOINT_LATENCY, clock_mono_ns() - from);
-    w->checkpoint_size = CHECKPOINT_BOUND_BYTES;
+    w->stuck_bytes = 0;
     w->unsettled_ns = 0; /* an incomplete one is not late again at once */
     look_whether_durable(w);
     if (err != ERR_OK || !is_complete) {
-        w->checkpoint_size += backend->checkpoint_bytes(w->connection) + CHECKPOINT_AGAIN_BYTES;
+        w->stuck_bytes = backend->checkpoint_bytes(w->connection) + CHECKPOINT_AGAIN_BYTES;
         if (err != ERR_OK && err != ERR_BUSY) {
             set_health(w, err);
         }
     }
 }
 
+static bool has_grown(const struct store_writer *w, uint64_t bytes)
+{
+    return w->connection->backend->checkpoint_bytes(w->connection) >= w->stuck_bytes + bytes;
+}
+
+/* What was committed meanwhile is moved by another pass, if it is much. */
 static void on_beside(void *owner, enum err err)
 {
     struct store_writer *w = owner;
-    w->checkpoint = CHECKPOINT_LAST;
+    bool is_again = err == ERR_OK && has_grown(w, CHECKPOINT_LAST_BYTES);
+    w->checkpoint = is_again ? CHECKPOINT_NEXT : CHECKPOINT_LAST;
     if (err != ERR_OK && err != ERR_BUSY) {
         w->connection->backend->doubt(w->connection);
     }
@@ -194,11 +205,6 @@ static void checkpoint_begin(struct store_writer *w)
     w->checkpoint = is_beside ? CHECKPOINT_BESIDE : CHECKPOINT_LAST;
 }
 
-static bool is_at_bound(const struct store_writer *w)
-{
-    return w->connection->backend->checkpoint_bytes(w->connection) >= w->checkpoint_size;
-}
-
 static bool has_urgent(const struct store_writer *w)
 {
     return w->lists[STORE_CONTROL].first != NULL || w->lists[STORE_RESULTS].first != NULL;
@@ -207,24 +213,24 @@ static bool has_urgent(const struct store_writer *w)
 /* Jobs that may run now. */
 static bool has_jobs(const struct store_writer *w)
 {
-    bool apply_waits = w->checkpoint == CHECKPOINT_BESIDE && is_at_bound(w);
+    bool apply_waits = w->checkpoint == CHECKPOINT_BESIDE && has_grown(w, CHECKPOINT_BOUND_BYTES);
     return has_urgent(w) || (w->lists[STORE_APPLY].first != NULL && !apply_waits);
 }
 
 static bool is_checkpoint_due(const struct store_writer *w)
 {
-    uint64_t bytes = w->connection->backend->checkpoint_bytes(w->connection);
-    uint64_t quiet = w->checkpoint_size - CHECKPOINT_BOUND_BYTES + CHECKPOINT_QUIET_BYTES;
     bool is_late = w->unsettled_ns != 0 && clock_mono_ns() - w->unsettled_ns > SETTLE_NS;
-    return bytes >= w->checkpoint_size || ((bytes >= quiet || is_late) && !has_jobs(w));
+    return has_grown(w, CHECKPOINT_HURRY_BYTES) ||
+           ((has_grown(w, CHECKPOINT_QUIET_BYTES) || is_late) && !has_jobs(w));
 }
 
 static void checkpoint_if_due(struct store_writer *w)
 {
-    if (w->checkpoint == CHECKPOINT_NONE && is_checkpoint_due(w)) {
+    if (w->checkpoint == CHECKPOINT_NEXT ||
+        (w->checkpoint == CHECKPOINT_NONE && is_checkpoint_due(w))) {
         checkpoint_begin(w);
     }
-    if (w->checkpoint == CHECKPOINT_BESIDE && is_at_bound(w)) {
+    if (w->checkpoint == CHECKPOINT_BESIDE && has_grown(w, CHECKPOINT_HURRY_BYTES)) {
         store_checkpointer_hurry(w->checkpointer);
     }
     if (w->checkpoint == CHECKPOINT_LAST) {

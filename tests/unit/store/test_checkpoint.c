@@ -1,5 +1,5 @@
-/* Promise: a checkpoint goes in small steps beside the writer, who commits meanwhile; his own then
- * ends it, and everything stands in the database's file.
+/* Promise: a checkpoint goes in small steps beside the writer, who commits meanwhile and is told
+ * what is left; his own then ends it, and everything stands in the database's file.
  *
  * link: store_fixture.c */
 #include "support/store_fixture.h"
@@ -122,6 +122,45 @@ static void test_writer_goes_on_meanwhile(void **state)
     assert_int_equal(rows_in_file(place), place->next);
 }
 
+/* A commit of one row changes at most the leaf, a new one, their parent and the first page. */
+static void test_writer_knows_what_is_left(void **state)
+{
+    enum { PAGES_A_COMMIT = 4, PAGE_BYTES = 4096 };
+    struct place *place = *state;
+    uint64_t before = store_sqlite.checkpoint_bytes(place->writer);
+    assert_true(before >= (uint64_t)ROWS * ROW_BYTES);
+    assert_int_equal(store_sqlite.checkpoint_beside(place->checkpointer, pause_and_write, place),
+                     ERR_OK);
+    uint64_t left = store_sqlite.checkpoint_bytes(place->writer);
+    assert_in_range(left, (uintmax_t)place->pauses * PAGE_BYTES,
+                    (uintmax_t)place->pauses * PAGES_A_COMMIT * PAGE_BYTES);
+    assert_int_equal(store_sqlite.checkpoint_beside(place->checkpointer, pause_only, place),
+                     ERR_OK);
+    assert_int_equal(store_sqlite.checkpoint_bytes(place->writer), 0);
+    /* The WAL begins anew with the next commit, however long it was before. */
+    assert_int_equal(insert_rows(place, (int64_t)ROWS * 2), ERR_OK);
+    assert_true(store_sqlite.checkpoint_bytes(place->writer) >= (uint64_t)ROWS * 2 * ROW_BYTES);
+}
+
+/* Who reads an old state keeps what came after it in the WAL: no pass moves it, and it says so. */
+static void test_reader_of_an_old_state(void **state)
+{
+    struct place *place = *state;
+    sqlite3 *reader = NULL;
+    assert_int_equal(sqlite3_open(place->fixture.path, &reader), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(reader, "BEGIN; SELECT count(*) FROM rows", NULL, NULL, NULL),
+                     SQLITE_OK);
+    assert_int_equal(insert_rows(place, ROWS), ERR_OK);
+    assert_int_equal(store_sqlite.checkpoint_beside(place->checkpointer, pause_only, place),
+                     ERR_BUSY);
+    assert_true(store_sqlite.checkpoint_bytes(place->writer) >= (uint64_t)ROWS * ROW_BYTES);
+    assert_int_equal(sqlite3_exec(reader, "COMMIT", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(reader), SQLITE_OK);
+    assert_int_equal(store_sqlite.checkpoint_beside(place->checkpointer, pause_only, place),
+                     ERR_OK);
+    assert_int_equal(store_sqlite.checkpoint_bytes(place->writer), 0);
+}
+
 /* The twin: without the writer's own, what he wrote meanwhile is not in the file. */
 static void test_it_is_only_preparation(void **state)
 {
@@ -178,6 +217,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_writer_goes_on_meanwhile, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_writer_knows_what_is_left, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_reader_of_an_old_state, setup, teardown),
         cmocka_unit_test_setup_teardown(test_it_is_only_preparation, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nothing_to_do_does_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_wal_of_a_killed_program, setup, teardown),
