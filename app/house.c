@@ -58,8 +58,9 @@ struct house {
     uint64_t run;      /* random number of this process */
     uint32_t loops;
     uint32_t readers;
-    uint32_t appliers;       /* 0: one without leases */
-    struct id former;        /* journal in DATA_DIR while NATS has the journal; else zeros */
+    uint32_t appliers; /* 0: one without leases */
+    struct id former;  /* journal in DATA_DIR while NATS has the journal; else zeros */
+    char spill[HOUSE_PATH_BYTES];
     bool is_serving;         /* else a command: no threads */
     struct mailbox *mailbox; /* main's own, for jobs it waits for */
     struct store *store;
@@ -533,6 +534,8 @@ static enum err open_apply(struct house *house, struct err_detail *detail)
 {
     const struct settings *settings = house->settings;
     bool applies = settings_has_role(settings, "apply");
+    bool is_postgres = store_url_is_postgres(settings->database_url);
+    (void)snprintf(house->spill, sizeof(house->spill), "%s/apply.rows", settings->data_dir);
     struct apply_options options = {
         .journal = house->journal,
         .store = house->store,
@@ -545,7 +548,8 @@ static enum err open_apply(struct house *house, struct err_detail *detail)
         .run = house->run,
         .raw_retention_days = (uint32_t)settings->retention_raw_days,
         .replay_s = (uint32_t)settings->journal_replay_s,
-        .is_alone = !store_url_is_postgres(settings->database_url),
+        .is_alone = !is_postgres,
+        .spill = is_postgres ? NULL : house->spill,
         .former = house->former,
         .owner = house,
         .on_result = on_result,

@@ -332,6 +332,7 @@ static void append_frame(uint32_t lines)
  * ------------------------------------------------------------------------------------- */
 
 static uint64_t started_ns;
+static uint64_t started_bytes;
 
 static void on_result(void *owner, uint64_t waiter, const struct record_result *result)
 {
@@ -340,10 +341,30 @@ static void on_result(void *owner, uint64_t waiter, const struct record_result *
     (void)result;
 }
 
+/* Bytes that this process has made dirty in files, as the kernel counts them. */
+static uint64_t written_bytes(void)
+{
+    char line[64];
+    uint64_t bytes = 0;
+    FILE *file = fopen("/proc/self/io", "re");
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+        if (strncmp(line, "write_bytes: ", 13) == 0) {
+            line[strcspn(line, "\n")] = 0;
+            (void)slice_to_u64(slice_from_text(line + 13), &bytes);
+        }
+    }
+    if (file != NULL) {
+        (void)fclose(file); /* only read */
+    }
+    return bytes;
+}
+
 static void on_applied(void *owner, uint64_t position, const uint64_t *orgs, uint32_t count)
 {
     static uint64_t next_report = 1;
     static uint64_t last_ns;
+    static uint64_t last_rows;
+    static uint64_t last_bytes;
     (void)owner;
     (void)orgs;
     (void)count;
@@ -351,9 +372,16 @@ static void on_applied(void *owner, uint64_t position, const uint64_t *orgs, uin
     uint64_t rows = (position - first) * bench.per_frame;
     if (rows >= next_report * 1000000u) {
         uint64_t now_ns = clock_mono_ns();
-        (void)printf("%" PRIu64 " rows, %.0f/s since the last line\n", rows,
-                     1e15 / (double)(now_ns - (last_ns == 0 ? started_ns : last_ns)));
+        uint64_t bytes = written_bytes();
+        double fresh = (double)(rows - last_rows);
+        last_ns = last_ns == 0 ? started_ns : last_ns;
+        last_bytes = last_bytes == 0 ? started_bytes : last_bytes;
+        (void)printf("%" PRIu64 " rows, since the last line %.0f/s, %.2f pages written a row\n",
+                     rows, fresh * 1e9 / (double)(now_ns - last_ns),
+                     (double)(bytes - last_bytes) / 4096 / fresh);
         last_ns = now_ns;
+        last_rows = rows;
+        last_bytes = bytes;
         next_report = rows / 1000000u + 1;
     }
     if (position >= bench.last_position) {
@@ -364,7 +392,10 @@ static void on_applied(void *owner, uint64_t position, const uint64_t *orgs, uin
 static void run_apply(void)
 {
     struct err_detail detail = {""};
+    static char spill[512];
+    (void)snprintf(spill, sizeof(spill), "%s/weir.rows", bench.directory);
     struct apply_options options = {.journal = bench.journal,
+                                    .spill = bench.url == NULL ? spill : NULL,
                                     .store = bench.store,
                                     .batch_size = 50,
                                     .batch_timeout_ms = 500,
@@ -377,6 +408,7 @@ static void run_apply(void)
                                     .on_applied = on_applied};
     check(apply_open(&bench.apply, &options, &detail), detail.text);
     started_ns = clock_mono_ns();
+    started_bytes = written_bytes();
     for (uint32_t i = 0; i < apply_count(bench.apply); i++) {
         start("apply", apply_run, apply_applier(bench.apply, i));
     }
@@ -483,8 +515,8 @@ int main(int argc, char **argv)
     check(hash_start(), "crypto");
     (void)snprintf(command, sizeof(command), "rm -rf '%s' && mkdir -p '%s'", bench.directory,
                    bench.directory);
-    if (system(command) !=
-        0) { /* NOLINT(cert-env33-c,concurrency-mt-unsafe): a tool's own folder */
+    /* NOLINTNEXTLINE(cert-env33-c,concurrency-mt-unsafe): a tool's own folder */
+    if (system(command) != 0) {
         return 1;
     }
     uint64_t per_frame = (uint64_t)bench.per_frame * (bench.devices > 0 ? METRICS : 1);

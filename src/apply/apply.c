@@ -166,7 +166,8 @@ static void fill_frames(struct applier *applier, bool *ret_pause)
 {
     struct apply_batch *batch = applier->filling;
     for (uint32_t i = 0; i < FRAMES_PER_ROUND; i++) {
-        if (batch->event_count >= APPLY_ROWS_MAX || batch->bytes >= APPLY_BYTES_MAX) {
+        if (apply_batch_is_full(batch)) {
+            batch->is_closed = true;
             return;
         }
         if (!read_frame(applier)) {

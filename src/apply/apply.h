@@ -31,6 +31,8 @@ struct apply_options {
     uint32_t replay_s; /* no event goes younger */
     struct id former;  /* the journal that was in files here before NATS; zeros: none */
     bool is_alone;     /* no other journal's records are applied into this store */
+    const char
+        *spill; /* a path for rows of a backlog, the caller's text; NULL: they stay in memory */
     void *owner;
     /* On an applier's thread, after the commit. `waiter` as in the frame. */
     void (*on_result)(void *owner, uint64_t waiter, const struct record_result *result);

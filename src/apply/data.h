@@ -95,7 +95,10 @@ struct apply_batch {
     struct applier *applier;
     struct mem_arena *arena;
     struct store_packed *events;
-    uint64_t *elements; /* number of each event in its frame or upload */
+    size_t texts;              /* bytes of the events that lie in the arena */
+    struct store_spill *spill; /* for those of more events; NULL: there is none */
+    bool has_no_spill;         /* it could not be made for this batch */
+    uint64_t *elements;        /* number of each event in its frame or upload */
     uint32_t event_count;
     uint32_t event_capacity;
     struct store_reading *readings; /* of the events that are messages */

@@ -33,6 +33,11 @@ void apply_batch_reset(struct apply_batch *batch)
     batch->reading_count = 0;
     batch->frame_count = 0;
     batch->bytes = 0;
+    batch->texts = 0;
+    batch->has_no_spill = false;
+    if (batch->spill != NULL) {
+        store_spill_clear(batch->spill);
+    }
     batch->upload = NULL;
     batch->is_closed = false;
     batch->is_waited_for = false;
@@ -46,6 +51,7 @@ void apply_batch_finish(struct apply_batch *batch)
 {
     apply_batch_reset(batch);
     mem_arena_destroy(batch->arena);
+    store_spill_destroy(batch->spill);
     mem_free(batch->events);
     mem_free(batch->readings);
     mem_free(batch->elements);
@@ -55,7 +61,7 @@ void apply_batch_finish(struct apply_batch *batch)
 void apply_batch_rest(struct apply_batch *batch)
 {
     if (batch->event_capacity <= EVENTS_AT_REST && batch->frame_capacity <= EVENTS_AT_REST &&
-        batch->reading_capacity <= EVENTS_AT_REST) {
+        batch->reading_capacity <= EVENTS_AT_REST && batch->spill == NULL) {
         return;
     }
     struct applier *applier = batch->applier;
@@ -109,6 +115,45 @@ uint32_t apply_frame_rows(const struct apply_batch *batch, uint32_t frame)
     return readings > one->event_count ? readings : one->event_count;
 }
 
+static bool has_spill(struct apply_batch *batch)
+{
+    const char *path = batch->applier->options.spill;
+    if (batch->spill == NULL && !batch->has_no_spill) {
+        batch->has_no_spill = path == NULL || store_spill_create(&batch->spill, path) != ERR_OK;
+    }
+    return batch->spill != NULL;
+}
+
+/* False: its bytes are to stay in memory, as those of messages are, which become readings. */
+static bool spill_event(struct apply_batch *batch, const struct apply_frame *frame,
+                        const struct store_event *parts)
+{
+    return batch->texts >= APPLY_TEXTS_MAX &&
+           !format_form_is_reading((enum record_form)frame->form) && has_spill(batch) &&
+           store_spill_add(batch->spill, parts, &batch->events[batch->event_count]) == ERR_OK;
+}
+
+static enum err keep_event(struct apply_batch *batch, const struct store_event *parts)
+{
+    size_t size = store_packed_bytes(parts);
+    uint8_t *bytes = mem_arena_try_alloc(batch->arena, size);
+    if (bytes == NULL) {
+        return ERR_FULL;
+    }
+    enum err err = store_pack(&batch->events[batch->event_count], parts, bytes);
+    if (err == ERR_OK) {
+        batch->texts += size;
+        batch->bytes += size;
+    }
+    return err;
+}
+
+bool apply_batch_is_full(const struct apply_batch *batch)
+{
+    return batch->event_count >= APPLY_ROWS_MAX || batch->bytes >= APPLY_BYTES_MAX ||
+           (batch->spill != NULL && store_spill_bytes(batch->spill) >= APPLY_SPILL_MAX);
+}
+
 enum err apply_fill_event(struct apply_batch *batch, struct apply_frame *frame,
                           const struct record_event *event)
 {
@@ -130,18 +175,15 @@ enum err apply_fill_event(struct apply_batch *batch, struct apply_frame *frame,
                                 .created_ms = event->received_ms,
                                 .org = frame->org,
                                 .position = frame->position};
-    size_t size = store_packed_bytes(&parts);
-    uint8_t *bytes = mem_arena_try_alloc(batch->arena, size);
-    if (bytes == NULL) {
-        return ERR_FULL;
-    }
-    enum err err = store_pack(&batch->events[batch->event_count], &parts, bytes);
-    if (err != ERR_OK) {
-        return err;
+    if (!spill_event(batch, frame, &parts)) {
+        enum err err = keep_event(batch, &parts);
+        if (err != ERR_OK) {
+            return err;
+        }
     }
     batch->elements[batch->event_count] = event->index;
     batch->event_count++;
-    batch->bytes += size + ROW_BYTES;
+    batch->bytes += ROW_BYTES;
     frame->event_count++;
     return ERR_OK;
 }

@@ -14,10 +14,13 @@
 
 #include <stdatomic.h>
 
-#define APPLY_ROWS_MAX 100000u
+#define APPLY_ROWS_MAX 80000u
 /* Of one batch, and there are two: with the store's cache and what intake holds the program stays
  * within 64 MiB above its rest; fewer bytes make random ids dearer. */
 #define APPLY_BYTES_MAX (8u << 20u)
+/* Of its events' texts so many lie in memory, and then so many in a file. */
+#define APPLY_TEXTS_MAX (512u << 10u)
+#define APPLY_SPILL_MAX (24u << 20u)
 /* Between two transactions of small batches: a hundred a second cost little, and nobody sees the
  * delay beside that of his own request. */
 #define APPLY_GAP_MS          10u
@@ -170,6 +173,8 @@ MUST_CHECK enum err apply_id_key_read(struct store_connection *connection, uint6
 /* --- fill.c: frames -> rows ------------------------------------------------------------------ */
 void apply_batch_reset(struct apply_batch *batch);
 void apply_batch_finish(struct apply_batch *batch);
+/* Takes no more frames. */
+bool apply_batch_is_full(const struct apply_batch *batch);
 /* Of an empty batch: gives back what only a backlog needs. */
 void apply_batch_rest(struct apply_batch *batch);
 /* One frame of the journal. ERR_FULL: it does not fit any more; others: as apply_id_key. On failure

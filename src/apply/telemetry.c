@@ -265,7 +265,8 @@ static enum err write_events_between(struct store_connection *connection, struct
             count += frame->event_count;
         }
     }
-    enum err err = store_insert_packed(connection, events, count, batch->careful);
+    struct store_part part = {events, count, batch->spill};
+    enum err err = store_insert_packed(connection, &part, batch->careful);
     count = 0;
     for (uint32_t i = batch->part_from; i < batch->part_to && err == ERR_OK; i++) {
         const struct apply_frame *frame = &batch->frames[i];
@@ -289,9 +290,8 @@ enum err apply_write_rows(struct store_connection *connection, struct apply_batc
                               ? batch->frames[batch->part_to].first_reading
                               : batch->reading_count;
     if (reading_from == reading_to) {
-        return from == to ? ERR_OK
-                          : store_insert_packed(connection, batch->events + from, to - from,
-                                                batch->careful);
+        struct store_part part = {batch->events + from, to - from, batch->spill};
+        return from == to ? ERR_OK : store_insert_packed(connection, &part, batch->careful);
     }
     enum err err = write_events_between(connection, batch);
     if (err == ERR_OK) {

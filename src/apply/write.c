@@ -73,21 +73,23 @@ static enum err event_document(const struct store_event *event, struct buffer *t
     return json_writer_err(&writer);
 }
 
-static enum err write_refused(struct store_connection *connection,
-                              const struct store_packed *packed, uint64_t element)
+static enum err write_refused(struct store_connection *connection, const struct apply_batch *batch,
+                              uint32_t number)
 {
     struct buffer record;
     buffer_init(&record, DEAD_RECORD_BYTES_MAX);
     struct store_event event;
-    store_unpack(packed, &event);
-    enum err err = event_document(&event, &record);
+    enum err err = store_spill_unpack(batch->spill, &batch->events[number], &event);
+    if (err == ERR_OK) {
+        err = event_document(&event, &record);
+    }
     if (err == ERR_OK) {
         struct apply_dead_letter letter = {.id = event.id,
                                            .org = event.org,
                                            .kind = "event",
                                            .reason = "refused",
                                            .position = event.position,
-                                           .element = element,
+                                           .element = batch->elements[number],
                                            .form = RECORD_FORM_EVENT,
                                            .record = buffer_slice(&record),
                                            .received_ms = event.created_ms};
@@ -465,7 +467,7 @@ static enum err write_events(struct store_connection *connection, struct apply_b
             const struct store_packed *event = &batch->events[i];
             counts[event->state]++;
             if (event->state == STORE_EVENT_REFUSED && is_event) {
-                err = write_refused(connection, event, batch->elements[i]);
+                err = write_refused(connection, batch, i);
             }
         }
     }

@@ -119,8 +119,9 @@ struct store_backend {
      * false: a reader or another process was in the way. */
     enum err (*checkpoint)(struct store_connection *connection, bool *ret_complete);
     /* Does most of a checkpoint on a connection of the role CHECKPOINTER, beside the writer, and
-     * calls `pause` between its steps; the writer's checkpoint, which completes it, follows. NULL:
-     * the engine has no use for it, and no such connection is opened. */
+     * calls `pause` between its steps; the writer's checkpoint, which completes it, follows.
+     * ERR_BUSY: a reader of an old state was in the way. NULL: the engine has no use for it, and
+     * no such connection is opened. */
     enum err (*checkpoint_beside)(struct store_connection *connection, void (*pause)(void *owner),
                                   void *owner);
     /* To the writer's connection: checkpoint_beside failed, so a sync may have. */
@@ -155,8 +156,8 @@ struct store_backend {
     uint64_t (*changes)(struct store_connection *connection);
     const char *(*error_text)(struct store_connection *connection);
 
-    enum err (*insert_events)(struct store_connection *connection, struct store_packed *events,
-                              size_t count, bool careful);
+    enum err (*insert_events)(struct store_connection *connection, const struct store_part *part,
+                              bool careful);
     /* *ret_is false: the org has no event of this id. */
     enum err (*find_event)(struct store_connection *connection, uint64_t org, const uint8_t id[16],
                            bool *ret_is, uint64_t *ret_sequence);

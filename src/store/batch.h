@@ -18,6 +18,7 @@ struct store_batch {
     struct store_connection *connection;
     struct store_packed *events;
     size_t count;
+    struct store_spill *spill; /* of the events' bytes; may be NULL */
     struct store_key *places;  /* by org and order: high org, low the event's own sequence */
     struct store_key *scratch; /* as many, for the engine */
     bool is_staged;            /* by `stage`: `low` of the places was the place's number then */
@@ -50,4 +51,6 @@ enum err store_batch_load(struct store_batch *batch, const struct store_batch_en
 const struct store_key *store_batch_place(const struct store_batch *batch, uint64_t sequence);
 /* Rows and bytes in one piece of memory, the caller's. */
 enum err store_pack_all(const struct store_event *events, size_t count, struct store_packed **ret);
+/* Of one that is packed. */
+size_t store_packed_size(const struct store_packed *packed);
 void store_keys_sort(struct store_key *keys, size_t count);

@@ -29,6 +29,15 @@ static void list_texts(const struct store_event *event, struct slice ret[TEXTS])
     ret[6] = event->attributes;
 }
 
+size_t store_packed_size(const struct store_packed *packed)
+{
+    size_t size = ID_BYTES;
+    for (uint32_t i = 0; i < TEXTS; i++) {
+        size += i < FIRST_LONG ? packed->sizes[i] : packed->long_sizes[i - FIRST_LONG];
+    }
+    return size;
+}
+
 size_t store_packed_bytes(const struct store_event *event)
 {
     struct slice texts[TEXTS];
@@ -91,6 +100,7 @@ static struct slice next_text(const struct store_packed *packed, uint32_t index,
 
 void store_unpack(const struct store_packed *packed, struct store_event *ret)
 {
+    assert(!store_is_spilled(packed));
     const uint8_t *bytes = packed->bytes + ID_BYTES;
     ret->id = packed->bytes;
     ret->type = next_text(packed, 0, &bytes);

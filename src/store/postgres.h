@@ -163,7 +163,7 @@ void store_postgres_raise_place(struct postgres_connection *c, uint64_t place);
 
 /* --- events ----------------------------------------------------------------------------------- */
 enum err store_postgres_insert_events(struct store_connection *connection,
-                                      struct store_packed *events, size_t count, bool careful);
+                                      const struct store_part *part, bool careful);
 /* store_loader.events */
 enum err store_postgres_load_events(struct store_connection *connection,
                                     struct store_packed *events, size_t count);

@@ -222,9 +222,11 @@ static const struct store_batch_engine engine = {
 };
 
 enum err store_postgres_insert_events(struct store_connection *connection,
-                                      struct store_packed *events, size_t count, bool careful)
+                                      const struct store_part *part, bool careful)
 {
-    struct store_batch batch = {.connection = connection, .events = events, .count = count};
+    assert(part->spill == NULL); /* ids cost no pages of ours there */
+    struct store_batch batch = {
+        .connection = connection, .events = part->events, .count = part->count};
     return store_batch_insert(&batch, &engine, careful);
 }
 

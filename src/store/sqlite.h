@@ -26,12 +26,19 @@ struct sqlite_statement {
     uint8_t parameters[SQLITE_PARAMETERS_MAX]; /* $n -> the engine's own number */
 };
 
+/* What the keys of an order are: what is asked of every row need not be read from its bytes. */
+enum sqlite_rows_order { SQLITE_ROWS_BY_SEQUENCE, SQLITE_ROWS_BY_ID, SQLITE_ROWS_BY_SUBJECT };
+/* The engine orders the keys of subjects by the signed number. */
+#define SQLITE_SUBJECT_FLIP (1ull << 63u)
+
 /* The batch in hand, as the virtual table weir_rows shows it. */
 struct sqlite_rows {
     struct store_connection *connection;
     struct store_packed *events;
     const struct store_key *order; /* which, in which order */
     uint32_t count;
+    enum sqlite_rows_order order_is;
+    struct store_spill *spill;
 };
 
 /* Of the checkpointer's connection: see sqlite_checkpoint.c. */
@@ -53,12 +60,12 @@ struct sqlite_connection {
     sqlite3_stmt *rollback;
     char *path;
     enum store_role role;
-    bool is_full;         /* PRAGMA synchronous now */
-    bool is_suspect;      /* a sync may have failed: see sqlite_open.c */
-    uint32_t wal_pages;   /* in the WAL after the last commit */
-    bool is_synced;       /* every commit so far is durable */
-    uint64_t log_pushed;  /* bytes of the WAL whose writing to the disk was started */
-    int log_fd;           /* of the WAL, for that; -1: not opened yet */
+    bool is_full;        /* PRAGMA synchronous now */
+    bool is_suspect;     /* a sync may have failed: see sqlite_open.c */
+    uint32_t wal_pages;  /* in the WAL after the last commit */
+    bool is_synced;      /* every commit so far is durable */
+    uint64_t log_pushed; /* bytes of the WAL whose writing to the disk was started */
+    int log_fd;          /* of the WAL, for that; -1: not opened yet */
     struct sqlite_steps steps;
     uint64_t deadline_ns;
     uint64_t slow_ns;
@@ -109,7 +116,7 @@ enum err store_sqlite_backup(const char *from, const char *to,
 enum err store_sqlite_rows_register(struct sqlite_connection *c);
 
 enum err store_sqlite_insert_events(struct store_connection *connection,
-                                    struct store_packed *events, size_t count, bool careful);
+                                    const struct store_part *part, bool careful);
 /* store_loader.events */
 enum err store_sqlite_load_events(struct store_connection *connection, struct store_packed *events,
                                   size_t count);

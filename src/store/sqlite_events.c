@@ -16,14 +16,25 @@
 
 #include "store/batch.h"
 
+#include "base/mem.h"
+
 #include <assert.h>
+
+/* The rows that the scratch names, in its order. */
+static void show_rows(struct store_batch *b, size_t count, enum sqlite_rows_order order)
+{
+    sqlite_from(b->connection)->rows = (struct sqlite_rows){.connection = b->connection,
+                                                            .events = b->events,
+                                                            .order = b->scratch,
+                                                            .count = (uint32_t)count,
+                                                            .order_is = order,
+                                                            .spill = b->spill};
+}
 
 static enum err run_rows(struct store_batch *b, const char *sql, size_t count)
 {
     struct store_connection *connection = b->connection;
     struct store_statement *statement = NULL;
-    sqlite_from(connection)->rows =
-        (struct sqlite_rows){connection, b->events, b->scratch, (uint32_t)count};
     enum err err = store_prepare(connection, sql, &statement);
     return err != ERR_OK || count == 0 ? err : store_execute(statement);
 }
@@ -36,12 +47,10 @@ static uint64_t read_big_endian(const uint8_t *from)
 }
 
 /* Notes the duplicates: ids of the batch that stand with another sequence. */
-static enum err note_known(struct store_batch *b, size_t count)
+static enum err note_known(struct store_batch *b)
 {
     struct store_statement *statement = NULL;
     bool has_row = true;
-    sqlite_from(b->connection)->rows =
-        (struct sqlite_rows){b->connection, b->events, b->scratch, (uint32_t)count};
     enum err err = store_prepare(b->connection,
                                  "SELECT r.sequence, i.sequence FROM weir_rows r CROSS JOIN"
                                  " event_ids i ON i.id = r.id WHERE i.sequence <> r.sequence",
@@ -66,22 +75,51 @@ static enum err insert_ids(struct store_batch *b, struct store_span span)
     for (size_t i = span.from; i < span.from + span.count; i++) {
         const struct store_key *place = &b->places[i];
         struct store_packed *event = &b->events[place->index];
+        struct store_event parts;
         if (event->state != STORE_EVENT_REFUSED) {
             event->state = STORE_EVENT_INSERTED;
             event->sequence = place->low;
-            b->scratch[count++] = (struct store_key){
-                read_big_endian(event->bytes), read_big_endian(event->bytes + 8), place->index};
+            enum err err = store_spill_unpack(b->spill, event, &parts);
+            if (err != ERR_OK) {
+                return err;
+            }
+            b->scratch[count++] = (struct store_key){read_big_endian(parts.id),
+                                                     read_big_endian(parts.id + 8), place->index};
         }
     }
     store_keys_sort(b->scratch, count);
+    show_rows(b, count, SQLITE_ROWS_BY_ID);
     enum err err = run_rows(b,
                             "INSERT OR FAIL INTO event_ids (id, sequence)"
                             " SELECT id, sequence FROM weir_rows WHERE true"
                             " ON CONFLICT (id) DO NOTHING",
                             count);
     if (err == ERR_OK && count > 0 && store_changes(b->connection) < count) {
-        err = note_known(b, count);
+        err = note_known(b);
     }
+    return err;
+}
+
+/* Of two events of the batch: one is copied, since to unpack the other may take its bytes away. */
+static enum err compare_payloads(struct store_batch *b, const struct store_packed *first,
+                                 struct store_packed *event)
+{
+    struct store_event parts;
+    enum err err = store_spill_unpack(b->spill, first, &parts);
+    if (err != ERR_OK) {
+        return err;
+    }
+    size_t size = parts.payload.size;
+    uint8_t *copy = mem_try_alloc(size + 1);
+    if (copy == NULL) {
+        return ERR_NO_MEMORY;
+    }
+    memcpy(copy, parts.payload.data, size);
+    err = store_spill_unpack(b->spill, event, &parts);
+    if (err == ERR_OK && !slice_equal(parts.payload, slice_make(copy, size))) {
+        event->state = STORE_EVENT_CONFLICT;
+    }
+    mem_free(copy);
     return err;
 }
 
@@ -90,21 +128,18 @@ static enum err insert_ids(struct store_batch *b, struct store_span span)
 static enum err tell_conflict(struct store_batch *b, struct store_packed *event)
 {
     struct store_event mine;
-    struct store_event first;
     const struct store_key *place = store_batch_place(b, event->sequence);
-    store_unpack(event, &mine);
     if (place != NULL) {
-        store_unpack(&b->events[place->index], &first);
-        if (!slice_equal(first.payload, mine.payload)) {
-            event->state = STORE_EVENT_CONFLICT;
-        }
-        return ERR_OK;
+        return compare_payloads(b, &b->events[place->index], event);
     }
     struct store_statement *statement = NULL;
     bool has_row = false;
-    enum err err = store_prepare(b->connection,
-                                 "SELECT payload FROM events WHERE sequence = $1 AND position <> 0",
-                                 &statement);
+    enum err err = store_spill_unpack(b->spill, event, &mine);
+    if (err == ERR_OK) {
+        err = store_prepare(b->connection,
+                            "SELECT payload FROM events WHERE sequence = $1 AND position <> 0",
+                            &statement);
+    }
     if (err != ERR_OK) {
         return err;
     }
@@ -134,6 +169,7 @@ static enum err insert_rows(struct store_batch *b, struct store_span span)
             b->scratch[count++] = (struct store_key){0, place->low, place->index};
         }
     }
+    show_rows(b, count, SQLITE_ROWS_BY_SEQUENCE);
     return run_rows(
         b,
         "INSERT OR FAIL INTO events (sequence, id, position, type, subject, source, app, "
@@ -150,14 +186,18 @@ static enum err insert_subjects(struct store_batch *b, struct store_span span)
         const struct store_key *place = &b->places[i];
         const struct store_packed *event = &b->events[place->index];
         struct store_event parts;
-        store_unpack(event, &parts);
+        enum err err = store_spill_unpack(b->spill, event, &parts);
+        if (err != ERR_OK) {
+            return err;
+        }
         if (event->state == STORE_EVENT_INSERTED && parts.subject.data != NULL) {
             uint64_t key = (uint64_t)store_subject_key(parts.org, parts.subject);
-            /* The engine orders by the signed number. */
-            b->scratch[count++] = (struct store_key){key ^ (1ull << 63u), place->low, place->index};
+            b->scratch[count++] =
+                (struct store_key){key ^ SQLITE_SUBJECT_FLIP, place->low, place->index};
         }
     }
     store_keys_sort(b->scratch, count);
+    show_rows(b, count, SQLITE_ROWS_BY_SUBJECT);
     return run_rows(b,
                     "INSERT OR FAIL INTO event_subjects (key, sequence) "
                     "SELECT subject_key, sequence FROM weir_rows",
@@ -187,9 +227,12 @@ static const struct store_batch_engine engine = {
 };
 
 enum err store_sqlite_insert_events(struct store_connection *connection,
-                                    struct store_packed *events, size_t count, bool careful)
+                                    const struct store_part *part, bool careful)
 {
-    struct store_batch batch = {.connection = connection, .events = events, .count = count};
+    struct store_batch batch = {.connection = connection,
+                                .events = part->events,
+                                .count = part->count,
+                                .spill = part->spill};
     enum err err = store_batch_insert(&batch, &engine, careful);
     sqlite_from(connection)->rows = (struct sqlite_rows){.connection = connection};
     return err;

@@ -9,6 +9,8 @@
  * the next row is an interrupt: the statement fails and the transaction is rolled back. */
 #include "store/sqlite.h"
 
+#include <assert.h>
+
 #define ROWS_PER_LOOK 256u /* rows between looks at who waits */
 
 struct rows_table {
@@ -137,14 +139,19 @@ static void give_text(sqlite3_context *context, struct slice text)
     }
 }
 
-static const struct store_event *unpacked(struct rows_cursor *cursor,
-                                          const struct store_packed *packed)
+static enum err unpack(struct rows_cursor *cursor, const struct sqlite_rows *rows,
+                       const struct store_packed *packed)
 {
-    if (!cursor->is_unpacked) {
-        store_unpack(packed, &cursor->event);
-        cursor->is_unpacked = true;
-    }
-    return &cursor->event;
+    enum err err =
+        cursor->is_unpacked ? ERR_OK : store_spill_unpack(rows->spill, packed, &cursor->event);
+    cursor->is_unpacked = err == ERR_OK;
+    return err;
+}
+
+static void give_id(sqlite3_context *context, const struct store_key *key)
+{
+    uint64_t id[2] = {__builtin_bswap64(key->high), __builtin_bswap64(key->low)};
+    sqlite3_result_blob(context, id, sizeof(id), SQLITE_TRANSIENT);
 }
 
 static void give_member(sqlite3_context *context, enum rows_column column,
@@ -152,8 +159,11 @@ static void give_member(sqlite3_context *context, enum rows_column column,
 {
     switch (column) {
     case ROWS_SEQUENCE:
-    case ROWS_ID:
+    case ROWS_SUBJECT_KEY:
         break; /* given without unpacking */
+    case ROWS_ID:
+        sqlite3_result_blob(context, event->id, 16, SQLITE_STATIC);
+        break;
     case ROWS_POSITION:
         sqlite3_result_int64(context, (sqlite3_int64)event->position);
         break;
@@ -184,9 +194,6 @@ static void give_member(sqlite3_context *context, enum rows_column column,
     case ROWS_CREATED_MS:
         sqlite3_result_int64(context, event->created_ms);
         break;
-    case ROWS_SUBJECT_KEY:
-        sqlite3_result_int64(context, store_subject_key(event->org, event->subject));
-        break;
     }
 }
 
@@ -194,13 +201,19 @@ static int rows_column(sqlite3_vtab_cursor *cursor, sqlite3_context *context, in
 {
     struct rows_cursor *c = (struct rows_cursor *)cursor;
     const struct sqlite_rows *rows = rows_of(cursor);
-    const struct store_packed *packed = &rows->events[rows->order[c->next].index];
+    const struct store_key *key = &rows->order[c->next];
+    const struct store_packed *packed = &rows->events[key->index];
     if (column == ROWS_SEQUENCE) {
         sqlite3_result_int64(context, (sqlite3_int64)packed->sequence);
-    } else if (column == ROWS_ID) {
-        sqlite3_result_blob(context, packed->bytes, 16, SQLITE_STATIC);
+    } else if (column == ROWS_ID && rows->order_is == SQLITE_ROWS_BY_ID) {
+        give_id(context, key);
+    } else if (column == ROWS_SUBJECT_KEY) {
+        assert(rows->order_is == SQLITE_ROWS_BY_SUBJECT);
+        sqlite3_result_int64(context, (sqlite3_int64)(key->high ^ SQLITE_SUBJECT_FLIP));
+    } else if (unpack(c, rows, packed) == ERR_OK) {
+        give_member(context, (enum rows_column)column, &c->event);
     } else {
-        give_member(context, (enum rows_column)column, unpacked(c, packed));
+        return SQLITE_IOERR;
     }
     return SQLITE_OK;
 }

@@ -519,7 +519,8 @@ enum err store_insert_events(struct store_connection *connection, struct store_e
     struct store_packed *packed = NULL;
     enum err err = store_pack_all(events, count, &packed);
     if (err == ERR_OK) {
-        err = store_insert_packed(connection, packed, count, careful);
+        struct store_part part = {.events = packed, .count = count};
+        err = store_insert_packed(connection, &part, careful);
     }
     for (size_t i = 0; i < count && err == ERR_OK; i++) {
         events[i].sequence = packed[i].sequence;
@@ -529,8 +530,8 @@ enum err store_insert_events(struct store_connection *connection, struct store_e
     return err;
 }
 
-enum err store_insert_packed(struct store_connection *connection, struct store_packed *events,
-                             size_t count, bool careful)
+enum err store_insert_packed(struct store_connection *connection, const struct store_part *part,
+                             bool careful)
 {
-    return connection->backend->insert_events(connection, events, count, careful);
+    return connection->backend->insert_events(connection, part, careful);
 }

@@ -18,6 +18,7 @@
 #include "base/mailbox.h"
 #include "base/slice.h"
 #include "store/listen.h"
+#include "store/packed.h"
 #include "store/readings.h"
 
 struct store;
@@ -182,32 +183,9 @@ static inline uint64_t store_sequence_last(uint64_t org)
     return (org << STORE_ORG_SHIFT) | ((1ull << STORE_ORG_SHIFT) - 1u);
 }
 
-enum store_event_state {
-    STORE_EVENT_INSERTED,
-    STORE_EVENT_DUPLICATE, /* the id was there */
-    STORE_EVENT_CONFLICT,  /* a duplicate with another payload */
-    STORE_EVENT_REFUSED,
-};
-
 /* Key of an event's subject in event_subjects. Two subjects may share one: compare the text too. */
 int64_t store_subject_key(uint64_t org, struct slice subject);
 
-struct store_event {
-    struct slice type;
-    struct slice payload;
-    struct slice dedup_id; /* size 0: none */
-    struct slice subject;  /* data NULL: none; the same for the next three */
-    struct slice source;
-    struct slice app;
-    struct slice attributes;
-    const uint8_t *id; /* 16 bytes */
-    int64_t occurred_ms;
-    int64_t created_ms;
-    uint64_t org;
-    uint64_t position;            /* of its frame */
-    uint64_t sequence;            /* out: its own, or that of the row that was there before */
-    enum store_event_state state; /* out */
-};
 /* Inserts events of any orgs, in order; equal ids: the first stays. Gives each its sequence number
  * (orgs.last_sequence rises), keeps the hours and subjects and raises the orgs' data version.
  *
@@ -218,27 +196,14 @@ struct store_event {
  * fewer. After any error nothing may be kept. */
 MUST_CHECK enum err store_insert_events(struct store_connection *connection,
                                         struct store_event *events, size_t count, bool careful);
-/* An event in few bytes, for batches: how many rows fit into memory decides what random ids cost.
- */
-struct store_packed {
-    const uint8_t *bytes; /* the id, then the texts; the caller's */
-    int64_t occurred_ms;
-    int64_t created_ms;
-    uint64_t position;
-    uint64_t sequence; /* out */
-    uint32_t org;
-    uint32_t long_sizes[2]; /* of payload, attributes */
-    uint16_t sizes[5];      /* of type, dedup_id, subject, source, app */
-    uint8_t absent;         /* bits of the texts that are not there */
-    uint8_t state;          /* out: enum store_event_state */
+/* The same, of packed events. */
+struct store_part {
+    struct store_packed *events;
+    size_t count;
+    struct store_spill *spill; /* NULL: the bytes of all are in memory */
 };
-size_t store_packed_bytes(const struct store_event *event);
-/* `bytes`: as many as store_packed_bytes says. ERR_TOO_LARGE: a text or number is beyond a row. */
-MUST_CHECK enum err store_pack(struct store_packed *ret, const struct store_event *event,
-                               uint8_t *bytes);
-void store_unpack(const struct store_packed *packed, struct store_event *ret);
 MUST_CHECK enum err store_insert_packed(struct store_connection *connection,
-                                        struct store_packed *events, size_t count, bool careful);
+                                        const struct store_part *part, bool careful);
 /* *ret_is false: the org has no event of this id; *ret_sequence is untouched then. */
 MUST_CHECK enum err store_find_event(struct store_connection *connection, uint64_t org,
                                      const uint8_t id[16], bool *ret_is, uint64_t *ret_sequence);

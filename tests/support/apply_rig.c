@@ -29,6 +29,7 @@ void apply_rig_init(struct apply_rig *rig)
                    rig->store.directory);
     (void)snprintf(rig->uploads_directory, sizeof(rig->uploads_directory), "%s/uploads",
                    rig->store.directory);
+    (void)snprintf(rig->spill, sizeof(rig->spill), "%s/weir.rows", rig->store.directory);
     rig->tickets = mem_alloc_array(TICKETS_MAX, sizeof(struct rig_ticket));
     store_fixture_open(&rig->store, false);
     store_fixture_add_org(&rig->store, 1);
@@ -135,6 +136,7 @@ void apply_rig_prepare(struct apply_rig *rig)
                                     .run = APPLY_RIG_RUN,
                                     .raw_retention_days = rig->retention_days,
                                     .is_alone = !rig->store.is_postgres,
+                                    .spill = rig->store.is_postgres ? NULL : rig->spill,
                                     .owner = rig,
                                     .on_result = on_result,
                                     .on_applied = on_applied};

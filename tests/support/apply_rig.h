@@ -21,6 +21,7 @@ struct apply_rig {
     struct store_fixture store;
     char journal_directory[96];
     char uploads_directory[96];
+    char spill[96];
     struct journal *journal;
     struct thread *journal_threads[3];
     struct mailbox *mailbox;
