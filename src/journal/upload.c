@@ -131,6 +131,11 @@ static enum err upload_charge_and_post(struct journal_upload *upload, struct jou
     struct journal_room *room = &upload->producer->journal->room;
     uint64_t size = block->charged_bytes;
     enum err err = journal_room_take(room, upload->org, size);
+    if (err == ERR_AWAY && upload->charged_bytes > 0) {
+        /* Not at the door any more: the uploader knows how long to wait for the server. */
+        journal_room_force(room, upload->org, size);
+        err = ERR_OK;
+    }
     if (err == ERR_OK) {
         err = upload_post(upload, block);
         if (err != ERR_OK) {

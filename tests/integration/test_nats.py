@@ -279,18 +279,23 @@ def test_an_upload_leaves_nothing_on_the_machine(weir, nats):
 
 
 def test_nats_is_away_for_a_moment_during_an_upload(weir, nats):
+    """Some of the body comes before, some of it while NATS is away, and the rest after."""
     one = nats()
     server = weir(NATS_URL=one.url)
     body = random_lines(16)
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(
-        server.post("/api/events/batch?wait=stored", body, headers={"Content-Type": "application/x-ndjson"})))
-    thread.start()
-    until(lambda: one.ask("$JS.API.STREAM.INFO.weir_uploads")["state"]["messages"] > 5)
-    one.kill()
-    one.start()
-    thread.join()
-    assert answers[0].status == 201 and answers[0].json["accepted"] == 2048, answers
+
+    def pieces():
+        before, away = 2 << 20, 1 << 19  # what is sent meanwhile fits in the socket
+        yield body[:before]
+        until(lambda: one.ask("$JS.API.STREAM.INFO.weir_uploads")["state"]["messages"] > 5)
+        one.kill()
+        until(lambda: server.get("/health/ready", key=None).status == 503)
+        yield body[before:before + away]
+        one.start()
+        yield body[before + away:]
+
+    answer = server.post("/api/events/batch?wait=stored", pieces(), headers={"Content-Type": "application/x-ndjson"})
+    assert answer.status == 201 and answer.json["accepted"] == 2048, answer
     assert numbers(server) == list(range(2048))
 
 
