@@ -90,11 +90,13 @@ static void finish_batch(struct applier *applier)
 
 static void on_committed(struct applier *applier, struct apply_batch *batch)
 {
+    uint64_t taken_ns = clock_mono_ns() - batch->posted_ns;
+    bool is_long = apply_has_leases(applier) && taken_ns > APPLY_PART_MS * UINT64_C(1000000);
     applier->part_rows =
-        apply_part_step(applier->part_rows, part_rows(batch), false, APPLY_ROWS_MAX);
+        apply_part_step(applier->part_rows, part_rows(batch), is_long, APPLY_ROWS_MAX);
     applier->pause_ms = 0;
     batch->careful = false;
-    metrics_observe(METRIC_WORKER_COMMIT, clock_mono_ns() - batch->posted_ns);
+    metrics_observe(METRIC_WORKER_COMMIT, taken_ns);
     apply_settle_part(applier, batch);
     apply_settle_release(applier);
     if (batch->part_from == batch->frame_count) {

@@ -311,7 +311,12 @@ static uint64_t look_again_ms(const struct applier *applier)
         return APPLY_HUNGRY_MS;
     }
     bool is_awaited = applier->options.is_follower || !applier->found_are_over;
-    return is_awaited ? APPLY_ADVANCE_MS : APPLY_RENEW_MS;
+    uint64_t ms = is_awaited ? APPLY_ADVANCE_MS : APPLY_RENEW_MS;
+    uint64_t ends_ms = applier->lease.look.ends_ms;
+    if (ends_ms < ms) { /* its holder may be dead; one that a transaction has is looked at again */
+        ms = ends_ms < APPLY_HUNGRY_MS ? APPLY_HUNGRY_MS : ends_ms;
+    }
+    return ms;
 }
 
 static void on_look(struct store_job *job)

@@ -9,9 +9,11 @@
 
 #define APPLY_LANE_ALL  64 /* of a cursor: all lanes together */
 #define APPLY_LANES_ALL UINT64_MAX
-/* A holder that dies is replaced within ten seconds: its lease has to end, and another to look. */
-#define APPLY_LEASE_MS   7500
-#define APPLY_RENEW_MS   2500u
+/* A holder that dies is replaced when its lease ends: the others look then. Two renewals may come
+ * late. */
+#define APPLY_LEASE_MS   6000
+#define APPLY_RENEW_MS   2000u
+#define APPLY_PART_MS    1500u /* no part should last longer: renewals come between two */
 #define APPLY_HUNGRY_MS  100u  /* looked again when lanes will be free soon */
 #define APPLY_ADVANCE_MS 1000u /* cursors of lanes that nothing touched follow */
 
@@ -47,6 +49,7 @@ struct apply_lease {
     uint64_t cursors[LIMIT_LANES]; /* out: of all lanes */
     uint32_t surplus;              /* out: so many lanes more than its share */
     bool is_hungry;                /* out: fewer than its share, and some will be free */
+    uint32_t ends_ms;              /* out: until another's lease ends, if it is not renewed */
 };
 MUST_CHECK enum err apply_lease_look(struct store_connection *connection,
                                      struct apply_lease *lease);

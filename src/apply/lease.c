@@ -1,8 +1,8 @@
 /* Leases: a lane's cursor is a row that names its holder, and until when.
  *
- *   FREE -- a holder with fewer than its share --> HELD -- renewed each 2.5 s --> HELD
+ *   FREE -- a holder with fewer than its share --> HELD -- renewed each 2 s --> HELD
  *     ^                                             |
- *     +---- given up, or 7.5 s without a renewal ---+
+ *     +----- given up, or 6 s without a renewal ----+
  *
  * A share is 64 by the number of holders that have made themselves known, rounded up. Who has more
  * gives the surplus up; who has less takes what is free. The transaction that applies moves the
@@ -331,12 +331,26 @@ static bool is_uneven(const struct lease_row rows[LIMIT_LANES], uint32_t limit)
     return false;
 }
 
+/* Of another's leases the first. */
+static uint32_t first_end_ms(const struct lease_row rows[LIMIT_LANES], uint64_t holder,
+                             int64_t now_ms)
+{
+    int64_t first_ms = APPLY_LEASE_MS;
+    for (uint32_t i = 0; i < LIMIT_LANES; i++) {
+        int64_t left_ms = rows[i].until_ms - now_ms;
+        bool is_another = rows[i].holder != 0 && rows[i].holder != holder;
+        first_ms = is_another && left_ms < first_ms ? left_ms : first_ms;
+    }
+    return first_ms > 0 ? (uint32_t)first_ms : 0;
+}
+
 static void sum_up(struct apply_lease *lease, const struct lease_row rows[LIMIT_LANES],
                    uint32_t limit, int64_t now_ms)
 {
     uint32_t count = 0;
     bool has_free = false;
     lease->lanes = 0;
+    lease->ends_ms = first_end_ms(rows, lease->holder, now_ms);
     for (uint32_t i = 0; i < LIMIT_LANES; i++) {
         lease->cursors[i] = rows[i].position;
         if (rows[i].holder == lease->holder) {
@@ -407,6 +421,7 @@ enum err apply_lease_follow(struct store_connection *connection, struct apply_le
     lease->lanes = 0;
     lease->surplus = 0;
     lease->is_hungry = false;
+    lease->ends_ms = APPLY_LEASE_MS;
     memcpy(lease->cursors, from.after, sizeof(lease->cursors));
     return ERR_OK;
 }

@@ -34,7 +34,7 @@
 #define SECOND_NS         UINT64_C(1000000000)
 #define REST_NS_MAX       (3600 * SECOND_NS)
 #define LEASE_NAME        "telemetry"
-#define LEASE_MS          6000u
+#define LEASE_MS          5000u
 #define LEASE_REST_NS     (2 * SECOND_NS) /* by the holder and by who waits for it to be gone */
 #define RETENTION_NS      (3600 * SECOND_NS)
 #define RETENTION_BUSY_NS (10 * SECOND_NS)

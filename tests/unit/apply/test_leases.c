@@ -168,11 +168,15 @@ static void test_a_dead_one_is_replaced_when_its_time_is_over(void **state)
     struct apply_lease one = {.holder = 1};
     struct apply_lease two = {.holder = 2};
     look(&one, 1000);
+    look(&two, 1700);
+    assert_int_equal(two.ends_ms, APPLY_LEASE_MS - 700); /* it looks again then */
     look(&two, 1000 + APPLY_LEASE_MS - 1);
     assert_true(two.lanes == 0);
+    assert_int_equal(two.ends_ms, 1);
+    static_assert(APPLY_LEASE_MS + APPLY_HUNGRY_MS <= 8000, "with margin within ten seconds");
     look(&two, 1000 + APPLY_LEASE_MS);
     assert_true(two.lanes == APPLY_LANES_ALL);
-    static_assert(APPLY_LEASE_MS + APPLY_RENEW_MS <= 10000, "within ten seconds");
+    assert_int_equal(two.ends_ms, APPLY_LEASE_MS); /* there is no other */
     /* It was not dead: what it has in hand is refused, and its look tells. */
     assert_int_equal(move(1, 1, 800), ERR_CLOSED);
     assert_int_equal(position_of(0), BASE);
