@@ -28,8 +28,9 @@ struct api_health {
     enum err journal;
     enum err sharing; /* of limits: a node goes on without, so it is ready all the same */
     bool has_spool;
-    bool is_spooling; /* ready, too: elsewhere it is the same */
-    uint64_t spooled; /* frames */
+    bool is_spooling;    /* ready, too: elsewhere it is the same */
+    uint64_t spooled;    /* frames */
+    const char *refusal; /* of the stream that is not written to; NULL: none */
     struct journal_backlog backlog;
     bool has_lasts;
     uint64_t lasts_s;
@@ -65,6 +66,7 @@ static void api_health_look(struct api_loop *loop, struct api_health *ret)
     };
     ret->has_spool = journal_spool(options->journal) != NULL;
     ret->is_spooling = journal_spooled(options->journal, &ret->spooled);
+    ret->refusal = journal_refusal(options->journal);
     journal_backlog(options->journal, &ret->backlog);
     api_health_rate(loop, ret);
 }
@@ -100,7 +102,8 @@ static const char *api_health_word(const struct api_health *health)
     return api_health_is_ready(health) && is_whole ? "ok" : "degraded";
 }
 
-static void api_health_part(struct json_writer *writer, const char *name, enum err err)
+static void api_health_part(struct json_writer *writer, const char *name, enum err err,
+                            const char *why)
 {
     json_write_key(writer, name);
     json_write_object_begin(writer);
@@ -108,6 +111,9 @@ static void api_health_part(struct json_writer *writer, const char *name, enum e
     if (err != ERR_OK) {
         json_write_member_text(writer, "code", err_code(err));
         json_write_member_text(writer, "detail", err_text(err));
+    }
+    if (err != ERR_OK && why != NULL) {
+        json_write_member_text(writer, "reason", why);
     }
     json_write_object_end(writer);
 }
@@ -122,6 +128,9 @@ static void api_health_spool(struct json_writer *writer, const struct api_health
         json_write_member_text(writer, "detail",
                                "NATS takes nothing, or has just come back: records are on this "
                                "machine's disk, and are applied when it has them");
+        if (health->refusal != NULL) {
+            json_write_member_text(writer, "reason", health->refusal);
+        }
         json_write_member_u64(writer, "frames", health->spooled);
     }
     json_write_object_end(writer);
@@ -147,13 +156,13 @@ static void api_health_parts(struct json_writer *writer, const struct api_loop *
     const struct journal_backlog *backlog = &health->backlog;
     json_write_key(writer, "parts");
     json_write_object_begin(writer);
-    api_health_part(writer, "store", health->store);
-    api_health_part(writer, "journal", health->journal);
+    api_health_part(writer, "store", health->store, NULL);
+    api_health_part(writer, "journal", health->journal, health->refusal);
     if (health->has_spool) {
         api_health_spool(writer, health);
     }
     if (gate_is_shared(loop->api->options.gate)) {
-        api_health_part(writer, "redis", health->sharing);
+        api_health_part(writer, "redis", health->sharing, NULL);
     }
     json_write_object_end(writer);
     api_health_roles(writer, loop->api->options.roles);

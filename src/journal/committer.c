@@ -273,8 +273,10 @@ static void committer_seal(struct journal *journal, struct committer_commit *com
 /* Uploads whose end record is durable get their final names before anybody hears of it. */
 static void committer_settle_uploads(struct journal *journal, const struct committer_commit *commit)
 {
+    const struct journal *of = journal->options.spool_of;
+    const struct journal_slots *slots = of == NULL ? &journal->slots : &of->slots;
     /* Relaxed: the end record that it then has came by mail, after its upload was counted. */
-    if (atomic_load_explicit(&journal->slots.active, memory_order_relaxed) == 0) {
+    if (atomic_load_explicit(&slots->active, memory_order_relaxed) == 0) {
         return;
     }
     for (struct journal_batch *batch = commit->first; batch != NULL; batch = batch->next) {

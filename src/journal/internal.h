@@ -224,8 +224,13 @@ void journal_nats_spool_found(struct journal *journal, const struct journal_fram
 bool journal_upload_settle(struct journal *journal, const struct journal_frame *frame);
 void journal_uploader_discard(struct journal *journal);
 
-/* Any thread. A stream takes large bodies while it is there, a spool does not. */
+/* Any thread. A stream takes large bodies while it is there; with a spool there is always a place.
+ */
 bool journal_takes_bodies(const struct journal *journal);
+/* Where a body that begins now is kept: this journal, or its spool. */
+struct journal *journal_body_place(struct journal *journal);
+/* Whether the body of an end record is a file of this journal that has no final name yet. */
+bool journal_upload_is_pending(const struct journal *journal, const struct journal_frame *frame);
 /* There is more to read, or may be. */
 void journal_wake_subscribers(struct journal *journal);
 /* As journal_append, of a frame that the backlog holds already; on failure it still does. */

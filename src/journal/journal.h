@@ -22,6 +22,7 @@
 #include "base/err.h"
 #include "base/id.h"
 #include "base/mailbox.h"
+#include "journal/nodes.h"
 #include "record/record.h"
 
 struct journal;
@@ -189,7 +190,7 @@ struct journal_frame {
     uint64_t checksum;        /* names it in its journal, whatever its position is */
     struct slice bytes_slice; /* head and body, for record_frame_decode */
 };
-/* Several at a time. Gives what journal_from_wants. */
+/* Several at a time. */
 MUST_CHECK enum err journal_reader_open(struct journal_reader **ret, struct journal *journal,
                                         const struct journal_from *from);
 /* Durable frames only. *ret_has false: nothing more for now. */
@@ -224,33 +225,6 @@ struct journal_backlog {
     uint64_t oldest_received_ms; /* wall; 0: nothing waits */
 };
 void journal_backlog(struct journal *journal, struct journal_backlog *ret);
-
-/* --- nodes that share a stream ---------------------------------------------------------------- */
-bool journal_is_shared(const struct journal *journal);
-/* Any thread: to the node of share->run, at most once. */
-void journal_answer(struct journal *journal, const struct record_share *share);
-/* Whether frames are kept until the store has them. Any thread: some that `run` accepted are there.
- * One that it is not told of is given to the journal again when all lanes have passed it. */
-bool journal_keeps(const struct journal *journal);
-void journal_tell_applied(struct journal *journal, uint64_t run,
-                          const struct record_applied *frames, uint32_t count);
-/* Up to `max` uploads that this process counts, though all below `position` is applied, and of
- * which nothing was heard for a while; each again after a while. */
-uint32_t journal_uploads_silent(struct journal *journal, uint64_t position, struct id *to,
-                                uint32_t max);
-/* Who takes what is for this one, on the committer's thread. NULL, after it has ended: nobody. */
-typedef void (*journal_take_share)(void *context, const struct record_share *share);
-void journal_on_share(struct journal *journal, journal_take_share take, void *context);
-
-/* --- spool of a stream: any thread ------------------------------------------------------ */
-/* NULL: none. It needs a start before this one's, and a committer and a preparer. */
-struct journal *journal_spool(const struct journal *journal);
-/* Whether it takes the frames now, and how many the stream does not have. */
-bool journal_spooled(const struct journal *journal, uint64_t *ret_frames);
-/* Whether a position is the spool's; which one is applied when it is (UINT64_MAX: not known). */
-bool journal_is_spooled(const struct journal *journal, uint64_t position);
-uint64_t journal_place(const struct journal *journal, uint64_t position);
-uint64_t journal_accepted_position(const struct journal *journal); /* of all acknowledged so far */
 
 /* --- backup: by another process, beside the server or without one ----------------------------- */
 /* Holds every segment of `directory`, and retained uploads, where they are, for as long as the

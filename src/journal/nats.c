@@ -53,6 +53,19 @@ bool journal_nats_is_ready(const struct nats_journal *nats)
                atomic_load_explicit(&nats->verified, memory_order_acquire);
 }
 
+void journal_nats_refuse(struct nats_journal *nats, const char *why)
+{
+    atomic_store_explicit(&nats->refusal, why, memory_order_release);
+    atomic_store_explicit(&nats->is_foreign, true, memory_order_release);
+}
+
+const char *journal_refusal(const struct journal *journal)
+{
+    return journal->nats == NULL
+               ? NULL
+               : atomic_load_explicit(&journal->nats->refusal, memory_order_acquire);
+}
+
 /* --- the library's callbacks ------------------------------------------------------------------ */
 
 static void on_disconnected(natsConnection *connection, void *closure)
@@ -497,7 +510,7 @@ static enum err nats_meet(struct journal *journal, struct err_detail *detail)
         err = find_uploads(journal, detail);
     }
     if (err == ERR_OK) {
-        err = journal_nats_own(journal, detail);
+        err = journal_nats_own(journal, &nats->run_bits, detail);
     }
     if (err == ERR_OK) {
         err = refuse_second(journal, detail);
@@ -533,6 +546,7 @@ static enum err nats_open(struct journal *journal, const struct journal_from *ap
     (void)snprintf(journal->nats->stream, sizeof(journal->nats->stream), "%s", name);
     (void)snprintf(journal->nats->uploads, sizeof(journal->nats->uploads), "%s_uploads", name);
     journal->nats->opened_ms = (int64_t)clock_wall_ms();
+    journal_nats_held_open(journal);
     enum err err = refuse_unapplied(journal, journal_from_least(applied), detail);
     if (err == ERR_OK) {
         err = drop_pending_uploads(journal, detail);
@@ -548,7 +562,6 @@ static enum err nats_open(struct journal *journal, const struct journal_from *ap
         }
     }
     if (err == ERR_OK) {
-        journal_nats_held_open(journal);
         journal->state.is_new = true; /* nothing of it is recovered here */
         journal->state.clean = true;
         err = journal_nats_publisher_open(journal);

@@ -135,7 +135,8 @@ struct nats_journal {
     atomic_bool is_closed;
     atomic_uint_fast64_t generation;
     atomic_uint_fast64_t verified; /* by the publisher */
-    atomic_bool is_foreign;        /* the stream was replaced by another of its name: never again */
+    atomic_bool is_foreign;        /* the stream is none to write to: never again */
+    _Atomic(const char *) refusal; /* why; a constant. Stored before it, for who asks */
     /* What the stream held when this run met it. Stored before the first `verified`. */
     atomic_uint_fast64_t met_sequence;
     atomic_uint_fast64_t names;     /* of readers, a bit for each that is taken. Relaxed */
@@ -181,6 +182,8 @@ static inline uint64_t journal_nats_sequence_max(const struct nats_journal *nats
 /* Whether frames can be published and read now. Any thread. */
 bool journal_nats_is_ready(const struct nats_journal *nats);
 jsOptions journal_nats_options(void);
+/* Any thread: nothing is written to the stream any more, nor read; `why` is a constant. */
+void journal_nats_refuse(struct nats_journal *nats, const char *why);
 /* `inbox`, and what is below it by one word when `is_wide`. */
 MUST_CHECK enum err journal_nats_feed_open(struct nats_feed *feed, bool is_wide);
 /* No callback runs any more; what came is in the mailbox. */
@@ -213,7 +216,8 @@ void journal_nats_tell_went_back(struct nats_journal *nats, uint64_t number, uin
 /* --- nats_owner.c -------------------------------------------------------------------------------
  */
 /* Says in which form the stream is, too. ERR_CONFIG: it is another store's. */
-MUST_CHECK enum err journal_nats_own(struct journal *journal, struct err_detail *detail);
+MUST_CHECK enum err journal_nats_own(struct journal *journal, uint32_t *ret_run_bits,
+                                     struct err_detail *detail);
 
 /* --- nats_held.c: any thread --------------------------------------------------------------------
  */
@@ -271,6 +275,10 @@ void journal_nats_upload_remove(struct journal_upload_file *file);
 enum err journal_nats_upload_find(struct journal_upload_source *ret, struct journal *journal,
                                   struct id id);
 enum err journal_nats_upload_delete(struct journal *journal, struct id id);
+/* Before a body is sent by another than its first sender. One that is whole becomes young again; a
+ * part of one goes. */
+MUST_CHECK enum err journal_nats_upload_renew(struct journal *journal, struct id id,
+                                              bool *ret_is_whole);
 enum err journal_nats_walk_open(struct journal_upload_walk *walk);
 enum err journal_nats_walk_next(struct journal_upload_walk *walk, struct id *ret, bool *ret_has);
 void journal_nats_walk_close(struct journal_upload_walk *walk);

@@ -8,6 +8,7 @@
  *
  * Happy path: frames are read into a ring; each whose lanes are free is sent, under its own id, to
  * be answered at an address that names its place; from the front of the ring goes what is stored.
+ * An end record waits until its body is in the stream.
  *
  * Failure modes: no word for a second, or a new connection: sent again, under the same id. Refused
  * (full): the same, so the first frame is the question whether there is room again. The segments
@@ -25,7 +26,8 @@
 
 #define NS_PER_MS         UINT64_C(1000000)
 #define FORWARD_AGAIN_NS  (NATS_RESEND_MS * NS_PER_MS)
-#define FORWARD_SETTLE_NS (1000u * NS_PER_MS) /* nothing to read for so long: there is nothing */
+#define FORWARD_SETTLE_NS (1000u * NS_PER_MS)   /* nothing to read for so long: there is nothing */
+#define FORWARD_RENEW_NS  (600000u * NS_PER_MS) /* a body that waits so long is looked at again */
 #define LANES_ALL         UINT64_MAX
 
 static struct spool_frame *ring_at(struct nats_spool *spool, uint32_t i)
@@ -63,6 +65,7 @@ static void ring_push(struct nats_spool *spool, const struct journal_frame *fram
                                         .record_count = frame->record_count,
                                         .head = frame->bytes_slice};
     struct record_frame record;
+    struct record_upload_end end;
     uint8_t *bytes = mem_alloc((size_t)frame->bytes);
     journal_frame_encode(&parts, bytes);
     journal_frame_seal(bytes, 0, spool->journal->nats->salt);
@@ -71,8 +74,15 @@ static void ring_push(struct nats_spool *spool, const struct journal_frame *fram
     assert(to->frame.bytes == frame->bytes);
     to->frame.position = frame->position;
     to->message = spool->journal->nats->publisher.messages++;
-    to->is_of_this_run = record_frame_decode(frame->bytes_slice, &record) == ERR_OK &&
-                         record.run == spool->journal->options.run;
+    bool is_known = record_frame_decode(frame->bytes_slice, &record) == ERR_OK;
+    to->is_of_this_run = is_known && record.run == spool->journal->options.run;
+    if (is_known && frame->form == RECORD_FORM_UPLOAD_END &&
+        record_upload_end_decode(record.body, &end) == ERR_OK) {
+        to->is_upload = true;
+        to->wants_body = true;
+        to->upload = end.upload;
+        to->bytes_body = end.stored_bytes;
+    }
     spool->count++;
     spool->ring_bytes += (size_t)frame->bytes;
 }
@@ -124,6 +134,29 @@ static void frame_send(struct nats_spool *spool, struct spool_frame *frame, uint
     frame->sent_ns = now_ns;
 }
 
+/* One body at a time, and to its end. */
+static void carry_due(struct nats_spool *spool, const struct spool_frame *frame, uint64_t now_ns)
+{
+    const struct nats_carry *carry = &spool->carry;
+    bool is_next = !carry->has_some || id_equal(carry->id, frame->upload);
+    if (!carry->is_under_way && is_next && now_ns >= carry->again_ns) {
+        journal_nats_carry_post(spool, frame->upload);
+    }
+}
+
+static void frame_due(struct nats_spool *spool, struct spool_frame *frame, uint64_t now_ns)
+{
+    if (frame->carried_ns != 0 && now_ns - frame->carried_ns >= FORWARD_RENEW_NS) {
+        frame->wants_body = true;
+        frame->carried_ns = 0;
+    }
+    if (frame->wants_body) {
+        carry_due(spool, frame, now_ns);
+    } else {
+        frame_send(spool, frame, now_ns);
+    }
+}
+
 static void send_due(struct nats_spool *spool, uint64_t now_ns)
 {
     uint64_t busy = 0; /* lanes */
@@ -136,17 +169,41 @@ static void send_due(struct nats_spool *spool, uint64_t now_ns)
         }
         bool is_due = frame->sent_ns == 0 || now_ns - frame->sent_ns >= FORWARD_AGAIN_NS;
         if ((busy & lanes) == 0 && is_due) {
-            frame_send(spool, frame, now_ns);
+            frame_due(spool, frame, now_ns);
         }
         busy |= lanes;
     }
 }
 
-/* What was sent by a connection that is gone is sent again, before anything else of its lane. */
+/* What was sent by a connection that is gone is sent again, before anything else of its lane. A
+ * body that waits in the stream for its end record may be given up there meanwhile. */
 static void forget_sent(struct nats_spool *spool)
 {
     for (uint32_t i = 0; i < spool->count; i++) {
-        ring_at(spool, i)->sent_ns = 0;
+        struct spool_frame *frame = ring_at(spool, i);
+        frame->sent_ns = 0;
+        frame->wants_body = frame->is_upload && !frame->is_stored;
+    }
+}
+
+void journal_nats_forward_on_carried(struct mail *mail)
+{
+    struct nats_carry *carry = LIST_CONTAINER(mail, struct nats_carry, mail);
+    struct nats_spool *spool = carry->spool;
+    uint64_t now_ns = clock_mono_ns();
+    carry->is_under_way = false;
+    carry->again_ns = carry->err == ERR_OK ? 0 : now_ns + FORWARD_AGAIN_NS;
+    if (carry->err != ERR_OK) {
+        return;
+    }
+    carry->has_some = false;
+    for (uint32_t i = 0; i < spool->count; i++) {
+        struct spool_frame *frame = ring_at(spool, i);
+        if (frame->wants_body && id_equal(frame->upload, carry->id)) {
+            frame->wants_body = false;
+            frame->keeps_file = carry->is_damaged;
+            frame->carried_ns = now_ns;
+        }
     }
 }
 
@@ -168,10 +225,17 @@ static void frame_settle(struct nats_spool *spool, const struct spool_frame *fra
         journal_nats_kept_without(journal, place);
     }
     if (journal_is_shared(journal)) {
+        journal_nats_held_settle(journal, &frame->frame, place);
         journal_nats_place(journal, &frame->frame, place);
     } else if (!frame->is_of_this_run && place <= met) {
-        journal_room_give(&journal->room, frame->frame.org, frame->frame.bytes);
+        journal_room_give(&journal->room, frame->frame.org, frame->frame.bytes + frame->bytes_body);
         journal_room_not_durable(&journal->room, frame->frame.record_count);
+        if (frame->is_upload) {
+            journal_slots_close(&journal->slots, frame->frame.org);
+        }
+    }
+    if (frame->is_upload && !frame->keeps_file) {
+        (void)journal_file_upload_delete(spool->segments, frame->upload); /* mostly it is there */
     }
     if (place > atomic_load_explicit(&spool->place, memory_order_relaxed)) {
         atomic_store_explicit(&spool->place, place, memory_order_release);
@@ -212,6 +276,22 @@ static bool is_new(const struct nats_spool *spool, const struct spool_frame *fra
            (stored->is_duplicate && is_steady && stored->sequence > spool->begun_at);
 }
 
+/* An end record that an earlier run had brought into the stream without noting it. The reader has
+ * charged, or will charge, its body by that one; the one that is sent now is passed over by apply,
+ * since the upload has its row by then. */
+static void frame_uncharge_body(struct nats_spool *spool, struct spool_frame *frame)
+{
+    struct journal *journal = spool->journal;
+    if (!frame->is_upload || frame->is_of_this_run || journal_is_shared(journal) ||
+        frame->bytes_body == 0) {
+        return;
+    }
+    journal_room_give(&journal->room, frame->frame.org, frame->bytes_body);
+    journal_room_not_durable(&journal->room, frame->frame.record_count);
+    journal_slots_close(&journal->slots, frame->frame.org);
+    frame->bytes_body = 0;
+}
+
 static void frame_on_stored(struct nats_spool *spool, struct spool_frame *frame,
                             const struct nats_stored *stored)
 {
@@ -221,6 +301,8 @@ static void frame_on_stored(struct nats_spool *spool, struct spool_frame *frame,
     if (!is_new(spool, frame, stored)) { /* as another message; what is read twice has one id */
         if (!stored->is_duplicate) {
             journal_nats_tell_went_back(nats, stored->sequence, frame->after);
+        } else {
+            frame_uncharge_body(spool, frame);
         }
         frame->is_renamed = true;
         frame->message = nats->publisher.messages++;

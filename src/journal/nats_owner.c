@@ -9,8 +9,9 @@
  * server takes the message only while there is none. It stands there and not in the configuration
  * of the stream, which somebody else may manage.
  *
- * Failure modes: another store's: one line, and no start. Its frames would become rows of ours, and
- * its cursor and ours would say of one another's frames that they are applied. */
+ * Failure modes: another store's: one line, and no start; after a start without NATS, which a spool
+ * permits: one line, and nothing is forwarded. Its frames would become rows of ours, and its cursor
+ * and ours would say of one another's frames that they are applied. */
 #include "journal/nats.h"
 
 #include <assert.h>
@@ -29,7 +30,8 @@ static void owner_subject(char to[OWNER_SUBJECT_BYTES], const struct nats_journa
 }
 
 /* NATS_NOT_FOUND: there is none. */
-static natsStatus owner_read(struct nats_journal *nats, char ret[ID_TEXT_BYTES])
+static natsStatus owner_read(struct nats_journal *nats, char ret[ID_TEXT_BYTES],
+                             uint32_t *ret_run_bits)
 {
     const size_t form = sizeof(OWNER_FORM) - 1;
     char subject[OWNER_SUBJECT_BYTES];
@@ -44,7 +46,7 @@ static natsStatus owner_read(struct nats_journal *nats, char ret[ID_TEXT_BYTES])
                     memcmp(text.data + ID_TEXT_BYTES, OWNER_FORM, form) == 0;
     if (has_form || text.size == ID_TEXT_BYTES) {
         memcpy(ret, text.data, ID_TEXT_BYTES);
-        nats->run_bits = has_form ? NATS_RUN_BITS : 0;
+        *ret_run_bits = has_form ? NATS_RUN_BITS : 0;
     }
     natsMsg_Destroy(message);
     return status;
@@ -63,7 +65,8 @@ static natsStatus owner_leave(struct nats_journal *nats, const char own[ID_TEXT_
     return js_Publish(NULL, nats->js, subject, text, size, &options, NULL);
 }
 
-enum err journal_nats_own(struct journal *journal, struct err_detail *detail)
+enum err journal_nats_own(struct journal *journal, uint32_t *ret_run_bits,
+                          struct err_detail *detail)
 {
     struct nats_journal *nats = journal->nats;
     char own[ID_TEXT_BYTES];
@@ -71,9 +74,9 @@ enum err journal_nats_own(struct journal *journal, struct err_detail *detail)
     natsStatus status = NATS_NOT_FOUND;
     id_format(journal->options.nats.store, own);
     for (int i = 0; i < OWNER_TRIES && status != NATS_OK; i++) {
-        status = owner_read(nats, found);
+        status = owner_read(nats, found, ret_run_bits);
         if (status == NATS_NOT_FOUND && owner_leave(nats, own) == NATS_OK) {
-            nats->run_bits = NATS_RUN_BITS;
+            *ret_run_bits = NATS_RUN_BITS;
             return ERR_OK;
         }
     }

@@ -108,9 +108,9 @@ void journal_nats_slot_settle(struct journal *journal, struct nats_slot *slot, e
     struct journal_frame frame;
     journal_frame_peek(batch->bytes + slot->offset, &frame);
     batch->outcomes[slot->frame] = (struct journal_outcome){position, err};
-    if (journal_is_shared(journal)) {
+    if (journal_is_shared(journal) && (err != ERR_OK || !slot->is_spooled)) {
         journal_nats_held_settle(journal, &frame, err == ERR_OK ? position : 0);
-    }
+    }                        /* else when it is forwarded */
     if (!slot->is_spooled) { /* else it is kept from when it is forwarded */
         journal_nats_kept_settle(journal, batch->bytes + slot->offset,
                                  err == ERR_OK ? position : 0);
@@ -494,6 +494,18 @@ static void message_keep(struct journal *journal, const struct nats_slot *first)
     }
 }
 
+/* Of an upload that began while frames went to the spool, and ends when they do not any more. */
+static bool has_body_here(const struct journal *journal, const struct nats_slot *slot)
+{
+    const struct journal *spool = journal_spool(journal);
+    struct journal_frame frame;
+    if (spool == NULL || journal_nats_spool_is_on(journal->nats)) {
+        return false;
+    }
+    journal_frame_peek(slot->batch->bytes + slot->offset, &frame);
+    return journal_upload_is_pending(spool, &frame);
+}
+
 /* The frame at the publisher's place, and what waits behind it as far as it fits: one message. */
 static void publish_message(struct journal *journal, uint64_t now_ns)
 {
@@ -512,6 +524,9 @@ static void publish_message(struct journal *journal, uint64_t now_ns)
         count++;
     }
     message_seal(journal, first, count);
+    if (has_body_here(journal, first)) {
+        journal_nats_spool_begin(journal, "gets a large body first");
+    }
     if (journal_nats_spool_is_on(nats)) {
         journal_nats_spool_take(journal, first);
     } else {
@@ -566,6 +581,30 @@ static void look_at_slots(struct journal *journal, uint64_t now_ns, bool send_al
     }
 }
 
+/* The first sight of the stream, after a start without it. */
+static bool meet(struct journal *journal, const jsStreamInfo *info)
+{
+    struct nats_journal *nats = journal->nats;
+    struct err_detail detail = {{0}};
+    uint32_t run_bits = 0;
+    enum err err = journal_nats_own(journal, &run_bits, &detail);
+    if (err == ERR_CONFIG) {
+        log_write(LOG_ERROR, "journal", "%s: nothing is forwarded to it", detail.text);
+        journal_nats_refuse(nats, "the stream belongs to another store");
+    } else if (err == ERR_OK && run_bits != nats->run_bits) {
+        log_write(LOG_ERROR, "journal", "NATS: stream %s says another form of itself than before",
+                  nats->stream);
+        journal_nats_refuse(nats, "the stream is not in the form that it had");
+        err = ERR_CONFIG;
+    }
+    if (err != ERR_OK) {
+        return false;
+    }
+    atomic_store_explicit(&nats->met_sequence, info->State.LastSeq, memory_order_relaxed);
+    journal_nats_spool_met(journal);
+    return true;
+}
+
 /* A connection was made anew: is it still the same stream? */
 static bool verify(struct journal *journal)
 {
@@ -584,12 +623,11 @@ static bool verify(struct journal *journal)
                   "NATS: stream %s is not the one that was opened: restore it, or restart to go on "
                   "with what is there",
                   nats->stream);
-        atomic_store_explicit(&nats->is_foreign, true, memory_order_release);
+        journal_nats_refuse(nats, "the stream is not the one that was opened");
     }
     if (is_same && !nats->is_met &&
         atomic_load_explicit(&nats->verified, memory_order_relaxed) == 0) {
-        atomic_store_explicit(&nats->met_sequence, info->State.LastSeq, memory_order_relaxed);
-        journal_nats_spool_met(journal);
+        is_same = meet(journal, info);
     }
     if (is_same) {
         atomic_store_explicit(&nats->verified, generation, memory_order_release);

@@ -267,7 +267,7 @@ static void reader_check_and_make(struct nats_reader *reader, uint64_t now_ns)
     }
     reader->retry_ns = now_ns + READER_RETRY_NS;
     if (err == ERR_CORRUPT) {
-        atomic_store_explicit(&nats->is_foreign, true, memory_order_release);
+        journal_nats_refuse(nats, "the stream is an older copy of itself");
     }
 }
 

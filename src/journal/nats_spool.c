@@ -20,8 +20,10 @@
  * highest that any forwarded one has got, so who waits for one may wait for later ones, never for
  * fewer.
  *
- * Large bodies it does not take: their blocks are the stream's, and their end records follow at
- * once or never.
+ * A large body that begins while frames go to the spool is a file of its own there, as with the
+ * local journal; its end record is a frame of the spool, before which the body goes to the stream
+ * (nats_carry.c). So it stays when the spool is empty before it ends: its end record then turns the
+ * spool on. Of a body that has begun in the stream the end record follows at once or never.
  *
  * Failure modes: the disk is below its reserve, or a write fails: the frame is refused as with the
  * local journal. The stream was replaced: nothing is forwarded until a restart meets the new one,
@@ -84,9 +86,11 @@ static enum err open_segments(struct nats_spool *spool, struct err_detail *detai
 {
     struct journal_options options = spool->journal->options;
     struct journal_from applied = journal_from_all(0);
+    char uploads[SPOOL_PATH_BYTES];
     struct id id;
+    (void)snprintf(uploads, sizeof(uploads), "%s/uploads", options.spool_directory);
     options.directory = options.spool_directory;
-    options.uploads_directory = options.spool_directory; /* it has none */
+    options.uploads_directory = uploads;
     options.spool_of = spool->journal;
     options.spool_directory = NULL;
     options.nats = (struct journal_nats_options){.url = NULL};
@@ -109,6 +113,7 @@ enum err journal_nats_spool_open(struct journal *journal, struct err_detail *det
     journal->nats->spool = spool;
     spool->journal = journal;
     spool->state_fd = -1;
+    journal_nats_carry_open(spool);
     enum err err = journal_directory_make(directory, detail);
     if (err == ERR_OK) {
         err = journal_spool_state_open(directory, &spool->state_fd, &spool->state);
@@ -129,9 +134,20 @@ bool journal_nats_spool_knows(const struct journal *journal)
 
 void journal_nats_spool_found(struct journal *journal, const struct journal_frame *frame)
 {
+    struct record_frame record;
+    struct record_upload_end end;
     journal_room_force(&journal->room, frame->org, frame->bytes);
     journal_room_durable(&journal->room, frame->record_count, 0);
     journal->nats->spool->left++;
+    if (frame->form == RECORD_FORM_UPLOAD_END &&
+        record_frame_decode(frame->bytes_slice, &record) == ERR_OK &&
+        record_upload_end_decode(record.body, &end) == ERR_OK) {
+        journal_room_force(&journal->room, frame->org, end.stored_bytes);
+        journal_slots_force(&journal->slots, frame->org);
+        if (journal_is_shared(journal)) {
+            journal_nats_held_publish(journal, frame);
+        }
+    }
 }
 
 static void tell_frames(struct nats_spool *spool)
@@ -219,6 +235,7 @@ void journal_nats_spool_close(struct journal *journal)
     journal_nats_feed_close(&spool->acks);
     (void)mailbox_run_all(journal->committer_mailbox); /* late words; batches of the producer */
     journal_nats_forward_drop(spool);
+    journal_nats_carry_close(spool);
     journal_reader_close(spool->reader);
     journal_producer_destroy(spool->producer);
     journal_close(spool->segments);
@@ -296,8 +313,9 @@ void journal_nats_spool_take(struct journal *journal, struct nats_slot *slot)
     enum err err = ERR_OK;
     slot->is_spooled = true;
     slot->ticket.on_durable = on_durable;
-    if (frame.form == RECORD_FORM_UPLOAD_END) {
-        err = ERR_AWAY; /* a body without one is taken for lost after an hour */
+    if (frame.form == RECORD_FORM_UPLOAD_END &&
+        !journal_upload_is_pending(spool->segments, &frame)) {
+        err = ERR_AWAY; /* a body in the stream without one is taken for lost after an hour */
     } else if (atomic_load_explicit(&spool->segments->room.is_short, memory_order_relaxed)) {
         err = ERR_NO_SPACE;
     } else {
@@ -434,8 +452,16 @@ struct journal *journal_spool(const struct journal *journal)
 
 bool journal_takes_bodies(const struct journal *journal)
 {
-    return journal->nats == NULL ||
-           (journal_nats_is_ready(journal->nats) && !journal_nats_spool_is_on(journal->nats));
+    return journal->nats == NULL || journal->nats->spool != NULL ||
+           journal_nats_is_ready(journal->nats);
+}
+
+struct journal *journal_body_place(struct journal *journal)
+{
+    const struct nats_journal *nats = journal->nats;
+    bool is_here = nats != NULL && nats->spool != NULL &&
+                   (journal_nats_spool_is_on(nats) || !journal_nats_is_ready(nats));
+    return is_here ? nats->spool->segments : journal;
 }
 
 bool journal_is_spooled(const struct journal *journal, uint64_t position)

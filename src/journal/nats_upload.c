@@ -15,12 +15,14 @@
  *
  * Each message says which one must be the last of its subject. So an upload whose sender died can
  * be given up by any node: a message of no bytes follows its last one, and whoever still sends is
- * refused from then on.
+ * refused from then on. The last end block is the one that counts: a second one, which says the
+ * same, makes an upload young again.
  *
  * Failure modes: away, or no word: sent again with the same id until five seconds are over, then
- * the upload fails. The stream is full: ERR_NO_SPACE. A message is not there that should be:
- * ERR_IO, because a new leader may not have it yet; who asks tries again. What is not in the stream
- * may be a file of before the journal was moved to NATS. */
+ * the upload fails; with a spool one that has not got a block into the stream becomes a file there.
+ * The stream is full: ERR_NO_SPACE. A message is not there that should be: ERR_IO, because a new
+ * leader may not have it yet; who asks tries again. What is not in the stream may be a file of
+ * before the journal was moved to NATS. */
 #include "journal/nats.h"
 
 #include "base/clock.h"
@@ -70,14 +72,15 @@ static enum err publish_once(struct journal_upload_file *file, struct slice byte
 {
     struct nats_journal *nats = file->journal->nats;
     char subject[UPLOAD_NAME_BYTES];
-    char id[ID_TEXT_BYTES + 24];
+    char id[ID_TEXT_BYTES + 44];
     char text[ID_TEXT_BYTES];
     jsPubOptions options;
     jsPubAck *ack = NULL;
     jsErrCode code = 0;
     upload_subject(subject, nats, file->id);
     id_format(file->id, text);
-    (void)snprintf(id, sizeof(id), "%.*s.%" PRIu64, ID_TEXT_BYTES, text, file->block_count);
+    (void)snprintf(id, sizeof(id), "%.*s.%" PRIu64 ".%" PRIx64, ID_TEXT_BYTES, text,
+                   file->block_count, file->carried);
     (void)jsPubOptions_Init(&options);
     options.MaxWait = UPLOAD_TRY_MS;
     options.MsgId = id;
@@ -92,12 +95,16 @@ static enum err publish_once(struct journal_upload_file *file, struct slice byte
     return status == NATS_OK ? ERR_OK : upload_err(status, code);
 }
 
-/* Until it is acknowledged or refused, or nothing was heard of the server for five seconds. */
+/* Until it is acknowledged or refused, or nothing was heard of the server for five seconds. What
+ * has another place, or is a file already, does not wait. */
 static enum err publish(struct journal_upload_file *file, struct slice bytes, uint64_t *ret_place)
 {
     struct journal *journal = file->journal;
     struct nats_journal *nats = journal->nats;
     enum err err = ERR_AWAY;
+    if (file->carried != 0 || (nats->spool != NULL && file->block_count == 0)) {
+        return journal_nats_is_ready(nats) ? publish_once(file, bytes, ret_place) : ERR_AWAY;
+    }
     for (;;) {
         if (journal_nats_is_ready(nats)) {
             err = publish_once(file, bytes, ret_place);
@@ -125,12 +132,21 @@ enum err journal_nats_upload_write(struct journal_upload_file *file, uint8_t *bl
     }
     if (!file->is_made) { /* also when it fails: it may be there all the same */
         file->is_made = true;
-        list_push_back(&file->journal->uploader.files, &file->link);
+        if (file->carried == 0) {
+            list_push_back(&file->journal->uploader.files, &file->link);
+        }
     }
     journal_block_seal(block, &numbered, file->id, 0);
     enum err err =
         publish(file, slice_make(block, JOURNAL_BLOCK_HEAD_BYTES + (size_t)head->stored_bytes),
                 &file->last_place);
+    bool is_begun = file->carried != 0 || file->block_count > 0;
+    if (err == ERR_AWAY && !is_begun && journal_spool(file->journal) != NULL) {
+        list_remove(&file->link);
+        file->is_made = false;
+        file->journal = journal_spool(file->journal);
+        return journal_file_upload_write(file, block, head, ret_place);
+    }
     if (err == ERR_OK) {
         file->block_count++;
         *ret_place = file->last_place;
@@ -265,6 +281,42 @@ enum err journal_nats_upload_delete(struct journal *journal, struct id id)
         return journal_file_upload_delete(journal, id);
     }
     return err == ERR_OK ? purge(journal->nats, id) : err;
+}
+
+/* The end block once more. */
+static enum err last_renew(struct nats_journal *nats, struct id id, const struct upload_last *last)
+{
+    uint8_t block[JOURNAL_BLOCK_HEAD_BYTES + JOURNAL_UPLOAD_END_BYTES];
+    struct journal_block_head head = {JOURNAL_BLOCK_END, JOURNAL_UPLOAD_END_BYTES,
+                                      JOURNAL_UPLOAD_END_BYTES, JOURNAL_BLOCK_NONE};
+    char subject[UPLOAD_NAME_BYTES];
+    jsPubOptions options;
+    jsErrCode code = 0;
+    journal_upload_tail_encode(&last->tail, block + JOURNAL_BLOCK_HEAD_BYTES);
+    journal_block_seal(block, &head, id, 0);
+    upload_subject(subject, nats, id);
+    (void)jsPubOptions_Init(&options);
+    options.MaxWait = UPLOAD_TRY_MS;
+    options.ExpectLastSubjectSeq = last->place;
+    natsStatus status =
+        js_Publish(NULL, nats->js, subject, block, (int)sizeof(block), &options, &code);
+    return status == NATS_OK ? ERR_OK : upload_err(status, code);
+}
+
+enum err journal_nats_upload_renew(struct journal *journal, struct id id, bool *ret_is_whole)
+{
+    struct upload_last last;
+    enum err err = last_get(journal->nats, id, &last);
+    if (err == ERR_OK && last.is_end) {
+        err = last_renew(journal->nats, id, &last);
+        *ret_is_whole = true;
+        return err;
+    }
+    if (err == ERR_OK) {
+        err = purge(journal->nats, id);
+    }
+    *ret_is_whole = false;
+    return err == ERR_NOT_FOUND ? ERR_OK : err;
 }
 
 /* --- those of earlier runs -------------------------------------------------------------------- */

@@ -26,11 +26,34 @@ struct spool_frame {
     struct journal_frame frame; /* its position is the spool's */
     bool is_of_this_run;
     bool is_stored;
-    bool is_renamed;  /* sent once more, as another message … */
-    uint64_t message; /* … of this number */
-    uint64_t after;   /* known to be in the stream when it was first sent: its own is higher */
-    uint32_t uses;    /* of its place in the ring, so that a late word finds another name */
-    uint64_t sent_ns; /* 0: not, or not by this connection */
+    bool is_upload;      /* it has a body, … */
+    bool wants_body;     /* … which goes first */
+    bool keeps_file;     /* what it holds could not be read */
+    struct id upload;    /* of one with a body; … */
+    uint64_t bytes_body; /* … counted in the backlog */
+    uint64_t carried_ns; /* since then the body waits in the stream */
+    bool is_renamed;     /* sent once more, as another message … */
+    uint64_t message;    /* … of this number */
+    uint64_t after;      /* known to be in the stream when it was first sent: its own is higher */
+    uint32_t uses;       /* of its place in the ring, so that a late word finds another name */
+    uint64_t sent_ns;    /* 0: not, or not by this connection */
+};
+
+/* A body on its way out of a file into the stream. */
+struct nats_carry {
+    struct mail mail;
+    struct nats_spool *spool;
+    bool is_under_way; /* the uploader's thread has it, else the committer's */
+    bool has_some;     /* `id` is not at its end */
+    bool is_damaged;
+    enum err err; /* of the last turn; not ERR_OK: it is gone on with */
+    struct id id;
+    uint64_t again_ns; /* after a failure: not before */
+    /* The uploader's. */
+    struct journal_upload_source source;
+    struct journal_upload_file *file; /* in the stream; NULL: not begun */
+    uint64_t offset;                  /* in the source */
+    uint8_t *block;
 };
 
 struct nats_spool {
@@ -56,6 +79,7 @@ struct nats_spool {
     uint32_t first;
     uint32_t count;
     size_t ring_bytes;
+    struct nats_carry carry;
     /* Relaxed: for who asks; the three are looked at one by one. */
     atomic_bool is_on;
     atomic_uint_fast64_t since_ms; /* wall */
@@ -106,4 +130,12 @@ void journal_nats_spool_stop(struct journal *journal);
 /* Reads, sends, and takes off what the stream has. True: the spool is empty. */
 bool journal_nats_forward(struct nats_spool *spool, uint64_t now_ns);
 void journal_nats_forward_on_ack(struct mail *mail);
+void journal_nats_forward_on_carried(struct mail *mail);
 void journal_nats_forward_drop(struct nats_spool *spool);
+
+/* --- nats_carry.c -------------------------------------------------------------------------------
+ */
+void journal_nats_carry_open(struct nats_spool *spool);
+void journal_nats_carry_close(struct nats_spool *spool);
+/* The body of this upload goes to the stream; on_carried says what became of it. */
+void journal_nats_carry_post(struct nats_spool *spool, struct id id);

@@ -312,7 +312,8 @@ enum err journal_upload_begin(struct journal_upload **ret, struct journal_produc
     buffer_init(&upload->table, (size_t)2 * JOURNAL_TABLE_BYTES);
     buffer_init(&upload->end_bytes, LIMIT_FRAME_BYTES);
     upload->file = mem_alloc(sizeof(*upload->file));
-    *upload->file = (struct journal_upload_file){.journal = journal, .id = id, .fd = -1};
+    *upload->file =
+        (struct journal_upload_file){.journal = journal_body_place(journal), .id = id, .fd = -1};
     upload->file->tail.last_index = JOURNAL_BLOCK_NONE;
     upload->file->tail.last_table = JOURNAL_BLOCK_NONE;
     upload->control = mem_alloc(sizeof(*upload->control) + JOURNAL_BLOCK_HEAD_BYTES);
@@ -440,14 +441,33 @@ void journal_upload_abort(struct journal_upload *upload)
     }
 }
 
-bool journal_upload_settle(struct journal *journal, const struct journal_frame *frame)
+/* False: not an upload's. */
+static bool upload_end_of(const struct journal_frame *frame, struct record_upload_end *ret)
 {
     struct record_frame record;
+    return frame->form == RECORD_FORM_UPLOAD_END &&
+           record_frame_decode(frame->bytes_slice, &record) == ERR_OK &&
+           record_upload_end_decode(record.body, ret) == ERR_OK;
+}
+
+bool journal_upload_is_pending(const struct journal *journal, const struct journal_frame *frame)
+{
+    struct record_upload_end end;
+    struct stat found;
+    char path[JOURNAL_PATH_BYTES];
+    if (!upload_end_of(frame, &end)) {
+        return false;
+    }
+    journal_upload_path(path, journal, end.upload, false);
+    return sys_stat(path, &found) == 0;
+}
+
+bool journal_upload_settle(struct journal *journal, const struct journal_frame *frame)
+{
     struct record_upload_end end;
     char from[JOURNAL_PATH_BYTES];
     char to[JOURNAL_PATH_BYTES];
-    if (record_frame_decode(frame->bytes_slice, &record) != ERR_OK ||
-        record_upload_end_decode(record.body, &end) != ERR_OK) {
+    if (!upload_end_of(frame, &end)) {
         return true; /* not one of ours: nothing has this name */
     }
     journal_upload_path(from, journal, end.upload, false);

@@ -29,6 +29,7 @@ struct journal_upload_file {
     uint64_t *index; /* JOURNAL_INDEX_ENTRIES */
     uint32_t index_count;
     bool is_made;
+    uint64_t carried;     /* out of a spool: names the try; 0: it comes from a request */
     uint64_t block_count; /* written */
     uint64_t last_place;  /* of the last of them */
 };
@@ -95,3 +96,11 @@ struct journal_upload {
 
 /* Uploader: `block` arrived. */
 void journal_uploader_on_block(struct mail *mail);
+/* Uploader: a block of data or of the table, as it is to be stored, with room for its head; the
+ * head is completed. After an error the same call may be repeated. */
+MUST_CHECK enum err journal_upload_put(struct journal_upload_file *file, uint8_t *block,
+                                       struct journal_block_head *head);
+/* Uploader: what was put is whole; the same holds. */
+MUST_CHECK enum err journal_upload_finish(struct journal_upload_file *file);
+/* What was written stays. NULL is fine. */
+void journal_upload_file_free(struct journal_upload_file *file);

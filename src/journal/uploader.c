@@ -38,8 +38,11 @@ void journal_file_upload_remove(struct journal_upload_file *file)
     }
 }
 
-static void file_free(struct journal_upload_file *file)
+void journal_upload_file_free(struct journal_upload_file *file)
 {
+    if (file == NULL) {
+        return;
+    }
     if (file->fd >= 0) {
         (void)sys_close(file->fd); /* what counts was synced */
     }
@@ -111,20 +114,53 @@ static enum err file_write_index(struct journal_upload_file *file)
     memcpy(block + JOURNAL_BLOCK_HEAD_BYTES, file->index, stored);
     enum err err = file_write(file, block, &head, &file->tail.last_index);
     mem_free(block);
-    file->index_count = 0;
+    if (err == ERR_OK) {
+        file->index_count = 0;
+    }
     return err;
 }
 
-static enum err file_add_table(struct journal_upload_file *file, struct journal_block *block)
+static enum err file_put_table(struct journal_upload_file *file, uint8_t *block,
+                               struct journal_block_head *head)
 {
-    struct journal_block_head *head = &block->head;
-    head->stored_bytes = head->decoded_bytes;
     head->previous = file->tail.last_table;
-    enum err err = file_write(file, block->bytes, head, &file->tail.last_table);
+    enum err err = file_write(file, block, head, &file->tail.last_table);
     if (err == ERR_OK) {
         file->tail.table_bytes += head->stored_bytes;
     }
     return err;
+}
+
+static enum err file_put_data(struct journal_upload_file *file, uint8_t *block,
+                              struct journal_block_head *head)
+{
+    uint64_t place = 0;
+    enum err err = ERR_OK;
+    if (file->index_count == JOURNAL_INDEX_ENTRIES) {
+        err = file_write_index(file);
+    }
+    head->previous = JOURNAL_BLOCK_NONE;
+    if (err == ERR_OK) {
+        err = file_write(file, block, head, &place);
+    }
+    if (err != ERR_OK) {
+        return err;
+    }
+    file->tail.decoded_bytes += head->decoded_bytes;
+    file->tail.data_blocks++;
+    if (file->index == NULL) {
+        file->index = mem_alloc_array(JOURNAL_INDEX_ENTRIES, sizeof(*file->index));
+    }
+    file->index[file->index_count++] =
+        journal_index_entry(place, JOURNAL_BLOCK_HEAD_BYTES + head->stored_bytes);
+    return ERR_OK;
+}
+
+enum err journal_upload_put(struct journal_upload_file *file, uint8_t *block,
+                            struct journal_block_head *head)
+{
+    return head->type == JOURNAL_BLOCK_TABLE ? file_put_table(file, block, head)
+                                             : file_put_data(file, block, head);
 }
 
 static enum err uploader_prepare(struct journal_uploader *uploader)
@@ -144,7 +180,6 @@ static enum err file_add_data(struct journal_upload_file *file, struct journal_b
 {
     struct journal_uploader *uploader = &file->journal->uploader;
     struct journal_block_head *head = &block->head;
-    uint64_t place = 0;
     enum err err = uploader_prepare(uploader);
     if (err != ERR_OK) {
         return err;
@@ -157,23 +192,11 @@ static enum err file_add_data(struct journal_upload_file *file, struct journal_b
         return ERR_NO_MEMORY;
     }
     head->stored_bytes = (uint32_t)stored;
-    head->previous = JOURNAL_BLOCK_NONE;
     assert(JOURNAL_BLOCK_HEAD_BYTES + head->stored_bytes <= block->charged_bytes);
-    err = file_write(file, uploader->compressed, head, &place);
-    if (err != ERR_OK) {
-        return err;
-    }
-    file->tail.decoded_bytes += head->decoded_bytes;
-    file->tail.data_blocks++;
-    if (file->index == NULL) {
-        file->index = mem_alloc_array(JOURNAL_INDEX_ENTRIES, sizeof(*file->index));
-    }
-    file->index[file->index_count++] =
-        journal_index_entry(place, JOURNAL_BLOCK_HEAD_BYTES + head->stored_bytes);
-    return file->index_count == JOURNAL_INDEX_ENTRIES ? file_write_index(file) : ERR_OK;
+    return file_put_data(file, uploader->compressed, head);
 }
 
-static enum err file_finish(struct journal_upload_file *file)
+enum err journal_upload_finish(struct journal_upload_file *file)
 {
     uint8_t block[JOURNAL_BLOCK_HEAD_BYTES + JOURNAL_UPLOAD_END_BYTES];
     struct journal_block_head head = {JOURNAL_BLOCK_END, JOURNAL_UPLOAD_END_BYTES,
@@ -192,10 +215,13 @@ static enum err file_finish(struct journal_upload_file *file)
 static enum err file_take(struct journal_upload_file *file, struct journal_block *block)
 {
     if (block->action == JOURNAL_BLOCK_FINISH) {
-        return file_finish(file);
+        return journal_upload_finish(file);
     }
-    return block->head.type == JOURNAL_BLOCK_TABLE ? file_add_table(file, block)
-                                                   : file_add_data(file, block);
+    if (block->head.type == JOURNAL_BLOCK_TABLE) {
+        block->head.stored_bytes = block->head.decoded_bytes;
+        return file_put_table(file, block->bytes, &block->head);
+    }
+    return file_add_data(file, block);
 }
 
 void journal_uploader_on_block(struct mail *mail)
@@ -206,7 +232,7 @@ void journal_uploader_on_block(struct mail *mail)
         if (block->action == JOURNAL_BLOCK_REMOVE) {
             file->journal->backend->upload_remove(file);
         }
-        file_free(file);
+        journal_upload_file_free(file);
         mem_free(block);
         return;
     }
@@ -246,7 +272,7 @@ void journal_uploader_discard(struct journal *journal)
     while ((link = list_first(&journal->uploader.files)) != NULL) {
         struct journal_upload_file *file = LIST_CONTAINER(link, struct journal_upload_file, link);
         journal->backend->upload_remove(file); /* its loop never ended it */
-        file_free(file);
+        journal_upload_file_free(file);
     }
     (void)ZSTD_freeCCtx(journal->uploader.compressor); /* NULL is fine; it cannot fail */
     mem_free(journal->uploader.compressed);

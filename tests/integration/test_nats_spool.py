@@ -1,15 +1,18 @@
 """Promise: with JOURNAL_SPOOL=1 what comes while NATS takes nothing is acknowledged, forwarded in its order when NATS is
 back, and stored once, whichever process is killed, stopped or paused, and whichever of them starts first."""
 import contextlib
+import json
 import os
 import shutil
 import signal
+import socket
 import threading
 
 import pytest
 
-from black_box import audit, drained, end_load, event, events, metric, post, start_load, until
+from black_box import audit, drained, end_load, event, events, head, metric, post, read_answer, start_load, until
 from test_bad_input import refused_start
+from test_batch import NDJSON
 from test_nats import nats, numbers, ready  # noqa: F401 (a fixture)
 from test_outages import private_mounts
 
@@ -28,6 +31,26 @@ def forwarded(server):
 
 def until_spooling(server):
     until(lambda: spooling(server), BACK_SECONDS)
+
+
+def body_of(first, count, text="x" * 1000):
+    """A line each, the next number."""
+    return "".join(json.dumps({**event(n), "payload": {"number": n, "text": text}}) + "\n"
+                   for n in range(first, first + count)).encode()
+
+
+def upload(server, body, query=""):
+    answer = server.post("/api/events/batch" + query, body, headers=NDJSON)
+    assert answer.status == 202 and answer.json["durability"] == "fsync", answer
+    return answer.json
+
+
+def spool_files(server):
+    return sorted(one.name for one in (server.data_dir / "spool/uploads").iterdir())
+
+
+def until_processed(server, sent):
+    until(lambda: server.get(f"/api/v1/uploads/{sent['upload_id']}").json.get("state") == "processed")
 
 
 def in_order(server):
@@ -183,18 +206,155 @@ def test_the_backlog_counts_the_spool(weir, nats):  # noqa: F811
     assert len(events(server)) == taken + 2
 
 
-def test_large_bodies_wait_for_nats(weir, nats):  # noqa: F811
+def test_large_bodies_are_kept_and_forwarded(weir, nats):  # noqa: F811
+    """Byte for byte; then nothing of them is left in the spool."""
     one = nats()
     server = weir(NATS_URL=one.url, JOURNAL_SPOOL=1)
     one.kill()
     until_spooling(server)
-    body = "".join('{"type":"t","payload":{"text":"%s"}}\n' % ("x" * 1000) for _ in range(500))
-    answer = server.post("/api/events/batch", body, headers={"Content-Type": "application/x-ndjson"})
-    assert answer.status == 503 and answer.json["code"] == "journal_unavailable", answer
+    body = body_of(1, 500)
+    post(server, 0)
+    sent = upload(server, body, "?wait=stored")
+    post(server, 501)
+    assert sent["accepted"] == 500 and spool_files(server) == [sent["upload_id"] + ".up"]
+    assert metric(server, "event_queue_size") == 502
     one.start()
     forwarded(server)
-    answer = server.post("/api/events/batch?wait=stored", body, headers={"Content-Type": "application/x-ndjson"})
-    assert answer.status == 201 and answer.json["accepted"] == 500, answer
+    until_processed(server, sent)
+    assert numbers(server) == list(range(502)) and spool_files(server) == []
+    assert server.bodies()[0] == ["weir.uploads." + sent["upload_id"]]
+    assert server.get(f"/api/v1/uploads/{sent['upload_id']}/raw").body == body
+    answer = server.post("/api/events/batch?wait=stored", body_of(600, 500), headers=NDJSON)
+    assert answer.status == 201, "to the stream again"
+    assert metric(server, "dedup_duplicates_total") == 0
+
+
+@pytest.mark.seconds(8)
+@pytest.mark.parametrize("victim", ["weir", "nats"])
+def test_a_kill_while_a_body_is_forwarded(weir, nats, victim):  # noqa: F811
+    """At several places; also before anything of it went, and after all of it did."""
+    one = nats()
+    server = weir(NATS_URL=one.url, JOURNAL_SPOOL=1)
+    count = 0
+    for blocks in (0, 1, 5, 20, 40):
+        one.kill()
+        until_spooling(server)
+        body = b"".join(body_of(count + n, 1, os.urandom(10_000).hex()) for n in range(300))
+        sent = upload(server, body)
+        post(server, count + 300)
+        count += 301
+        if victim == "weir":
+            server.kill()
+            server.start()
+            assert metric(server, "event_queue_size") == 301, "it is counted after a restart, too"
+        one.start()
+        before = one.stream("weir_uploads")["state"]["messages"]
+        until(lambda: one.stream("weir_uploads")["state"]["messages"] >= before + blocks or spool_files(server) == [])
+        if victim == "weir":
+            server.kill()
+            server.start()
+        else:
+            one.kill()
+            one.start()
+        forwarded(server)
+        until_processed(server, sent)
+        assert server.get(f"/api/v1/uploads/{sent['upload_id']}/raw").body == body
+        assert spool_files(server) == []
+    assert numbers(server) == list(range(count))
+    assert len(server.bodies()[0]) == 5 and metric(server, "journal_records_dropped_total") == 0
+
+
+def send_half(server, body):
+    """The first part of an upload, on a connection that stays open."""
+    one = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    one.sendall(head(server, path="/api/events/batch", close=False, Content_Length=len(body), **NDJSON))
+    one.sendall(body[:len(body) // 2])
+    return one
+
+
+def test_a_body_that_begins_in_the_spool_and_ends_after_it(weir, nats):  # noqa: F811
+    one = nats()
+    server = weir(NATS_URL=one.url, JOURNAL_SPOOL=1)
+    one.kill()
+    until_spooling(server)
+    body = body_of(0, 1500)
+    with send_half(server, body) as connection:
+        until(lambda: spool_files(server))
+        one.start()
+        until(lambda: not spooling(server))
+        post(server, 1500)
+        connection.sendall(body[len(body) // 2:])
+        status, _, answer = read_answer(connection)
+        assert status == 202 and json.loads(answer)["accepted"] == 1500, answer
+    forwarded(server)
+    until_processed(server, json.loads(answer))
+    assert numbers(server) == list(range(1501)) and spool_files(server) == []
+
+
+def test_nats_goes_in_the_middle_of_a_body(weir, nats):  # noqa: F811
+    """What of it is in the stream cannot be had: it is refused whole, and may come again."""
+    one = nats()
+    server = weir(NATS_URL=one.url, JOURNAL_SPOOL=1)
+    body = body_of(0, 1500)
+    with send_half(server, body) as connection:
+        until(lambda: server.bodies()[0])
+        one.kill()
+        connection.sendall(body[len(body) // 2:])
+        status, _, answer = read_answer(connection)
+        assert status == 503 and json.loads(answer)["code"] == "journal_unavailable", answer
+    sent = upload(server, body)
+    one.start()
+    forwarded(server)
+    until_processed(server, sent)
+    assert numbers(server) == list(range(1500)) and metric(server, "dedup_duplicates_total") == 0
+
+
+def test_a_body_that_is_damaged_in_the_spool(weir, nats):  # noqa: F811
+    """It fails, and says so; what is behind it is forwarded all the same, and its file stays."""
+    one = nats()
+    server = weir(NATS_URL=one.url, JOURNAL_SPOOL=1)
+    one.kill()
+    until_spooling(server)
+    sent = upload(server, b"".join(body_of(n, 1, os.urandom(10_000).hex()) for n in range(100)))
+    post(server, 100)
+    file = server.data_dir / "spool/uploads" / (sent["upload_id"] + ".up")
+    bytes_ = bytearray(file.read_bytes())
+    bytes_[len(bytes_) // 2] ^= 1
+    file.write_bytes(bytes_)
+    one.start()
+    until(lambda: not spooling(server))
+    until(lambda: server.get(f"/api/v1/uploads/{sent['upload_id']}").json.get("state") == "failed")
+    assert 100 in numbers(server) and spool_files(server) == [sent["upload_id"] + ".up"]
+
+
+def test_a_stream_of_another_store_is_left_alone(weir, nats, tmp_path):  # noqa: F811
+    """After a start without NATS: it turns out whose the stream is when it is there, before anything goes to it."""
+    one = nats()
+    server = weir(NATS_URL=one.url, JOURNAL_SPOOL=1)
+    post(server, 0)
+    drained(server)
+    server.stop()
+    one.kill()
+    before = server.data_dir / "weir.db"
+    copy = tmp_path / "other"
+    other = weir(start=False, data_dir=copy, DATABASE_URL="", NATS_URL="")
+    other.start()
+    other.stop()
+    for name in ("weir.db", "weir.db-wal", "weir.db-shm"):
+        if (copy / name).exists():
+            shutil.copy(copy / name, before.parent / name)
+        elif (before.parent / name).exists():
+            (before.parent / name).unlink()
+    server.key = other.key
+    server.start()
+    post(server, 1)
+    one.start()
+    part = until(lambda: ready(server).json["parts"]["spool"].get("reason") and ready(server).json["parts"]["spool"])
+    assert "another store" in part["reason"] and part["frames"] == 1, part
+    assert any("another store" in line and "nothing is forwarded" in line for line in server.log)
+    assert one.stream()["state"]["messages"] == 1
+    post(server, 2)
+    assert ready(server).json["parts"]["spool"]["frames"] == 2
 
 
 def test_erase_waits_for_the_spool(weir, nats):  # noqa: F811
@@ -311,6 +471,8 @@ def test_a_full_disk_under_the_spool(weir, nats, tmp_path):  # noqa: F811
         one.kill()
         until_spooling(server)
     until(lambda: server.post("/api/events", event(-1)).status == 503)
+    answer = server.post("/api/events/batch", body_of(1000, 500), headers=NDJSON)
+    assert answer.status == 503 and answer.json["code"] == "journal_unavailable", answer
     if mounts:
         os.unlink(filler)
         until(lambda: server.post("/api/events", event(20)).status == 202, BACK_SECONDS)
