@@ -1,17 +1,20 @@
 /* Erase: what is stored of a subject, of an app, or one event, goes.
  *
- * Happy path: everything that was accepted before the request is applied first (as a wait_for),
- * then step after step erases, each a durable transaction, and the last one writes the audit. The
- * answer comes when the store holds nothing more of it. Raw bodies follow within the hour, the
- * journal when its segments go.
+ * Happy path: everything that was accepted before the request, by any node, is applied first: what
+ * this one accepted (as a wait_for), what others have on their disks, which they tell in the store,
+ * what is in the stream that they share. Then step after step erases, each a durable transaction,
+ * and the last one writes the audit. The answer comes when the store holds nothing more of it. Raw
+ * bodies follow within the hour, the journal when its segments go.
  *
- * Failure modes: 504: not all of it was applied in time; 409: an upload is being applied; an answer
+ * Failure modes: 504: not all of it was applied in time, or a node is away that may hold some: it
+ * would come back with that; 409: an upload is being applied; an answer
  * that is lost: asking again finishes what was begun. */
 #include "api/handlers.h"
 
 #include "api/audited.h"
 #include "api/document.h"
 #include "api/reply.h"
+#include "base/clock.h"
 #include "base/limits.h"
 #include "journal/journal.h"
 #include "query/query.h"
@@ -25,7 +28,14 @@ struct api_erase {
     struct query_erase done; /* of the steps that are committed */
     struct id id;
     const char *what; /* "event", "subject", "app" */
+    struct id own;    /* the journal on this node's disk; zeros: none */
+    uint64_t question;
+    uint64_t end_ms;  /* monotonic */
+    int64_t since_ms; /* the database's: what was accepted before is to be applied */
+    bool is_behind;   /* another node is */
 };
+
+#define ERASE_LOOK_MS 100u
 
 /* The audit says what was asked for and not whom it was about: that is to be forgotten. */
 static enum err api_erase_query(struct api_job *job, struct store_connection *connection)
@@ -82,6 +92,63 @@ static void api_erase_run(struct api_request *request)
     api_write(job);
 }
 
+static enum err api_erase_behind_query(struct api_job *job, struct store_connection *connection)
+{
+    struct api_erase *asked = (struct api_erase *)job;
+    return query_is_behind(connection, asked->own, &asked->since_ms, &asked->is_behind);
+}
+
+static void api_erase_look(struct api_request *request)
+{
+    request->on_timer = NULL;
+    api_write(request->job);
+}
+
+static void api_erase_behind_done(struct api_job *job)
+{
+    struct api_erase *asked = (struct api_erase *)job;
+    struct api_request *request = job->request;
+    const struct api_options *options = &request->loop->api->options;
+    if (job->store.err != ERR_OK) {
+        api_reply_err(request, job->store.err, NULL);
+        return;
+    }
+    if (!asked->is_behind && journal_is_answered(options->journal, asked->question)) {
+        api_wait_for(request, journal_durable_position(options->journal), api_erase_run);
+        return;
+    }
+    if (clock_mono_ms() >= asked->end_ms) {
+        struct http_problem problem = {.status = 504,
+                                       .code = "timeout",
+                                       .detail = "Another node may hold records that are not "
+                                                 "applied; erase again when it has applied them.",
+                                       .offset = -1};
+        api_reply_problem(request, &problem, 0);
+        return;
+    }
+    store_announce_free(options->store); /* so that they look, and tell */
+    request->on_timer = api_erase_look;
+    http_request_set_timer(request->http, ERASE_LOOK_MS);
+}
+
+static void api_erase_settle(struct api_request *request)
+{
+    struct api_job *job = request->job;
+    job->query = api_erase_behind_query;
+    job->on_done = api_erase_behind_done;
+    api_write(job);
+}
+
+static struct id api_erase_own(const struct journal *journal)
+{
+    const struct journal *own = journal_own(journal);
+    struct journal_state state = {.base = 0};
+    if (own != NULL) {
+        journal_state(own, &state);
+    }
+    return state.id;
+}
+
 /* False: refused and answered. */
 static bool api_erase_read(const struct api_document *document, struct api_erase *asked)
 {
@@ -127,7 +194,10 @@ void api_erase(struct api_request *request)
     asked->done =
         (struct query_erase){.filter.org = request->identity.org, .limit = QUERY_ERASE_ROWS_MAX};
     if (api_erase_read(&document, asked)) {
-        api_wait_for(request, journal_accepted_position(request->loop->api->options.journal),
-                     api_erase_run);
+        struct journal *journal = request->loop->api->options.journal;
+        asked->own = api_erase_own(journal);
+        asked->question = journal_ask(journal);
+        asked->end_ms = clock_mono_ms() + LIMIT_WAIT_FOR_MS;
+        api_wait_for(request, journal_accepted_position(journal), api_erase_settle);
     }
 }

@@ -37,6 +37,14 @@
 #define APPLY_RUNS_MAX        64u /* whose frames one part may hold, all told of */
 #define APPLY_SILENT_MAX      32u /* asked about in one look */
 
+/* What is on this machine's disk alone. */
+struct apply_own {
+    bool has_mark;
+    int64_t mark_ms; /* the database's: what was acknowledged before lies at or below … */
+    uint64_t mark;
+    uint64_t spool; /* up to here the row of the spool says */
+};
+
 /* All of them. */
 struct apply {
     struct apply_options options;
@@ -55,6 +63,7 @@ struct apply {
     atomic_uint_least64_t mixed_counted;
     /* Who has lane 0, and counts frames of several lanes and looks at telemetry. Relaxed: a hint */
     atomic_uint_least32_t first;
+    struct apply_own own;     /* of the jobs of the first applier's looks */
     atomic_bool has_readings; /* readings were applied; relaxed: its setter wakes who looks */
     atomic_bool is_stopping;  /* release by stop, acquire by appliers */
 };
@@ -129,6 +138,10 @@ struct applier {
 
 /* --- lanes.c: which an applier has -------------------------------------------------------------
  */
+/* own.c: inside a job. */
+enum err apply_own_open(const struct apply *apply, struct store_connection *connection);
+enum err apply_own_tell(struct apply *apply, struct store_connection *connection);
+enum err apply_own_end(const struct apply *apply, struct store_connection *connection);
 /* Looks at the leases, follows what they say; true: nothing else may be done now. */
 bool apply_lanes_look(struct applier *applier, uint64_t now_ns);
 /* Until it wants to look; -1: its answer will come. */

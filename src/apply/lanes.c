@@ -196,6 +196,10 @@ bool apply_lanes_tell(struct applier *applier)
     has_risen = number_raise(&apply->position, least_of(apply->passed));
     uint64_t position = apply_position(apply);
     credit_mixed(applier, position);
+    if (journal_is_shared(applier->options.journal)) {
+        store_announce_spool(applier->options.store,
+                             journal_spool_applied(applier->options.journal, position));
+    }
     apply_uploads_tell(applier);
     announce_passed(apply);
     journal_progress(applier->options.journal, position, oldest_ms(apply));
@@ -299,6 +303,11 @@ static enum err run_look(struct store_job *job, struct store_connection *connect
     if (err == ERR_OK) {
         err = applier->options.is_follower ? apply_lease_follow(connection, &applier->lease.look)
                                            : apply_lease_look(connection, &applier->lease.look);
+    }
+    if (err == ERR_OK && applier->lease.look.is_over) {
+        err = apply_own_end(applier->apply, connection); /* the last one to end says it */
+    } else if (err == ERR_OK && applier->index == 0) {
+        err = apply_own_tell(applier->apply, connection);
     }
     return err != ERR_OK || applier->found_are_over
                ? err

@@ -77,11 +77,14 @@ static enum err applier_create(struct apply *apply, uint32_t index)
 struct open_job {
     struct store_job job;
     struct apply_lease_open open;
+    const struct apply *apply;
 };
 
 static enum err open_run(struct store_job *job, struct store_connection *connection)
 {
-    return apply_lease_open(connection, &((struct open_job *)job)->open);
+    struct open_job *one = (struct open_job *)job;
+    enum err err = apply_lease_open(connection, &one->open);
+    return err == ERR_OK ? apply_own_open(one->apply, connection) : err;
 }
 
 static void open_done(struct store_job *job)
@@ -102,7 +105,8 @@ static enum err open_leases(struct apply *apply, struct journal_from *ret)
         .job = {.priority = STORE_CONTROL, .durable = true, .run = open_run, .on_done = open_done},
         .open = {.journal = apply->journal,
                  .holder_count = apply->options.is_follower ? 0 : apply->count,
-                 .is_exclusive = apply->options.is_exclusive}};
+                 .is_exclusive = apply->options.is_exclusive},
+        .apply = apply};
     for (uint32_t i = 0; i < apply->count; i++) {
         uint64_t holder = make_holder();
         job.open.holders[i] = holder;

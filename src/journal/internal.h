@@ -130,7 +130,8 @@ struct journal {
     struct journal_state state; /* read only after start */
     struct journal_room room;
     struct journal_slots slots;
-    uint32_t run_bits;           /* of positions: below the number of a message; 0: of segments */
+    uint32_t run_bits; /* of positions: below the number of a message; 0: of segments */
+    struct id left;    /* of a spool that was used here before, and is empty; zeros: none */
     uint64_t recovered_position; /* the highest that earlier runs made durable; set at open */
     /* Frames were lost in this run or an earlier one. Set at open and by who passes over bad bytes.
      * Relaxed: apply asks on the thread that reads. */

@@ -693,6 +693,40 @@ static void wake_subscriber(struct journal *journal, uint64_t now_ns)
     }
 }
 
+static void answer_questions(struct journal *journal)
+{
+    struct nats_journal *nats = journal->nats;
+    jsStreamInfo *info = NULL;
+    uint64_t question = atomic_load_explicit(&nats->questions, memory_order_acquire);
+    if (question == atomic_load_explicit(&nats->answered, memory_order_relaxed) ||
+        !journal_nats_is_ready(nats)) {
+        return;
+    }
+    jsOptions options = journal_nats_options();
+    if (js_GetStreamInfo(&info, nats->js, nats->stream, &options, NULL) != NATS_OK) {
+        return; /* at the next look */
+    }
+    journal_nats_tell_durable(journal, journal_nats_position(nats, info->State.LastSeq));
+    jsStreamInfo_Destroy(info);
+    atomic_store_explicit(&nats->answered, question, memory_order_release);
+}
+
+uint64_t journal_ask(struct journal *journal)
+{
+    if (!journal_is_shared(journal)) {
+        return 0;
+    }
+    uint64_t before = atomic_fetch_add_explicit(&journal->nats->questions, 1, memory_order_release);
+    mailbox_wake(journal->preparer_mailbox);
+    return before + 1;
+}
+
+bool journal_is_answered(const struct journal *journal, uint64_t question)
+{
+    return !journal_is_shared(journal) ||
+           atomic_load_explicit(&journal->nats->answered, memory_order_acquire) >= question;
+}
+
 static void nats_prepare(struct journal *journal)
 {
     uint64_t purged_ns = 0;
@@ -700,6 +734,7 @@ static void nats_prepare(struct journal *journal)
     while (!mailbox_is_closed(journal->preparer_mailbox)) {
         uint64_t now_ns = clock_mono_ns();
         wake_subscriber(journal, now_ns);
+        answer_questions(journal);
         if (now_ns - purged_ns >= NATS_PURGE_MS * UINT64_C(1000000)) {
             purged_ns = now_ns;
             purge_due(journal, now_ns);

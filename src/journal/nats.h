@@ -148,11 +148,15 @@ struct nats_journal {
     atomic_bool is_full;
     atomic_bool has_unsettled;       /* by apply: frames were read and are not applied. Relaxed */
     atomic_uint_fast64_t starved_ns; /* when a reader last found nothing; monotonic. Relaxed */
-    struct table *held;              /* own uploads by id; any thread */
-    struct nats_spool *spool;        /* NULL: none */
-    struct nats_publisher publisher; /* the committer's thread */
-    struct nats_kept *kept;          /* the committer's thread */
-    struct nats_feed results;        /* taken by the committer's thread */
+    /* How far the stream is: raised (release) by who asks; answered (release) by the preparer, and
+     * acquired by who asked: the durable position was raised before. */
+    atomic_uint_fast64_t questions;
+    atomic_uint_fast64_t answered;
+    struct table *held;                    /* own uploads by id; any thread */
+    struct nats_spool *spool;              /* NULL: none */
+    struct nats_publisher publisher;       /* the committer's thread */
+    struct nats_kept *kept;                /* the committer's thread */
+    struct nats_feed results;              /* taken by the committer's thread */
     struct nats_purge purges[NATS_PURGES]; /* the preparer's thread */
     uint32_t purge_count;
     uint64_t purged; /* sequence */

@@ -51,7 +51,7 @@
 /* --- a life -----------------------------------------------------------------------------------
  */
 
-enum err journal_nats_spool_refuse(const struct journal *journal, struct err_detail *detail)
+enum err journal_nats_spool_refuse(struct journal *journal, struct err_detail *detail)
 {
     const char *directory = journal->options.spool_directory;
     struct journal_check_report report = {0};
@@ -79,7 +79,13 @@ enum err journal_nats_spool_refuse(const struct journal *journal, struct err_det
                        directory);
         return ERR_CONFIG;
     }
+    journal->left = id;
     return ERR_OK;
+}
+
+struct id journal_left(const struct journal *journal)
+{
+    return journal->left;
 }
 
 static enum err open_segments(struct nats_spool *spool, struct err_detail *detail)
@@ -490,6 +496,22 @@ bool journal_spooled(const struct journal *journal, uint64_t *ret_frames)
     }
     *ret_frames = atomic_load_explicit(&journal->nats->spool->frames, memory_order_relaxed);
     return true;
+}
+
+uint64_t journal_spool_applied(const struct journal *journal, uint64_t applied)
+{
+    if (journal_spool(journal) == NULL) {
+        return 0;
+    }
+    const struct nats_spool *spool = journal->nats->spool;
+    uint64_t forwarded = atomic_load_explicit(&spool->forwarded, memory_order_acquire);
+    uint64_t place = atomic_load_explicit(&spool->place, memory_order_acquire);
+    return place != 0 && place <= applied ? forwarded : 0;
+}
+
+const struct journal *journal_own(const struct journal *journal)
+{
+    return journal->nats == NULL ? journal : journal_spool(journal);
 }
 
 uint64_t journal_accepted_position(const struct journal *journal)

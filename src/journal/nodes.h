@@ -15,6 +15,10 @@ struct journal;
 
 /* --- nodes that share a stream ---------------------------------------------------------------- */
 bool journal_is_shared(const struct journal *journal);
+/* How far all of them have written by now: the number of the question. When it is answered, which
+ * it is not while NATS is away, journal_durable_position is at least that. */
+uint64_t journal_ask(struct journal *journal);
+bool journal_is_answered(const struct journal *journal, uint64_t question);
 /* To the node of share->run, at most once. */
 void journal_answer(struct journal *journal, const struct record_share *share);
 /* Whether frames are kept until the store has them. Some that `run` accepted are there: one that it
@@ -40,4 +44,11 @@ bool journal_spooled(const struct journal *journal, uint64_t *ret_frames);
 /* Whether a position is the spool's; which one is applied when it is (UINT64_MAX: not known). */
 bool journal_is_spooled(const struct journal *journal, uint64_t position);
 uint64_t journal_place(const struct journal *journal, uint64_t position);
+/* Everything in the spool up to there is applied when everything up to `applied` in the stream is.
+ */
+uint64_t journal_spool_applied(const struct journal *journal, uint64_t applied);
+/* The journal on this machine's disk that holds what others cannot see; NULL: none. */
+const struct journal *journal_own(const struct journal *journal);
+/* The spool that was used here before this run, which has none, and is empty; zeros: none. */
+struct id journal_left(const struct journal *journal);
 uint64_t journal_accepted_position(const struct journal *journal); /* of all acknowledged so far */

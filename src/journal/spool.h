@@ -102,8 +102,7 @@ MUST_CHECK enum err journal_spool_state_write(int fd, const struct spool_state *
 /* --- nats_spool.c -------------------------------------------------------------------------------
  */
 /* Where there is to be none: ERR_CONFIG when there is one that holds frames. */
-MUST_CHECK enum err journal_nats_spool_refuse(const struct journal *journal,
-                                              struct err_detail *detail);
+MUST_CHECK enum err journal_nats_spool_refuse(struct journal *journal, struct err_detail *detail);
 /* Finds out what it holds. */
 MUST_CHECK enum err journal_nats_spool_open(struct journal *journal, struct err_detail *detail);
 MUST_CHECK enum err journal_nats_spool_start(struct journal *journal, struct err_detail *detail);

@@ -141,6 +141,12 @@ struct query_erase {
 MUST_CHECK enum err query_erase_step(struct store_connection *connection,
                                      struct query_erase *erase);
 
+/* Whether another node than the one that has the journal `own` may hold records that it accepted
+ * before *since_ms (the database's time; 0: now, and it is set) and has not applied. On the writer.
+ */
+MUST_CHECK enum err query_is_behind(struct store_connection *connection, struct id own,
+                                    int64_t *since_ms, bool *ret);
+
 /* --- live tail ---------------------------------------------------------------------------------
  */
 struct query_tail {

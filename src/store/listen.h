@@ -39,6 +39,8 @@ struct store_listen_options {
 void store_listener_run(void *store);
 /* This node has applied up to `position`: the others are told soon. */
 void store_announce(struct store *store, uint64_t position, const uint64_t *orgs, uint32_t count);
+/* The same of its spool, whose positions are others. */
+void store_announce_spool(struct store *store, uint64_t position);
 /* The same of lanes of a journal that nodes share: how far they are; that some were given up. */
 void store_announce_passed(struct store *store, uint64_t lanes, uint64_t position);
 void store_announce_free(struct store *store);

@@ -52,7 +52,9 @@ struct store_listener {
     struct table *pending;          /* orgs to be told of */
     atomic_uint_least64_t position; /* to be told; release by announce, acquire here */
     uint64_t told;                  /* the last position that was */
-    struct table *passed;           /* one: both numbers are those of one moment */
+    atomic_uint_least64_t spool;    /* the same two of the spool */
+    uint64_t told_spool;
+    struct table *passed; /* one: both numbers are those of one moment */
     struct passed told_passed;
     atomic_bool has_free; /* relaxed: the wake follows it */
     uint64_t told_ms;
@@ -120,6 +122,14 @@ void store_listener_announce(struct store_listener *listener, uint64_t position,
     mailbox_wake(listener->mailbox);
 }
 
+void store_listener_announce_spool(struct store_listener *listener, uint64_t position)
+{
+    if (atomic_load_explicit(&listener->spool, memory_order_relaxed) < position) {
+        raise_to(&listener->spool, position);
+        mailbox_wake(listener->mailbox);
+    }
+}
+
 static struct slice passed_key(void)
 {
     return SLICE_LITERAL("passed");
@@ -177,6 +187,11 @@ static bool has_applied(const struct store_listener *listener)
            table_count(listener->pending) > 0;
 }
 
+static bool has_spool(const struct store_listener *listener)
+{
+    return atomic_load_explicit(&listener->spool, memory_order_acquire) > listener->told_spool;
+}
+
 static bool has_passed(const struct store_listener *listener, struct passed *ret)
 {
     const struct passed *told = &listener->told_passed;
@@ -187,7 +202,7 @@ static bool has_passed(const struct store_listener *listener, struct passed *ret
 static bool has_to_tell(const struct store_listener *listener)
 {
     struct passed passed;
-    return has_applied(listener) || has_passed(listener, &passed) ||
+    return has_applied(listener) || has_spool(listener) || has_passed(listener, &passed) ||
            atomic_load_explicit(&listener->has_free, memory_order_relaxed);
 }
 
@@ -209,6 +224,15 @@ static enum err tell_applied(struct store_listener *listener)
     return tell_message(listener);
 }
 
+static enum err tell_spool(struct store_listener *listener)
+{
+    uint64_t position = atomic_load_explicit(&listener->spool, memory_order_acquire);
+    (void)snprintf(listener->message, sizeof(listener->message), "applied %" PRIu64 " %" PRIu64,
+                   listener->options.node, position);
+    listener->told_spool = position;
+    return tell_message(listener);
+}
+
 static enum err tell_passed(struct store_listener *listener, const struct passed *passed)
 {
     (void)snprintf(listener->message, sizeof(listener->message),
@@ -222,6 +246,9 @@ static enum err tell(struct store_listener *listener)
 {
     struct passed passed;
     enum err err = has_applied(listener) ? tell_applied(listener) : ERR_OK;
+    if (err == ERR_OK && has_spool(listener)) {
+        err = tell_spool(listener);
+    }
     if (err == ERR_OK && has_passed(listener, &passed)) {
         err = tell_passed(listener, &passed);
     }

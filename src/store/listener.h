@@ -18,6 +18,7 @@ void store_listener_work(struct store_listener *listener);
 void store_listener_stop(struct store_listener *listener);
 void store_listener_announce(struct store_listener *listener, uint64_t position,
                              const uint64_t *orgs, uint32_t count);
+void store_listener_announce_spool(struct store_listener *listener, uint64_t position);
 void store_listener_announce_passed(struct store_listener *listener, uint64_t lanes,
                                     uint64_t position);
 void store_listener_announce_free(struct store_listener *listener);

@@ -321,6 +321,13 @@ void store_announce(struct store *store, uint64_t position, const uint64_t *orgs
     }
 }
 
+void store_announce_spool(struct store *store, uint64_t position)
+{
+    if (store->listener != NULL) {
+        store_listener_announce_spool(store->listener, position);
+    }
+}
+
 void store_announce_passed(struct store *store, uint64_t lanes, uint64_t position)
 {
     if (store->listener != NULL) {

@@ -27,12 +27,12 @@ def nats():
 class Nodes:
     """Two servers on one database and one stream."""
 
-    def __init__(self, weir, database_server, nats):
+    def __init__(self, weir, database_server, nats, **more):
         self.server = database_server
         self.name = database_server.new_database()
         self.stream = self.name
         self.weir = weir
-        self.settings = database_server.store_settings(self.name, 6, NATS_URL=nats.url)
+        self.settings = database_server.store_settings(self.name, 6, NATS_URL=nats.url, **more)
         self.a = self.another(key=None)
         self.b = self.another(key=self.a.key)
 
@@ -421,3 +421,13 @@ def test_what_the_stream_loses_comes_to_whichever_node_has_its_lane(nodes, nats)
     for one in (nodes.a, nodes.b):
         drained(one)
     assert numbers(nodes.a) == list(range(280))
+
+
+def test_what_another_node_accepted_is_erased_too(nodes):
+    """Accepted by one without waiting, and erased by the other at once."""
+    for _ in range(5):
+        assert nodes.b.post("/api/events/batch", [{"type": "t", "subject": "ann", "payload": n} for n in range(500)]
+                            ).status == 202
+        answer = nodes.a.post("/api/v1/erase", {"subject": "ann"})
+        assert answer.status == 200 and answer.json["events"] == 500, answer
+    assert events(nodes.a) == []

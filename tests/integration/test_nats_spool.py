@@ -14,6 +14,7 @@ from black_box import audit, drained, end_load, event, events, head, metric, pos
 from test_bad_input import refused_start
 from test_batch import NDJSON
 from test_nats import nats, numbers, ready  # noqa: F401 (a fixture)
+from test_nats_nodes import Nodes
 from test_outages import private_mounts
 
 BACK_SECONDS = 10
@@ -325,6 +326,60 @@ def test_a_body_that_is_damaged_in_the_spool(weir, nats):  # noqa: F811
     until(lambda: not spooling(server))
     until(lambda: server.get(f"/api/v1/uploads/{sent['upload_id']}").json.get("state") == "failed")
     assert 100 in numbers(server) and spool_files(server) == [sent["upload_id"] + ".up"]
+
+
+class Spooling(Nodes):
+    """Two nodes on one database and one stream, each with a spool."""
+
+    def __init__(self, weir, database_server, one):
+        super().__init__(weir, database_server, one, JOURNAL_SPOOL="1")
+
+
+def test_another_node_waits_for_what_is_in_the_spool(weir, database_server, nats):  # noqa: F811
+    """`wait_for` with a position of the spool, asked elsewhere; and the body of an upload is read there."""
+    one = nats()
+    nodes = Spooling(weir, database_server, one)
+    post(nodes.a, 0)
+    drained(nodes.a)
+    one.kill()
+    until_spooling(nodes.a)
+    until_spooling(nodes.b)
+    body = body_of(1, 500)
+    sent = upload(nodes.a, body)
+    position = nodes.a.post("/api/events", event(501)).json["position"]
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(nodes.b.get(f"/api/v1/events?wait_for={position}&limit=1")))
+    thread.start()
+    one.start()
+    thread.join(60)
+    assert answers[0].status == 200, answers
+    assert 501 in numbers(nodes.b)
+    forwarded(nodes.a)
+    for node in (nodes.a, nodes.b):
+        until_processed(node, sent)
+        assert numbers(node) == list(range(502))
+        assert node.get(f"/api/v1/uploads/{sent['upload_id']}/raw").body == body
+        drained(node)
+    assert nodes.b.get(f"/api/v1/events?wait_for={position}&limit=1").status == 200
+    nodes.b.stop()
+    nodes.b.start()
+    assert nodes.b.get(f"/api/v1/events?wait_for={position}&limit=1").status == 200, "known from the store"
+
+
+def test_erase_waits_for_the_spool_of_another_node(weir, database_server, nats):  # noqa: F811
+    one = nats()
+    nodes = Spooling(weir, database_server, one)
+    one.kill()
+    until_spooling(nodes.a)
+    post(nodes.a, 1, subject="gone")
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(nodes.b.post("/api/v1/erase", {"subject": "gone"})))
+    thread.start()
+    one.start()
+    thread.join(60)
+    assert answers[0].status == 200 and answers[0].json["events"] == 1, answers
+    forwarded(nodes.a)
+    assert events(nodes.a) == [] and events(nodes.b) == []
 
 
 def test_a_stream_of_another_store_is_left_alone(weir, nats, tmp_path):  # noqa: F811

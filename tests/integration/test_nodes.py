@@ -241,6 +241,62 @@ def test_what_is_not_applied_is_waited_for(nodes):
     assert nodes.b.get(f"/api/v1/events?wait_for={position}").status == 504
 
 
+def test_what_another_node_accepted_is_erased_too(nodes):
+    """Accepted by one without waiting, and erased by the other at once."""
+    for _ in range(5):
+        batch = [{"type": "t", "subject": "ann", "payload": n} for n in range(500)]
+        assert nodes.b.post("/api/events/batch", batch).status == 202
+        answer = nodes.a.post("/api/v1/erase", {"subject": "ann"})
+        assert answer.status == 200 and answer.json["events"] == 500, answer
+    assert events(nodes.a) == []
+
+
+def test_erase_under_the_load_of_another_node(nodes):
+    """Which always has something that is not applied yet: erase waits for what was there, not for all that comes."""
+    go_on = threading.Event()
+    go_on.set()
+
+    def load():
+        number = 0
+        while go_on.is_set():
+            nodes.b.post("/api/events/batch?wait=stored", [event(f"{number}-{n}", subject="bob") for n in range(500)])
+            number += 1
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(5):
+            post(nodes.b, f"ann-{number}", subject="ann")
+            answer = nodes.a.post("/api/v1/erase", {"subject": "ann"})
+            assert answer.status == 200 and answer.json["events"] == 1, answer
+    finally:
+        go_on.clear()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.seconds(12)
+def test_erase_does_not_pass_over_a_node_that_is_away(nodes):
+    """The failing twin: what a killed node has accepted would come back with it."""
+    nodes.b.stop()
+    nodes.b.settings["APPLY_PAUSED"] = "1"
+    nodes.b.start()
+    post(nodes.b, 1, subject="ann")
+    nodes.b.kill()
+    post(nodes.a, 2, subject="ann")
+    answer = nodes.a.post("/api/v1/erase", {"subject": "ann"})
+    assert answer.status == 504 and "another node" in answer.json["detail"].lower(), answer
+    nodes.b.settings["APPLY_PAUSED"] = "0"
+    nodes.b.start()
+    answer = nodes.a.post("/api/v1/erase", {"subject": "ann"})
+    assert answer.status == 200 and answer.json["events"] == 2, answer
+    assert nodes.b.stop() == 0
+    post(nodes.a, 3, subject="ann")
+    answer = nodes.a.post("/api/v1/erase", {"subject": "ann"})
+    assert answer.status == 200 and answer.json["events"] == 1, "one that was stopped has left nothing"
+
+
 # --- roles ----------------------------------------------------------------------------------------------------
 
 
