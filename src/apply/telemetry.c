@@ -289,9 +289,12 @@ enum err apply_write_rows(struct store_connection *connection, struct apply_batc
     uint32_t reading_to = batch->part_to < batch->frame_count
                               ? batch->frames[batch->part_to].first_reading
                               : batch->reading_count;
+    if (reading_from == reading_to && from == to) {
+        return ERR_OK;
+    }
     if (reading_from == reading_to) {
         struct store_part part = {batch->events + from, to - from, batch->spill};
-        return from == to ? ERR_OK : store_insert_packed(connection, &part, batch->careful);
+        return store_insert_packed(connection, &part, batch->careful);
     }
     enum err err = write_events_between(connection, batch);
     if (err == ERR_OK) {
