@@ -3,8 +3,9 @@
  * What a node holds in memory (keys) has a version in the database, which every change raises in
  * its own transaction and tells with it. Whoever has heard each version up to the last knows
  * everything; a version that is missing, or that is found in the database without having been
- * heard, says that messages were lost: then it is not known what changed, and all is dropped. So
- * it is at the first look, for the node may have read keys before it listened.
+ * heard, says that messages were lost: then it is not known what changed, and all is dropped. The
+ * version that keys are read after is looked up before the thread runs; when that failed, all is
+ * dropped at the first look.
  *
  *   AWAY -- connected: listens, then looks --> HEARING -- a message --> HEARING
  *    ^                                           |  '---- a second of silence: looks --> HEARING
@@ -68,6 +69,32 @@ struct store_listener {
     char message[MESSAGE_BYTES + 1];
 };
 
+static struct slice next_word(struct slice *text)
+{
+    struct slice rest;
+    struct slice word = slice_cut(*text, ' ', &rest);
+    *text = rest;
+    return word;
+}
+
+static bool next_number(struct slice *text, uint64_t *ret)
+{
+    return text->size > 0 && slice_to_u64(next_word(text), ret);
+}
+
+/* What changes before this is in whatever is read after it; away, the first look drops all. */
+static void note_version(struct store_listener *listener)
+{
+    const struct store_ears *ears = listener->connection->backend->ears;
+    bool is_new = false;
+    enum err err = ears->listen(listener->connection, &is_new);
+    if (err == ERR_OK) {
+        err = ears->look(listener->connection, listener->look, sizeof(listener->look));
+    }
+    struct slice words = slice_from_text(listener->look);
+    listener->has_version = err == ERR_OK && next_number(&words, &listener->version);
+}
+
 enum err store_listener_create(struct store_listener **ret, struct store_connection *connection,
                                const struct store_listen_options *options)
 {
@@ -81,6 +108,7 @@ enum err store_listener_create(struct store_listener **ret, struct store_connect
     listener->options = *options;
     listener->pending = table_create(PENDING_MAX, sizeof(uint64_t));
     listener->passed = table_create(1, sizeof(struct passed));
+    note_version(listener);
     *ret = listener;
     return ERR_OK;
 }
@@ -264,19 +292,6 @@ static enum err tell(struct store_listener *listener)
 
 /* --- hearing --------------------------------------------------------------------------------- */
 
-static struct slice next_word(struct slice *text)
-{
-    struct slice rest;
-    struct slice word = slice_cut(*text, ' ', &rest);
-    *text = rest;
-    return word;
-}
-
-static bool next_number(struct slice *text, uint64_t *ret)
-{
-    return text->size > 0 && slice_to_u64(next_word(text), ret);
-}
-
 /* False: it was known. */
 static bool learn_position(struct store_listener *listener, uint64_t position)
 {
@@ -378,7 +393,7 @@ static enum err look(struct store_listener *listener)
     if (err != ERR_OK || !next_number(&words, &version)) {
         return err;
     }
-    /* At the first look it is not known what changed since the first key was read. */
+    /* Without a version it is not known what changed since the first key was read. */
     if (!listener->has_version || version > listener->version) {
         listener->options.on_change(listener->options.owner, STORE_CHANGED_ANY, 0);
     }

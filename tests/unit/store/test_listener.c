@@ -1,5 +1,6 @@
-/* Promise: what changed before a node first listens is never taken for known: all that it holds is
- * dropped once, before it counts as current; each later change is told by name.
+/* Promise: what changed between the opening of the store and the first look of its listener is
+ * never taken for known: all that a node holds is dropped once, before it counts as current; when
+ * nothing changed all is kept; each later change is told by name.
  *
  * link: store_fixture.c */
 #include "support/store_fixture.h"
@@ -113,10 +114,24 @@ static void test_the_first_look_drops_all(void **state)
     assert_false(atomic_load(&ears->has_dropped_all));
 }
 
+static void test_the_first_look_keeps_what_did_not_change(void **state)
+{
+    struct ears *ears = *state;
+    assert_int_equal(thread_start(&ears->thread, "listen", store_listener_run, ears->fixture.store),
+                     ERR_OK);
+    if (!ears->fixture.is_postgres) { /* nobody else has the database */
+        return;
+    }
+    assert_int_equal(sem_wait(&ears->is_current), 0);
+    assert_false(atomic_load(&ears->has_dropped_all));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_the_first_look_drops_all, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_first_look_keeps_what_did_not_change, setup,
+                                        teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
