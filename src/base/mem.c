@@ -54,6 +54,11 @@ void mem_start(void)
     (void)mallopt(M_TRIM_THRESHOLD, MEM_TRIM);  /* NOLINT(concurrency-mt-unsafe) */
 }
 
+void mem_trim(void)
+{
+    (void)malloc_trim(0); /* whether anything was given back */
+}
+
 void *mem_alloc(size_t size)
 {
     return mem_alloc_array(1, size);

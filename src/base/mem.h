@@ -28,6 +28,10 @@ void mem_free(void *memory);
  * often they come and go. */
 void mem_start(void);
 
+/* After much was freed: whole pages that lie free between blocks in use go back to the system.
+ * Takes milliseconds, in which others may wait for memory. */
+void mem_trim(void);
+
 /* Zeroed pages that cost nothing until they are touched: for tables whose bound is large and whose
  * use may stay small. Ends the program on failure. */
 void *mem_map(size_t size);

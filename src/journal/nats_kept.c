@@ -40,6 +40,7 @@
 
 #define KEPT_MAX        65536u          /* frames; a power of two */
 #define KEPT_BYTES_MAX  (64u << 20)     /* of them */
+#define KEPT_TRIM_BYTES (8u << 20)      /* that were kept, for it to be worth its while */
 #define KEPT_AGAIN_MAX  256u            /* on their way again at a time */
 #define KEPT_TELL_MAX   8192u           /* frames in one message */
 #define KEPT_GRACE_NS   (3u * NS_PER_S) /* a word of who applies needs milliseconds */
@@ -81,6 +82,7 @@ struct nats_kept {
     uint32_t again; /* on their way */
     struct list order;
     size_t bytes;
+    size_t bytes_peak; /* since memory was given back last */
     uint64_t unkept;   /* the highest position of a frame that is kept no longer */
     uint64_t passed;   /* the position that all lanes had passed at the last look */
     uint64_t stuck_ns; /* since when it is that one */
@@ -217,6 +219,7 @@ void journal_nats_kept_settle(struct journal *journal, const uint8_t *bytes, uin
     memcpy(to->bytes, bytes, to->size);
     to->position = position;
     kept->bytes += to->size;
+    kept->bytes_peak = kept->bytes > kept->bytes_peak ? kept->bytes : kept->bytes_peak;
     list_push_back(&kept->order, &to->link);
 }
 
@@ -257,12 +260,23 @@ static void on_applied(struct nats_kept *kept, const struct record_applied *appl
     }
 }
 
+/* The copies lie between small blocks that the library asks for on this thread. One of those that
+ * stays, though it be free and only set aside, makes the allocator keep all that lies before it. */
+static void give_back(struct nats_kept *kept)
+{
+    if (kept->bytes_peak >= KEPT_TRIM_BYTES && kept->bytes <= kept->bytes_peak / 4) {
+        kept->bytes_peak = kept->bytes;
+        mem_trim();
+    }
+}
+
 /* Nothing is left: who waits for that looks at the backlog again. */
-static void wake_at_end(struct nats_kept *kept, uint32_t count_before)
+static void told_end(struct nats_kept *kept, uint32_t count_before)
 {
     if (count_before > 0 && kept->count == 0) {
         journal_wake_subscribers(kept->journal);
     }
+    give_back(kept);
 }
 
 static void on_told_here(struct mail *mail)
@@ -272,7 +286,7 @@ static void on_told_here(struct mail *mail)
     for (uint32_t i = 0; i < told->count; i++) {
         on_applied(told->kept, &told->frames[i]);
     }
-    wake_at_end(told->kept, before);
+    told_end(told->kept, before);
     mem_free(told);
 }
 
@@ -293,7 +307,7 @@ static void take_told(struct nats_kept *kept, const uint8_t *bytes, size_t size)
                                                   .lanes = buffer_get_u64(bytes + at + 8),
                                                   .all = buffer_get_u64(bytes + at + 16)});
     }
-    wake_at_end(kept, before);
+    told_end(kept, before);
 }
 
 static void on_told(struct mail *mail)
