@@ -520,11 +520,14 @@ enum err manage_registry_delete(struct store_connection *connection, enum manage
     if (err == ERR_OK && has_row) {
         return ERR_EXISTS;
     }
+    if (err == ERR_OK) { /* before the device's state, as applying takes them */
+        err = store_raise_version(connection, org);
+    }
     if (err == ERR_OK && droppers[kind] != NULL) {
         err = run_on(connection, droppers[kind], org, number, &has_row);
     }
     if (err == ERR_OK) {
         err = run_on(connection, deleters[kind], org, number, &has_row);
     }
-    return err != ERR_OK ? err : store_raise_version(connection, org);
+    return err;
 }

@@ -9,8 +9,8 @@
  *      weir_reading_rows; one INSERT ... ON CONFLICT moves them into readings.
  *   4. Fewer went in than were sent: older ones than what stands there. One DELETE takes them out
  * of the staging table and names them.
- *   5. Their minutes become dirty, the devices' states and the orgs' versions are brought up to
- *      date.
+ *   5. Their minutes become dirty, the orgs' versions and then the devices' states are brought up
+ *      to date.
  *
  * The staging tables are made by the first batch of a session, so whoever has no readings does not
  * pay for emptying them at each commit.
@@ -475,11 +475,28 @@ static enum err write_states(struct set *set)
     return err;
 }
 
-/* Devices that are back are told, and orgs whose answers changed get their next version. */
+/* Orgs whose answers change get their next version, before the states: in the order of
+ * readings.c. */
+static enum err raise_versions(struct set *set)
+{
+    bool has_rows = false;
+    enum err err = ERR_OK;
+    for (size_t i = 0; i < set->speaker_count && err == ERR_OK; i++) {
+        const struct speaker *speaker = &set->speakers[i];
+        has_rows = has_rows || speaker->has_rows;
+        bool is_last = i + 1 == set->speaker_count || speaker[1].org != speaker->org;
+        if (is_last && has_rows) {
+            err = store_raise_version(set->batch->connection, speaker->org);
+        }
+        has_rows = has_rows && !is_last;
+    }
+    return err;
+}
+
+/* Devices that are back. */
 static enum err tell_all(struct set *set)
 {
     struct store_readings *batch = set->batch;
-    bool has_rows = false;
     enum err err = ERR_OK;
     for (size_t i = 0; i < set->speaker_count && err == ERR_OK; i++) {
         struct speaker *speaker = &set->speakers[i];
@@ -487,12 +504,6 @@ static enum err tell_all(struct set *set)
             err = store_tell_device(batch->connection, speaker->device.number, &speaker->change,
                                     batch->on_back, batch->context);
         }
-        has_rows = has_rows || speaker->has_rows;
-        bool is_last = i + 1 == set->speaker_count || speaker[1].org != speaker->org;
-        if (err == ERR_OK && is_last && has_rows) {
-            err = store_raise_version(batch->connection, speaker->org);
-        }
-        has_rows = has_rows && !is_last;
     }
     return err;
 }
@@ -533,6 +544,9 @@ enum err store_postgres_write_readings(struct store_readings *batch)
     }
     if (err == ERR_OK) {
         err = write_rows(&set);
+    }
+    if (err == ERR_OK) {
+        err = raise_versions(&set);
     }
     if (err == ERR_OK) {
         err = write_states(&set);

@@ -49,6 +49,7 @@ struct writing {
     uint64_t dirty_series;
     int64_t dirty_ms;
     bool org_changed;
+    bool is_raised; /* the org's version */
 };
 
 /* --- order --------------------------------------------------------------------------------- */
@@ -543,16 +544,29 @@ bool store_device_meet(struct store_device *device, int64_t silent_ms,
     return is_newer && silent_ms != 0;
 }
 
+/* Once for each org whose answers change, and before a state of its devices is written: each who
+ * takes an org's row and its devices' states takes them in this order. Events, and changes of the
+ * registry, have the org's row already when they come to the states. */
+static enum err raise_version(struct writing *w, uint64_t org)
+{
+    if (!w->org_changed || w->is_raised) {
+        return ERR_OK;
+    }
+    w->is_raised = true;
+    return store_raise_version(w->batch->connection, org);
+}
+
 static enum err end_device(struct writing *w, uint64_t org)
 {
     struct store_readings *batch = w->batch;
     struct store_device_change change;
-    if (!w->device.has_news) {
-        return ERR_OK;
+    enum err err = raise_version(w, org);
+    if (err != ERR_OK || !w->device.has_news) {
+        return err;
     }
     int64_t silent_ms = w->device.silent_ms;
     bool is_back = store_device_end(&w->device, org, &change);
-    enum err err = write_state(w, org, &w->device, silent_ms);
+    err = write_state(w, org, &w->device, silent_ms);
     if (err == ERR_OK && store_changes(batch->connection) == 0) {
         /* Somebody else has found it silent since it was loaded. It cannot change any more: what
          * would have been written is locked. */
@@ -569,11 +583,10 @@ static enum err end_device(struct writing *w, uint64_t org)
     return err;
 }
 
-static enum err end_org(struct writing *w, uint64_t org)
+static void end_org(struct writing *w)
 {
-    bool has_changed = w->org_changed;
     w->org_changed = false;
-    return has_changed ? store_raise_version(w->batch->connection, org) : ERR_OK;
+    w->is_raised = false;
 }
 
 /* --- all of them --------------------------------------------------------------------------- */
@@ -595,7 +608,7 @@ static enum err turn(struct writing *w, const struct store_reading *last,
         err = end_device(w, last->org);
     }
     if (err == ERR_OK && last != NULL && last->org != next->org) {
-        err = end_org(w, last->org);
+        end_org(w);
     }
     if (err == ERR_OK && !is_device) {
         err = load_device(w, next);
@@ -624,9 +637,7 @@ static enum err write_ordered(struct store_readings *batch)
         }
         last = batch->order[i];
     }
-    uint64_t org = batch->order[batch->count - 1]->org;
-    enum err err = end_device(&w, org);
-    return err != ERR_OK ? err : end_org(&w, org);
+    return end_device(&w, last->org);
 }
 
 enum err store_write_readings(struct store_connection *connection, struct store_reading *readings,

@@ -280,7 +280,10 @@ enum err store_find_silent(struct store_connection *connection, int64_t now_ms, 
         if (err != ERR_OK || !has_one) {
             break;
         }
-        err = mark_silent(connection, &due, now_ms, &is_marked);
+        err = store_raise_version(connection, due.org); /* before its state, as applying */
+        if (err == ERR_OK) {
+            err = mark_silent(connection, &due, now_ms, &is_marked);
+        }
         if (err == ERR_OK && is_marked && due.is_active) {
             struct store_device_change change = {
                 .org = due.org, .last_received_ms = due.last_received_ms, .silent_ms = now_ms};

@@ -225,7 +225,7 @@ static void marked_after(size_t count)
     struct step silent;
     first_words(count);
     other("BEGIN");
-    other("LOCK TABLE orgs IN SHARE MODE"); /* a writer raises the org's version last */
+    other("LOCK TABLE device_states IN EXCLUSIVE MODE"); /* the writer has the org's row by then */
     post(&write, STORE_APPLY, run_write);
     if (plant.other == NULL) {
         finish(&write);
