@@ -37,6 +37,17 @@
 #define SCHEMA_LOCK    "5075435918210245993" /* any number that nobody else uses */
 #define REGISTRY_LOCK  "5075436000000000000" /* and the org's number */
 
+#define SQL_NUMBER_OF(n) #n
+#define SQL_NUMBER(n)    SQL_NUMBER_OF(n)
+
+/* Who changes a registry stands in a line of whole imports, not before one row: it waits longer
+ * here than for any other lock, and longer than a node that stands still may keep its locks. */
+#define REGISTRY_WAIT_MS 10000
+#define LOCK_WAIT(ms)    "set_config('lock_timeout', '" SQL_NUMBER(ms) "', true)"
+#define LOCK_REGISTRY                                                                              \
+    "SELECT " LOCK_WAIT(REGISTRY_WAIT_MS) ", pg_advisory_xact_lock(" REGISTRY_LOCK                 \
+                                          " + $1), " LOCK_WAIT(POSTGRES_LOCK_TIMEOUT_MS)
+
 static void postgres_close(struct store_connection *connection)
 {
     if (connection == NULL) {
@@ -410,7 +421,7 @@ const struct store_backend store_postgres = {
                   STORE_FORGET_APPLIERS " journal = $1 AND holder IN (SELECT holder FROM appliers"
                                         " WHERE" STORE_GONE_APPLIERS " FOR UPDATE SKIP LOCKED)",
               .now = "SELECT " NOW_MS,
-              .lock_registry = "SELECT pg_advisory_xact_lock(" REGISTRY_LOCK " + $1)"},
+              .lock_registry = LOCK_REGISTRY},
     .open = postgres_open,
     .close = postgres_close,
     .schema_version = postgres_schema_version,

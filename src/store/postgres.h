@@ -14,7 +14,7 @@
 #define POSTGRES_PARAMETERS_MAX   64u
 #define POSTGRES_NUMBER_BYTES     32u
 #define POSTGRES_VERSION_MIN      130000
-#define POSTGRES_LOCK_TIMEOUT_MS  2000u
+#define POSTGRES_LOCK_TIMEOUT_MS  2000   /* a part of a statement, too */
 #define POSTGRES_SILENCE_MS       60000u /* of a server that a write waits for */
 #define POSTGRES_GRACE_MS         1000u  /* after which a read does not wait for the server */
 #define POSTGRES_BACKOFF_FIRST_MS 50u

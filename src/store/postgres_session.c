@@ -215,7 +215,7 @@ static enum err set_up(struct postgres_connection *c)
     char sql[256];
     if (c->role == STORE_ROLE_WRITER) {
         (void)snprintf(sql, sizeof(sql),
-                       "SET statement_timeout = 0; SET lock_timeout = %u;"
+                       "SET statement_timeout = 0; SET lock_timeout = %d;"
                        " SET idle_in_transaction_session_timeout = %u",
                        POSTGRES_LOCK_TIMEOUT_MS, POSTGRES_STILL_MS);
         enum err err = store_postgres_run(c, sql, NULL, 0);
