@@ -637,7 +637,7 @@ static enum err write_ordered(struct store_readings *batch)
         }
         last = batch->order[i];
     }
-    return end_device(&w, last->org);
+    return end_device(&w, batch->order[batch->count - 1]->org);
 }
 
 enum err store_write_readings(struct store_connection *connection, struct store_reading *readings,
